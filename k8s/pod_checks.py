@@ -1,0 +1,145 @@
+"""What every pod of ours must be: unprivileged, read-only, and made of things that exist."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from k8s.manifests import Container, Finding, Tree
+
+IMAGE_PREFIX = "headrace-"
+# What an init container may run beside our own console scripts.
+SYSTEM_COMMANDS = ("cp",)
+# Environment variables that name a folder the process writes to.
+WRITTEN_FOLDERS = ("NUMBA_CACHE_DIR", "TMPDIR", "HOME")
+
+
+def unprivileged(tree: Tree) -> Iterator[Finding]:
+    """No container runs as root, writes to its image, or talks to the API server."""
+    for container in tree.containers():
+        yield from _identity(container)
+        context = container.body.get("securityContext", {})
+        path = f"{container.path}.securityContext"
+        dropped = context.get("capabilities", {}).get("drop")
+        required = (
+            ("readOnlyRootFilesystem", context.get("readOnlyRootFilesystem"), True),
+            ("allowPrivilegeEscalation", context.get("allowPrivilegeEscalation"), False),
+            ("capabilities.drop", dropped, ["ALL"]),
+        )
+        for field, value, wanted in required:
+            if value != wanted:
+                yield Finding(container.file, f"{path}.{field}", value, f"set it to {wanted}")
+        # An absent field is as bad as a wrong one: the platform's defaults are the open ones.
+        for field in ("automountServiceAccountToken", "enableServiceLinks"):
+            if container.pod.get(field) is not False:
+                yield Finding(
+                    container.file,
+                    f"spec.template.spec.{field}",
+                    container.pod.get(field),
+                    "set it to False: no pod of ours needs it",
+                )
+
+
+def _identity(container: Container) -> Iterator[Finding]:
+    pod = container.pod.get("securityContext", {})
+    own = container.body.get("securityContext", {})
+    user, non_root = (own.get(field, pod.get(field)) for field in ("runAsUser", "runAsNonRoot"))
+    profile = own.get("seccompProfile", pod.get("seccompProfile", {})).get("type")
+    path = "spec.template.spec.securityContext"
+    if non_root is not True:
+        yield Finding(container.file, f"{path}.runAsNonRoot", non_root, "set it to True")
+    if not isinstance(user, int) or user == 0:
+        yield Finding(
+            container.file,
+            f"{path}.runAsUser",
+            user,
+            f"{container.path} would run as root; set a numeric user other than 0 (65532)",
+        )
+    if profile != "RuntimeDefault":
+        yield Finding(
+            container.file, f"{path}.seccompProfile.type", profile, "set it to RuntimeDefault"
+        )
+
+
+def bounded(tree: Tree) -> Iterator[Finding]:
+    """Every container asks for cores and memory, and has limits for both."""
+    for container in tree.containers():
+        for kind in ("requests", "limits"):
+            given = container.body.get("resources", {}).get(kind, {})
+            for resource in ("cpu", "memory"):
+                if resource not in given:
+                    field = f"{container.path}.resources.{kind}.{resource}"
+                    yield Finding(container.file, field, None, "state it")
+
+
+def images(tree: Tree) -> Iterator[Finding]:
+    """Every image has a Dockerfile and a pinned tag."""
+    for container in tree.containers():
+        name, _, tag = str(container.body.get("image", "")).rpartition(":")
+        short = name.rpartition("/")[2]
+        field = f"{container.path}.image"
+        dockerfile = f"Dockerfile.{short.removeprefix(IMAGE_PREFIX)}"
+        if not name or tag == "latest":
+            yield Finding(
+                container.file,
+                field,
+                container.body.get("image"),
+                "pin a tag under images: in kustomization.yaml",
+            )
+        elif not short.startswith(IMAGE_PREFIX) or not (tree.root / dockerfile).is_file():
+            yield Finding(
+                container.file,
+                field,
+                container.body["image"],
+                f"there is no {dockerfile}; use an image that this repository builds",
+            )
+
+
+def commands(tree: Tree) -> Iterator[Finding]:
+    """Every command is a console script of ours, or a program of the repository."""
+    project = tomllib.loads((tree.root / "pyproject.toml").read_text())["project"]
+    scripts = set(project["scripts"])
+    for container in tree.containers():
+        command = container.command
+        if command and command[0] in scripts:
+            continue
+        if container.starts_first and command and command[0] in SYSTEM_COMMANDS:
+            continue
+        if command[:1] == ("python",) and len(command) > 1 and (tree.root / command[1]).is_file():
+            continue
+        yield Finding(
+            container.file,
+            f"{container.path}.command",
+            " ".join(command),
+            f"it is neither a console script ({', '.join(sorted(scripts))}) nor python and a "
+            "file of this repository",
+        )
+
+
+def writable_folders(tree: Tree) -> Iterator[Finding]:
+    """What a process writes to lies in an emptyDir; /tmp is one."""
+    for container in tree.containers():
+        mounts = container.mounts("emptyDir")
+        folders = {
+            name: folder
+            for name, folder in tree.environment(container).items()
+            if name in WRITTEN_FOLDERS
+        }
+        if not container.starts_first:
+            folders["/tmp"] = "/tmp"  # noqa: S108 - a mount path, not a file of this program
+        if container.is_server and "NUMBA_CACHE_DIR" not in folders:
+            yield Finding(
+                container.file,
+                f"{container.path}.env[NUMBA_CACHE_DIR]",
+                None,
+                "name an emptyDir: numba compiles nothing where it cannot write",
+            )
+        for name, folder in folders.items():
+            if not any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts):
+                yield Finding(
+                    container.file,
+                    f"{container.path}.volumeMounts",
+                    sorted(mounts),
+                    f"{name} ({folder}) is on the read-only root; mount an emptyDir there",
+                )

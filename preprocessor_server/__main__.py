@@ -1,0 +1,5 @@
+"""python -m preprocessor_server."""
+
+from preprocessor_server.cli import main
+
+main()

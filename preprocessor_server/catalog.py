@@ -1,0 +1,214 @@
+"""Datasets and snapshots that this process knows: caches, never state.
+
+A request names a dataset and a snapshot; the catalog binds the two to what the pipeline runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import pyarrow as pa
+
+from headrace.v1 import batch_pb2, dataset_pb2
+from preprocessor_server.errors import DatasetError, RequestError
+from preprocessor_server.plan.epoch import EpochPlan, plan_epoch
+from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
+from preprocessor_server.settings import Settings
+from preprocessor_server.source.footer import FooterCache
+from preprocessor_server.source.paths import Roots
+from preprocessor_server.source.reader import SplitReader
+from preprocessor_server.source.snapshot import Snapshot, take_snapshot
+from preprocessor_server.transform import (
+    Filter,
+    Transform,
+    compile_features,
+    compile_filter,
+    validate_spec,
+)
+
+DEFAULT_MAX_SPLIT_BYTES = 256 * 1024 * 1024
+# Footers are read by threads of their own: they wait for storage, not for cores.
+FOOTER_THREADS = 16
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class LruCache(Generic[K, V]):
+    """The values used last, up to a total weight; the newest is kept whatever it weighs."""
+
+    def __init__(self, capacity: int, weigh: Callable[[V], int]) -> None:
+        self._capacity = capacity
+        self._weigh = weigh
+        self._values: OrderedDict[K, V] = OrderedDict()
+        self._weight = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """The value of a key, None if it is not there (any longer)."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def put(self, key: K, value: V) -> None:
+        """Adds a value, dropping those used longest ago."""
+        with self._lock:
+            if key in self._values:
+                self._weight -= self._weigh(self._values.pop(key))
+            self._values[key] = value
+            self._weight += self._weigh(value)
+            while self._weight > self._capacity and len(self._values) > 1:
+                _, dropped = self._values.popitem(last=False)
+                self._weight -= self._weigh(dropped)
+
+
+@dataclass(frozen=True)
+class BoundDataset:
+    """A dataset bound to a snapshot: checked, compiled, ready to be planned and read."""
+
+    spec: dataset_pb2.DatasetSpec
+    snapshot: Snapshot
+    transform: Transform
+    filter: Filter | None
+    columns: tuple[str, ...]
+
+    @property
+    def group_by(self) -> tuple[str, ...]:
+        """The columns whose equal values keep adjacent rows together."""
+        return tuple(self.spec.source.parquet.group_by)
+
+    @property
+    def counts_known(self) -> bool:
+        """Whether the footers say how many rows are delivered."""
+        return self.filter is None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the dataset, whatever it names."""
+        content = self.spec.SerializeToString(deterministic=True)
+        return "sha256:" + hashlib.sha256(content).hexdigest()
+
+    @cached_property
+    def schema(self) -> batch_pb2.BatchSchema:
+        """The schema of the batches."""
+        return self.transform.schema(ENCODING_VERSION)
+
+
+class Catalog:
+    """Binds requests to datasets; looks at files when asked to, and only then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._roots = Roots(settings.data_root)
+        self._footers = FooterCache()
+        self._footer_pool = ThreadPoolExecutor(FOOTER_THREADS, "footer")
+        self._snapshots: LruCache[str, Snapshot] = LruCache(
+            settings.snapshot_cache_bytes, lambda snapshot: len(snapshot.frame)
+        )
+        self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(64, lambda _: 1)
+        self._plans: LruCache[tuple[str, int, bool, Identity], EpochPlan] = LruCache(
+            8, lambda _: 1
+        )
+        self.reader = SplitReader(self._roots, self._footers)
+
+    def describe(self, spec: dataset_pb2.DatasetSpec) -> BoundDataset:
+        """The dataset with a snapshot of what it names now."""
+        validate_spec(spec)
+        files = self._roots.expand(spec.source.parquet.paths)
+        if not files:
+            raise DatasetError(
+                "PATH_NOT_FOUND", "the dataset names no file", field="dataset.source.parquet.paths"
+            )
+        schema = self._footers.read(files[0]).schema
+        columns = _compile(spec, schema)[2]
+        snapshot = take_snapshot(
+            files, schema, frozenset(columns), self._footers, self._footer_pool
+        )
+        self._snapshots.put(snapshot.id, snapshot)
+        return self._bind(spec, snapshot)
+
+    def bind(self, spec: dataset_pb2.DatasetSpec, snapshot_id: str) -> BoundDataset:
+        """The dataset with a snapshot that the server knows; with one of now if the id is empty.
+
+        Raises RequestError (SNAPSHOT_UNKNOWN) for an id that the server does not know.
+        """
+        if not snapshot_id:
+            return self.describe(spec)
+        validate_spec(spec)
+        snapshot = self._snapshots.get(snapshot_id)
+        if snapshot is None:
+            raise RequestError(
+                "SNAPSHOT_UNKNOWN",
+                f"this server does not know snapshot {snapshot_id!r}; hand it over with "
+                "PutSnapshot, or leave the id empty to look at the files now",
+                field="snapshot_id",
+            )
+        return self._bind(spec, snapshot)
+
+    def put(self, frame: bytes) -> Snapshot:
+        """Takes the bytes of a snapshot. Raises RequestError if they are none."""
+        snapshot = Snapshot.from_frame(frame)
+        self._snapshots.put(snapshot.id, snapshot)
+        return snapshot
+
+    def plan(self, dataset: BoundDataset, identity: Identity) -> EpochPlan:
+        """The plan of an epoch of a dataset."""
+        size = dataset.spec.max_split_bytes or DEFAULT_MAX_SPLIT_BYTES
+        key = (dataset.snapshot.id, size, dataset.counts_known, identity)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = plan_epoch(
+                dataset.snapshot.row_groups,
+                identity,
+                max_split_bytes=size,
+                counts_known=dataset.counts_known,
+            )
+            self._plans.put(key, plan)
+        return plan
+
+    def close(self) -> None:
+        """Ends the threads that read footers."""
+        self._footer_pool.shutdown(cancel_futures=True)
+
+    def _bind(self, spec: dataset_pb2.DatasetSpec, snapshot: Snapshot) -> BoundDataset:
+        key = (spec.SerializeToString(deterministic=True), snapshot.id)
+        bound = self._bound.get(key)
+        if bound is None:
+            transform, where, columns = _compile(spec, snapshot.schema)
+            bound = BoundDataset(spec, snapshot, transform, where, columns)
+            self._bound.put(key, bound)
+        return bound
+
+
+def _compile(
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema
+) -> tuple[Transform, Filter | None, tuple[str, ...]]:
+    """Features, filter, and every column they and group_by need, in the order of the schema."""
+    transform = compile_features(spec, schema)
+    where = compile_filter(spec.where, schema)
+    needed = {*transform.columns, *(where.columns if where else ())}
+    for i, name in enumerate(spec.source.parquet.group_by):
+        field = f"dataset.source.parquet.group_by[{i}]"
+        if schema.get_field_index(name) < 0:
+            raise DatasetError(
+                "COLUMN_MISSING",
+                f"group_by names column {name!r}, which the source does not have; its columns are "
+                f"{', '.join(schema.names)}",
+                field=field,
+            )
+        if pa.types.is_nested(schema.field(name).type):
+            raise DatasetError(
+                "TYPE_UNFIT",
+                f"group_by column {name!r} is {schema.field(name).type}; group by single values",
+                field=field,
+            )
+        needed.add(name)
+    return transform, where, tuple(name for name in schema.names if name in needed)

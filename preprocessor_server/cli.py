@@ -1,0 +1,188 @@
+"""preprocessor-server: serve, and look at a dataset without a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import click
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from headrace.v1 import dataset_pb2
+from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.errors import DatasetError, ServerError, SettingsError
+from preprocessor_server.settings import ENV_PREFIX, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="preprocessor-server")
+
+
+@click.group()
+@click.version_option(package_name="headrace")
+def cli() -> None:
+    """Reads Parquet, transforms features, and streams compact batches to trainers."""
+
+
+def _settings_options(command: Command) -> Command:
+    """A flag for every setting."""
+    for name, info in reversed(Settings.model_fields.items()):
+        kind = info.annotation
+        choices = get_args(kind) if get_origin(kind) is not tuple else ()
+        many = name == "data_root"
+        option = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            type=click.Choice(choices) if choices else str,
+            multiple=many,
+            help=f"{info.description}  [env: {ENV_PREFIX}{name.upper()}"
+            + (f"; default: {info.default}]" if info.default not in (None, "") and not many
+               and not info.is_required() and info.default_factory is None else "]"),
+        )
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_settings_options
+def serve(**flags: Any) -> None:
+    """Serve until SIGTERM, then drain."""
+    from preprocessor_server import telemetry
+
+    with _explained():
+        flags["data_root"] = flags["data_root"] or None
+        settings = Settings.from_env(os.environ, **flags)
+        telemetry.configure_logging(settings.log_format, settings.log_level)
+        telemetry.log.info("starting", pid=os.getpid(), **_readable(settings))
+        from preprocessor_server.server import serve as run
+
+        run(settings)
+
+
+def _readable(settings: Settings) -> dict[str, Any]:
+    return {
+        name: [str(part) for part in value] if isinstance(value, tuple) else value
+        for name, value in settings.model_dump().items()
+    }
+
+
+def _local_options(command: Command) -> Command:
+    command = click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")(
+        command
+    )
+    command = click.option(
+        "--data-root",
+        multiple=True,
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder that relative paths start at (the first) and files may be read from. "
+        "Default: this folder, then /.",
+    )(command)
+    return click.argument("dataset", type=click.Path(exists=True, dir_okay=False, path_type=Path))(
+        command
+    )
+
+
+@cli.command()
+@_local_options
+def describe(dataset: Path, data_root: tuple[Path, ...], as_json: bool) -> None:
+    """Show what DATASET (a YAML file) names: schema, counts, snapshot."""
+    with _explained():
+        from preprocessor_server import inspect_local
+
+        response = inspect_local.describe(load_dataset(dataset), data_root)
+        _show(response, as_json, inspect_local.describe_text)
+
+
+@cli.command()
+@_local_options
+@click.option("--batch-size", type=int, default=4096, show_default=True)
+@click.option("--num-shards", type=click.IntRange(0, 2**32 - 1), default=0, help="0: the default.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@click.option("--epoch", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@click.option("--shuffle/--no-shuffle", default=True, show_default=True)
+def plan(
+    dataset: Path,
+    data_root: tuple[Path, ...],
+    as_json: bool,
+    batch_size: int,
+    num_shards: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+) -> None:
+    """Show how an epoch of DATASET would be dealt to shards."""
+    with _explained():
+        from preprocessor_server import inspect_local
+
+        identity = pb.BatchIdentity(
+            batch_size=max(0, min(batch_size, 2**32 - 1)),
+            num_shards=num_shards,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+        )
+        response = inspect_local.plan(load_dataset(dataset), identity, data_root)
+        _show(response, as_json, inspect_local.plan_text)
+
+
+@cli.command()
+@_local_options
+@click.option("--rows", type=click.IntRange(1), default=5, show_default=True)
+def preview(dataset: Path, data_root: tuple[Path, ...], as_json: bool, rows: int) -> None:
+    """Show the first rows of DATASET, before and after transformation."""
+    with _explained():
+        from preprocessor_server import inspect_local
+
+        response = inspect_local.preview_rows(load_dataset(dataset), rows, data_root)
+        _show(response, as_json, inspect_local.preview_text)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def _show(response: M, as_json: bool, text: Callable[[M], str]) -> None:
+    if as_json:
+        click.echo(json_format.MessageToJson(response, preserving_proto_field_name=True))
+    else:
+        click.echo(text(response))
+
+
+def load_dataset(path: Path) -> dataset_pb2.DatasetSpec:
+    """The dataset of a YAML file: the canonical JSON form of DatasetSpec, written as YAML.
+
+    Raises DatasetError that names the file and what is wrong in it.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DatasetError("DATASET_INVALID", f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise DatasetError("DATASET_INVALID", f"{path} holds no mapping with source and features")
+    try:
+        return json_format.ParseDict(content, dataset_pb2.DatasetSpec())
+    except json_format.ParseError as error:
+        raise DatasetError("DATASET_INVALID", f"{path}: {error}") from None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns an error of the user's into one message on stderr and exit status 2 or 1."""
+    try:
+        yield
+    except SettingsError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except ServerError as error:
+        where = f" [{error.field}]" if error.field else ""
+        click.echo(f"error: {error.reason}: {error.message}{where}", err=True)
+        sys.exit(1)

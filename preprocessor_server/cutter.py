@@ -1,0 +1,211 @@
+"""Cuts a shard into batches: across the ends of splits, from any cursor, one window ahead."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocessor_server.budget import Lease
+from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.encode.batch import Piece
+from preprocessor_server.errors import DeploymentError
+from preprocessor_server.frame import frame_bytes
+from preprocessor_server.plan.identity import Cursor, Identity, Split
+from preprocessor_server.source.reader import SplitReader, describe_split
+from preprocessor_server.telemetry import Metrics
+from preprocessor_server.window import Window, prepare_bytes, prepare_window
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard of an epoch: its splits in order, and what fixes its batches."""
+
+    dataset: BoundDataset
+    identity: Identity
+    number: int
+    splits: tuple[Split, ...]
+
+    def window(self, start: int) -> tuple[Split, ...]:
+        """The splits of the shuffle window that starts at a split."""
+        return self.splits[start : start + self.identity.window_splits]
+
+    def check_size(self, capacity_bytes: int) -> None:
+        """Raises DeploymentError if a window cannot be prepared within the capacity."""
+        for start in range(0, len(self.splits), self.identity.window_splits):
+            needed = prepare_bytes(self.dataset, self.window(start))
+            if needed > capacity_bytes:
+                place = describe_split(self.dataset.snapshot, self.splits[start])
+                more = self.identity.window_splits - 1
+                raise DeploymentError(
+                    "SPLIT_TOO_LARGE",
+                    f"{place}{f' and {more} more splits of its window' if more else ''}: reading "
+                    f"takes {needed:,} bytes, more than this server's --read-ahead-bytes "
+                    f"({capacity_bytes:,}); lower the dataset's max_split_bytes "
+                    "or shuffle_window_splits, rewrite the file with smaller row groups, or raise "
+                    "the setting",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    start: int
+    window: Future[Window]
+    size_bytes: int
+
+
+class BatchCutter:
+    """The batches of a shard from a cursor on, as pieces of windows.
+
+    It holds one window, what a batch has taken from former ones, and one window ahead where the
+    memory for that is free; all of it is counted on the stream's lease.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        cursor: Cursor,
+        reader: SplitReader,
+        pool: Executor,
+        lease: Lease,
+        metrics: Metrics,
+        max_batch_bytes: int,
+    ) -> None:
+        self._shard = shard
+        self._reader = reader
+        self._pool = pool
+        self._lease = lease
+        self._metrics = metrics
+        self._max_batch_bytes = max_batch_bytes
+        self._start = cursor.split
+        self._skip = cursor.parquet_row
+        self._batch = cursor.batch
+        self._window: Window | None = None
+        self._taken = 0
+        self._ahead: _Ahead | None = None
+        self.held_bytes = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next batch can be cut without waiting."""
+        if self._window is None:
+            return False
+        left = len(self._window.rows) - self._taken
+        return left >= self._shard.identity.batch_size
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being read for this cutter right now."""
+        return self._ahead is None or self._ahead.window.done()
+
+    def next(self) -> tuple[list[Piece], Cursor] | None:
+        """The pieces of the next batch and the position after it; None at the end of the shard.
+
+        Raises ServerError.
+        """
+        wanted = self._shard.identity.batch_size
+        pieces: list[Piece] = []
+        carried = 0
+        position: Cursor | None = None
+        while wanted:
+            window = self._load()
+            if window is None:
+                break
+            rows = window.rows[self._taken : self._taken + wanted]
+            self._taken += len(rows)
+            wanted -= len(rows)
+            if len(rows):
+                position = self._position(window)
+            if self._taken < len(window.rows):
+                pieces.append(Piece(window.frame, rows))
+                break
+            if wanted and len(rows):
+                # The window makes room for the next one; what the batch needs of it is copied.
+                frame = window.frame.take(rows)
+                pieces.append(Piece(frame, np.arange(len(rows))))
+                carried += frame_bytes(frame)
+                self._hold(frame_bytes(frame))
+                self._check_carried(carried, pieces)
+            elif len(rows):
+                pieces.append(Piece(window.frame, rows))
+            self._leave(window)
+        self._hold(-carried)
+        if position is None:
+            return None
+        self._batch += 1
+        return pieces, position
+
+    def _position(self, window: Window) -> Cursor:
+        """The position right after the last row taken."""
+        after = int(window.positions[self._taken - 1]) + 1
+        splits = self._shard.window(self._start)
+        if after == sum(split.row_count for split in splits):
+            return Cursor(self._start + len(splits), 0, 0, self._batch + 1)
+        return Cursor(self._start, after, 0, self._batch + 1)
+
+    def _load(self) -> Window | None:
+        """The window at hand, or the next one; None at the end of the shard."""
+        if self._window is not None:
+            return self._window
+        if self._start >= len(self._shard.splits):
+            return None
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            size = prepare_bytes(self._shard.dataset, self._shard.window(self._start))
+            self._lease.acquire(size)
+            self.held_bytes += size
+            ahead = self._read(self._start, size)
+        try:
+            window = ahead.window.result()
+        except BaseException:
+            self._hold(-ahead.size_bytes)
+            raise
+        self._hold(window.size_bytes - ahead.size_bytes)
+        self._window = window
+        self._taken = int(np.searchsorted(window.positions, self._skip))
+        self._skip = 0
+        self._look_ahead()
+        return window
+
+    def _look_ahead(self) -> None:
+        start = self._start + len(self._shard.window(self._start))
+        if start < len(self._shard.splits):
+            size = prepare_bytes(self._shard.dataset, self._shard.window(start))
+            if self._lease.try_acquire(size):
+                self.held_bytes += size
+                self._ahead = self._read(start, size)
+
+    def _read(self, start: int, size: int) -> _Ahead:
+        splits = self._shard.window(start)
+        future = self._pool.submit(
+            prepare_window,
+            self._reader,
+            self._shard.dataset,
+            splits,
+            self._shard.identity,
+            self._metrics,
+        )
+        return _Ahead(start, future, size)
+
+    def _leave(self, window: Window) -> None:
+        self._start += len(self._shard.window(self._start))
+        self._window = None
+        self._taken = 0
+        self._hold(-window.size_bytes)
+
+    def _hold(self, change: int) -> None:
+        self.held_bytes += change
+        self._lease.add(change)
+
+    def _check_carried(self, carried: int, pieces: list[Piece]) -> None:
+        # Offsets take 8 bytes in a Frame and 4 in a batch; no other value takes less in a batch.
+        if carried > 2 * self._max_batch_bytes:
+            rows = sum(len(piece.rows) for piece in pieces)
+            raise DeploymentError(
+                "BATCH_TOO_LARGE",
+                f"{rows:,} of {self._shard.identity.batch_size:,} rows of a batch take "
+                f"{carried:,} bytes already, more than a message may hold "
+                f"({self._max_batch_bytes:,}, --max-message-bytes); use a smaller batch_size",
+                field="identity.batch_size",
+            )

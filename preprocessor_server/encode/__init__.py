@@ -1,0 +1,1 @@
+"""Features to compact batches, as docs/compact_batch.md specifies them."""

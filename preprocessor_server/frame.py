@@ -1,0 +1,210 @@
+"""The one data structure of the server: columns of rows, and columns of runs.
+
+A run is a stretch of adjacent rows with equal values. A column whose values repeat is kept once
+per run, with an inverse index from rows to runs, so that work is done once per run. Runs never
+have meaning beyond that: a Frame with runs and its expansion hold the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Array: TypeAlias = npt.NDArray[np.generic]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Indices: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """One number a row: values [n] (bool, integer or float), valid [n] or None if none is null.
+
+    Where valid is false the value is unspecified.
+    """
+
+    values: Array
+    valid: Mask | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """One string or binary value a row: data[offsets[i]:offsets[i + 1]].
+
+    offsets is int64 [n + 1], data uint8, valid [n] or None if none is null. offsets[0] may be
+    above 0. A null row's range is unspecified but within data.
+    """
+
+    offsets: Indices
+    data: npt.NDArray[np.uint8]
+    valid: Mask | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Values that only Cast can turn into numbers (decimals, times), as an Arrow array [n]."""
+
+    array: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+Scalars: TypeAlias = Flat | Bytes | Opaque
+
+
+@dataclass(frozen=True, slots=True)
+class Jagged:
+    """One list a row: values[offsets[i]:offsets[i + 1]]. A null list is an empty one.
+
+    offsets is int64 [n + 1], non-decreasing; offsets[0] is 0 and offsets[n] is len(values).
+    """
+
+    offsets: Indices
+    values: Scalars
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+Column: TypeAlias = Scalars | Jagged
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Columns kept once per run: row i has the values of run inverse[i] (int32 [rows])."""
+
+    inverse: npt.NDArray[np.int32]
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Rows: row_count of them, columns of rows, and any number of run structures.
+
+    Every name stands in exactly one place.
+    """
+
+    row_count: int
+    columns: Mapping[str, Column]
+    runs: tuple[Runs, ...] = field(default=())
+
+    def column(self, name: str) -> tuple[Column, npt.NDArray[np.int32] | None]:
+        """A column and the inverse index that expands it, None if it is a column of rows.
+
+        Raises KeyError if there is no such column.
+        """
+        if name in self.columns:
+            return self.columns[name], None
+        for runs in self.runs:
+            if name in runs.columns:
+                return runs.columns[name], runs.inverse
+        raise KeyError(name)
+
+    def names(self) -> Iterator[str]:
+        """Every column name, row-level ones first."""
+        yield from self.columns
+        for runs in self.runs:
+            yield from runs.columns
+
+    def take(self, rows: Indices) -> Frame:
+        """The rows of the given numbers, in that order; run-level columns stay as they are."""
+        return Frame(
+            row_count=len(rows),
+            columns={name: take_column(column, rows) for name, column in self.columns.items()},
+            runs=tuple(Runs(runs.inverse[rows], runs.columns) for runs in self.runs),
+        )
+
+    def expanded(self) -> Frame:
+        """The same rows without runs."""
+        columns = dict(self.columns)
+        for runs in self.runs:
+            rows = runs.inverse.astype(np.int64)
+            columns |= {name: take_column(column, rows) for name, column in runs.columns.items()}
+        return Frame(self.row_count, columns)
+
+
+def take_column(column: Column, rows: Indices) -> Column:
+    """The values of a column at the given row numbers, in that order."""
+    match column:
+        case Flat(values, valid):
+            return Flat(values[rows], None if valid is None else valid[rows])
+        case Bytes(offsets, data, valid):
+            elements, new_offsets = _elements(offsets, rows)
+            return Bytes(new_offsets, data[elements], None if valid is None else valid[rows])
+        case Opaque(array):
+            return Opaque(array.take(pa.array(rows)))
+        case Jagged(offsets, values):
+            elements, new_offsets = _elements(offsets, rows)
+            taken = take_column(values, elements)
+            assert not isinstance(taken, Jagged)
+            return Jagged(new_offsets, taken)
+
+
+def _elements(offsets: Indices, rows: Indices) -> tuple[Indices, Indices]:
+    """The element numbers of the given rows' ranges, and the offsets of the result."""
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    new_offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=new_offsets[1:])
+    elements = np.repeat(starts - new_offsets[:-1], lengths) + np.arange(new_offsets[-1])
+    return elements, new_offsets
+
+
+def concat_frames(frames: Sequence[Frame]) -> Frame:
+    """The rows of Frames that have the same columns and no runs, one Frame after the other.
+
+    A single Frame is returned as it is, with its runs; several are expanded first.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    expanded = [frame.expanded() for frame in frames]
+    return Frame(
+        row_count=sum(frame.row_count for frame in frames),
+        columns={
+            name: _concat_columns([frame.columns[name] for frame in expanded])
+            for name in expanded[0].columns
+        },
+    )
+
+
+def _concat_columns(columns: Sequence[Column]) -> Column:
+    if all(isinstance(column, Jagged) for column in columns):
+        values = _concat_columns([c.values for c in columns if isinstance(c, Jagged)])
+        assert not isinstance(values, Jagged)
+        lengths = [np.diff(column.offsets) for column in columns if isinstance(column, Jagged)]
+        offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+        np.cumsum(np.concatenate(lengths), out=offsets[1:])
+        return Jagged(offsets, values)
+    if all(isinstance(column, Flat) for column in columns):
+        flats = [column for column in columns if isinstance(column, Flat)]
+        valid = None
+        if any(flat.valid is not None for flat in flats):
+            valid = np.concatenate(
+                [np.ones(len(f), np.bool_) if f.valid is None else f.valid for f in flats]
+            )
+        return Flat(np.concatenate([flat.values for flat in flats]), valid)
+    raise TypeError("only feature columns (Flat, Jagged of Flat) are ever laid end to end")
+
+
+def frame_bytes(frame: Frame) -> int:
+    """What the arrays of a Frame of features take up, in bytes."""
+    total = sum(runs.inverse.nbytes for runs in frame.runs)
+    for name in frame.names():
+        column = frame.column(name)[0]
+        if isinstance(column, Jagged):
+            total += column.offsets.nbytes
+            column = column.values
+        if isinstance(column, Flat):
+            total += column.values.nbytes
+    return total

@@ -1,0 +1,133 @@
+"""What describe, plan and preview show, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from headrace.v1 import batch_pb2, dataset_pb2
+from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.catalog import Catalog
+from preprocessor_server.pipeline import Pipeline
+from preprocessor_server.service import PreprocessorService
+from preprocessor_server.settings import Settings
+from preprocessor_server.telemetry import Metrics
+
+# Shards listed by plan_text; the JSON form has all.
+_SHARDS_SHOWN = 20
+
+
+@contextmanager
+def _service(data_root: Sequence[Path]) -> Iterator[PreprocessorService]:
+    settings = Settings(data_root=tuple(data_root) or (Path.cwd(), Path("/")))
+    catalog = Catalog(settings)
+    pipeline = Pipeline(settings, catalog, Metrics())
+    try:
+        yield PreprocessorService(pipeline)
+    finally:
+        pipeline.close()
+        catalog.close()
+
+
+def describe(
+    spec: dataset_pb2.DatasetSpec, data_root: Sequence[Path]
+) -> pb.DescribeDatasetResponse:
+    """As DescribeDataset. Raises ServerError."""
+    with _service(data_root) as service:
+        return service.describe_dataset(pb.DescribeDatasetRequest(dataset=spec))
+
+
+def plan(
+    spec: dataset_pb2.DatasetSpec, identity: pb.BatchIdentity, data_root: Sequence[Path]
+) -> pb.PlanEpochResponse:
+    """As PlanEpoch, all pages in one. Raises ServerError."""
+    with _service(data_root) as service:
+        request = pb.PlanEpochRequest(dataset=spec, identity=identity)
+        response = service.plan_epoch(request)
+        request.snapshot_id = response.snapshot_id
+        while response.next_page_token:
+            request.page_token = response.next_page_token
+            page = service.plan_epoch(request)
+            response.shards.extend(page.shards)
+            response.next_page_token = page.next_page_token
+        return response
+
+
+def preview_rows(
+    spec: dataset_pb2.DatasetSpec, row_count: int, data_root: Sequence[Path]
+) -> pb.PreviewBatchResponse:
+    """As PreviewBatch. Raises ServerError."""
+    with _service(data_root) as service:
+        return service.preview_batch(pb.PreviewBatchRequest(dataset=spec, row_count=row_count))
+
+
+def describe_text(response: pb.DescribeDatasetResponse) -> str:
+    """The response, for people."""
+    rows = (
+        f"{response.row_count:,}"
+        if response.HasField("row_count")
+        else f"at most {response.parquet_row_count:,} (the filter decides)"
+    )
+    lines = [
+        f"dataset      {response.dataset_fingerprint}",
+        f"snapshot     {response.snapshot_id}",
+        f"rows         {rows}",
+        f"files        {response.file_count:,} ({response.file_bytes:,} bytes)",
+        f"row groups   {response.row_group_count:,}",
+        f"decoded      {response.decoded_bytes:,} bytes (estimate, needed columns)",
+        "",
+        "source columns (* needed)",
+    ]
+    width = max((len(column.name) for column in response.source_columns), default=0)
+    lines += [
+        f"  {'*' if column.needed else ' '} {column.name:<{width}}  {column.type}"
+        for column in response.source_columns
+    ]
+    lines += ["", "output blocks", *_blocks(response.output_schema)]
+    return "\n".join(lines)
+
+
+def _blocks(schema: batch_pb2.BatchSchema) -> list[str]:
+    return [
+        f"  {block.name}: {batch_pb2.BlockKind.Name(block.kind).removeprefix('BLOCK_KIND_')} "
+        f"{dataset_pb2.ScalarType.Name(block.dtype).removeprefix('SCALAR_TYPE_').lower()}, "
+        f"{len(block.features)} features: {', '.join(block.features)}"
+        for block in schema.blocks
+    ]
+
+
+def plan_text(response: pb.PlanEpochResponse) -> str:
+    """The response, for people."""
+    known = response.HasField("row_count")
+    lines = [
+        f"snapshot      {response.snapshot_id}",
+        f"shards        {response.identity.num_shards:,}",
+        f"rows          {f'{response.row_count:,}' if known else 'unknown (the filter decides)'}",
+        f"batches       {f'{response.batch_count:,}' if known else 'unknown'}"
+        f" of {response.identity.batch_size:,} rows",
+        f"reread share  {response.reread_share:.1%}",
+        *(f"note          {note}" for note in response.notes),
+        "",
+    ]
+    for shard in response.shards[:_SHARDS_SHOWN]:
+        count = f"{shard.row_count:,} rows, {shard.batch_count:,} batches, " if known else ""
+        lines.append(f"  shard {shard.shard}: {count}{len(shard.splits)} splits")
+    if len(response.shards) > _SHARDS_SHOWN:
+        lines.append(f"  … and {len(response.shards) - _SHARDS_SHOWN:,} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def preview_text(response: pb.PreviewBatchResponse) -> str:
+    """The response, for people."""
+    lines = []
+    for i, row in enumerate(response.rows):
+        message = json_format.MessageToDict(row)
+        lines.append(f"row {i}")
+        for part in ("source", "output"):
+            lines.append(f"  {part}")
+            lines += [f"    {name} = {value}" for name, value in message.get(part, {}).items()]
+    lines.append(f"{len(response.rows)} rows shown, {response.rows_scanned:,} scanned")
+    return "\n".join(lines)

@@ -1,0 +1,234 @@
+"""Hashes of ids, and the keys of permutations. docs/ops.md defines them, golden vectors pin them.
+
+SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA
+2014; its finaliser is David Stafford's mix 13. XXH64: the XXH64 chapter of
+https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md. All arithmetic is modulo 2^64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+
+from preprocessor_server.kernels._jit import array, inner, kernel, out
+
+MAX_BUCKETS = 2**32
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+_PRIME_1 = np.uint64(0x9E3779B185EBCA87)
+_PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
+_PRIME_3 = np.uint64(0x165667B19E3779F9)
+_PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
+_PRIME_5 = np.uint64(0x27D4EB2F165667C5)
+
+# numba makes float64 of uint64 and a plain int, so every operand is a uint64.
+_1 = np.uint64(1)
+_7 = np.uint64(7)
+_8 = np.uint64(8)
+_11 = np.uint64(11)
+_12 = np.uint64(12)
+_16 = np.uint64(16)
+_18 = np.uint64(18)
+_23 = np.uint64(23)
+_24 = np.uint64(24)
+_27 = np.uint64(27)
+_29 = np.uint64(29)
+_30 = np.uint64(30)
+_31 = np.uint64(31)
+_32 = np.uint64(32)
+_33 = np.uint64(33)
+_40 = np.uint64(40)
+_48 = np.uint64(48)
+_56 = np.uint64(56)
+_64 = np.uint64(64)
+
+
+@inner
+def _mix(z: np.uint64) -> np.uint64:
+    z = (z ^ (z >> _30)) * _MIX_1
+    z = (z ^ (z >> _27)) * _MIX_2
+    return z ^ (z >> _31)
+
+
+@inner
+def _rotate(x: np.uint64, bits: np.uint64) -> np.uint64:
+    return (x << bits) | (x >> (_64 - bits))
+
+
+@inner
+def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
+    return _rotate(lane + word * _PRIME_2, _31) * _PRIME_1
+
+
+@inner
+def _merge(h: np.uint64, lane: np.uint64) -> np.uint64:
+    return (h ^ _round(np.uint64(0), lane)) * _PRIME_1 + _PRIME_4
+
+
+@inner
+def _word32(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
+    """Four bytes, little-endian; LLVM makes one load of it."""
+    return (
+        np.uint64(data[at])
+        | (np.uint64(data[at + 1]) << _8)
+        | (np.uint64(data[at + 2]) << _16)
+        | (np.uint64(data[at + 3]) << _24)
+    )
+
+
+@inner
+def _word64(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
+    return (
+        np.uint64(data[at])
+        | (np.uint64(data[at + 1]) << _8)
+        | (np.uint64(data[at + 2]) << _16)
+        | (np.uint64(data[at + 3]) << _24)
+        | (np.uint64(data[at + 4]) << _32)
+        | (np.uint64(data[at + 5]) << _40)
+        | (np.uint64(data[at + 6]) << _48)
+        | (np.uint64(data[at + 7]) << _56)
+    )
+
+
+@inner
+def _xxh64(data: npt.NDArray[np.uint8], start: int, end: int, seed: np.uint64) -> np.uint64:
+    length = end - start
+    at = start
+    if length >= 32:
+        lane_1 = seed + _PRIME_1 + _PRIME_2
+        lane_2 = seed + _PRIME_2
+        lane_3 = seed
+        lane_4 = seed - _PRIME_1
+        while at <= end - 32:
+            lane_1 = _round(lane_1, _word64(data, at))
+            lane_2 = _round(lane_2, _word64(data, at + 8))
+            lane_3 = _round(lane_3, _word64(data, at + 16))
+            lane_4 = _round(lane_4, _word64(data, at + 24))
+            at += 32
+        h = _rotate(lane_1, _1) + _rotate(lane_2, _7) + _rotate(lane_3, _12) + _rotate(lane_4, _18)
+        h = _merge(_merge(_merge(_merge(h, lane_1), lane_2), lane_3), lane_4)
+    else:
+        h = seed + _PRIME_5
+    h += np.uint64(length)
+    while at <= end - 8:
+        h ^= _round(np.uint64(0), _word64(data, at))
+        h = _rotate(h, _27) * _PRIME_1 + _PRIME_4
+        at += 8
+    if at <= end - 4:
+        h ^= _word32(data, at) * _PRIME_1
+        h = _rotate(h, _23) * _PRIME_2 + _PRIME_3
+        at += 4
+    while at < end:
+        h ^= np.uint64(data[at]) * _PRIME_5
+        h = _rotate(h, _11) * _PRIME_1
+        at += 1
+    h = (h ^ (h >> _33)) * _PRIME_2
+    h = (h ^ (h >> _29)) * _PRIME_3
+    return h ^ (h >> _32)
+
+
+@kernel(
+    types.void(array(types.uint64), types.uint64, types.uint64, out(types.uint64)),
+)
+def _hash_integers(
+    values: npt.NDArray[np.uint64],
+    num_buckets: np.uint64,
+    seed: np.uint64,
+    buckets: npt.NDArray[np.uint64],
+) -> None:
+    step = (seed + _1) * _GAMMA
+    for i in range(len(values)):
+        buckets[i] = ((_mix(values[i] + step) >> _32) * num_buckets) >> _32
+
+
+@kernel(
+    types.void(
+        array(types.int64), array(types.uint8), types.uint64, types.uint64, out(types.uint64)
+    ),
+)
+def _hash_strings(
+    offsets: npt.NDArray[np.int64],
+    data: npt.NDArray[np.uint8],
+    num_buckets: np.uint64,
+    seed: np.uint64,
+    buckets: npt.NDArray[np.uint64],
+) -> None:
+    for i in range(len(buckets)):
+        h = _xxh64(data, offsets[i], offsets[i + 1], seed)
+        buckets[i] = ((h >> _32) * num_buckets) >> _32
+
+
+@kernel(types.void(types.uint64, types.uint64, types.uint64, out(types.uint64)))
+def _shuffle_keys(
+    seed: np.uint64, epoch: np.uint64, ordinal: np.uint64, keys: npt.NDArray[np.uint64]
+) -> None:
+    state = _mix(seed + _GAMMA)
+    state = _mix((state ^ epoch) + _GAMMA)
+    state = _mix((state ^ ordinal) + _GAMMA)
+    for i in range(len(keys)):
+        state += _GAMMA
+        keys[i] = _mix(state)
+
+
+def hash_integers(
+    values: npt.NDArray[np.integer | np.bool_], num_buckets: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """The bucket of every integer or boolean, int64 [n], from 0 to num_buckets - 1.
+
+    values [n] of any width count as 64-bit two's complement. Their hash h is output number
+    seed + 1 of the SplitMix64 generator whose state starts at the value; the bucket is
+    ((h >> 32) * num_buckets) >> 32. num_buckets lies in [1, 2^32], seed in [0, 2^64).
+    """
+    _check_buckets(num_buckets)
+    wide = values.astype(np.int64 if values.dtype.kind == "i" else np.uint64, copy=False)
+    words = np.ascontiguousarray(wide).view(np.uint64)
+    buckets = np.empty(len(values), np.uint64)
+    _hash_integers(words, np.uint64(num_buckets), np.uint64(seed), buckets)
+    return buckets.view(np.int64)
+
+
+def hash_strings(
+    offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8], num_buckets: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """The bucket of every byte range data[offsets[i]:offsets[i + 1]], int64 [n].
+
+    offsets is int64 [n + 1], non-decreasing. The hash is XXH64 of the bytes with the seed; the
+    bucket follows from it as in hash_integers. Raises IndexError if the offsets leave data.
+    """
+    _check_buckets(num_buckets)
+    if offsets[0] < 0 or offsets[-1] > len(data) or np.any(offsets[1:] < offsets[:-1]):
+        raise IndexError(f"offsets leave the {len(data)} bytes of data")
+    buckets = np.empty(len(offsets) - 1, np.uint64)
+    _hash_strings(
+        np.ascontiguousarray(offsets),
+        np.ascontiguousarray(data),
+        np.uint64(num_buckets),
+        np.uint64(seed),
+        buckets,
+    )
+    return buckets.view(np.int64)
+
+
+def shuffle_keys(
+    seed: int, epoch: int, split_ordinal: int, count: int
+) -> npt.NDArray[np.uint64]:
+    """Keys whose stable argsort is a permutation of count things, uint64 [count].
+
+    With mix the finaliser and G the increment of SplitMix64, the state after the seed is
+    mix(seed + G); epoch and split_ordinal are folded in, in this order, by
+    state = mix((state ^ it) + G); key i is then output number i + 1 of the SplitMix64 generator
+    whose state starts there: mix(state + (i + 1) * G). So no two keys are equal. All three
+    numbers lie in [0, 2^64).
+    """
+    keys = np.empty(count, np.uint64)
+    _shuffle_keys(np.uint64(seed), np.uint64(epoch), np.uint64(split_ordinal), keys)
+    return keys
+
+
+def _check_buckets(num_buckets: int) -> None:
+    if not 1 <= num_buckets <= MAX_BUCKETS:
+        raise ValueError(f"num_buckets is {num_buckets}; it lies between 1 and 2^32")

@@ -1,0 +1,165 @@
+"""Splits are permuted, cut or kept whole, and dealt to shards so that rows are even."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocessor_server.kernels import shuffle_keys
+from preprocessor_server.plan.identity import Identity, Split
+
+BATCHES_A_SHARD = 16
+MAX_DEFAULT_SHARDS = 4096
+MAX_REREAD_SHARE = 0.05
+SPLITS_ORDINAL = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroups:
+    """The row groups of a snapshot, file by file: int64 arrays [row groups]."""
+
+    file: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    decoded_bytes: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """The splits of every shard, and what is known of their rows."""
+
+    shards: tuple[tuple[Split, ...], ...]
+    batch_size: int
+    counts_known: bool
+    reread_share: float
+    notes: tuple[str, ...]
+
+    def row_count(self, shard: int) -> int | None:
+        """The rows that a shard delivers, None where a filter decides it."""
+        if not self.counts_known:
+            return None
+        return sum(split.row_count for split in self.shards[shard])
+
+    def batch_count(self, shard: int) -> int | None:
+        """The batches that a shard delivers, None where a filter decides it."""
+        rows = self.row_count(shard)
+        return None if rows is None else -(-rows // self.batch_size)
+
+
+def plan_epoch(
+    groups: RowGroups, identity: Identity, *, max_split_bytes: int, counts_known: bool
+) -> EpochPlan:
+    """The plan of an epoch.
+
+    Row groups over max_split_bytes are always cut. With known counts, shards are cut at multiples
+    of the batch size (one short batch in the epoch), as long as that makes no more than 5 % of
+    the rows be decoded twice; else shards are whole splits.
+    """
+    splits = _permute(_split(groups, max_split_bytes), identity)
+    total = sum(split.row_count for split in splits)
+    batches = -(-total // identity.batch_size)
+    wanted = identity.num_shards or min(
+        max(1, round(batches / BATCHES_A_SHARD)), MAX_DEFAULT_SHARDS
+    )
+    forced = _reread(splits)
+    notes = []
+    if forced:
+        cut = len({(s.file, s.row_group) for s in splits if s.first_row})
+        notes.append(
+            f"{cut} row groups decode to more than max_split_bytes ({max_split_bytes:,}) and are "
+            f"cut; each cut decodes its row group from the start again, {forced / total:.0%} of "
+            "the rows in all: files rewritten with smaller row groups would be read once"
+        )
+    shards = _cut(splits, total, wanted, identity.batch_size) if counts_known else None
+    if shards is not None:
+        reread = _reread(itertools.chain.from_iterable(shards)) - forced
+        if reread > MAX_REREAD_SHARE * total:
+            notes.append(
+                f"shards are whole row groups: shards of whole batches would decode "
+                f"{reread / total:.0%} of the rows twice (at most {MAX_REREAD_SHARE:.0%} is "
+                "accepted), so each shard may end with a short batch"
+            )
+            shards = None
+    if shards is None:
+        shards = _deal(splits, identity.num_shards or max(1, min(wanted, len(splits))))
+    every = itertools.chain.from_iterable(shards)
+    return EpochPlan(
+        shards=shards,
+        batch_size=identity.batch_size,
+        counts_known=counts_known,
+        reread_share=_reread(every) / total if total else 0.0,
+        notes=tuple(notes),
+    )
+
+
+def _split(groups: RowGroups, max_split_bytes: int) -> list[Split]:
+    """One split a row group; several equal ones where it is too large. Empty ones are left out."""
+    pieces = np.maximum(1, -(-groups.decoded_bytes // max_split_bytes))
+    splits = []
+    for file, index, rows, count in zip(
+        groups.file.tolist(),
+        groups.index.tolist(),
+        groups.rows.tolist(),
+        np.minimum(pieces, groups.rows).tolist(),
+        strict=True,
+    ):
+        bounds = [rows * piece // count for piece in range(count + 1)] if count else []
+        splits += [
+            Split(file, index, first, last - first) for first, last in itertools.pairwise(bounds)
+        ]
+    return splits
+
+
+def _permute(splits: list[Split], identity: Identity) -> list[Split]:
+    if not identity.shuffle:
+        return splits
+    keys = shuffle_keys(identity.seed, identity.epoch, SPLITS_ORDINAL, len(splits))
+    return [splits[i] for i in np.argsort(keys, kind="stable").tolist()]
+
+
+def _cut(
+    splits: list[Split], total: int, num_shards: int, batch_size: int
+) -> tuple[tuple[Split, ...], ...]:
+    """Stretches of whole batches, one a shard, of the splits laid end to end."""
+    batches = -(-total // batch_size)
+    ends = [min(total, batches * (s + 1) // num_shards * batch_size) for s in range(num_shards)]
+    shards: list[tuple[Split, ...]] = []
+    queue = iter(splits)
+    split, position = next(queue, None), 0
+    for end in ends:
+        shard = []
+        while split is not None and position < end:
+            taken = min(split.row_count, end - position)
+            shard.append(split._replace(row_count=taken))
+            position += taken
+            if taken == split.row_count:
+                split = next(queue, None)
+            else:
+                split = Split(
+                    split.file, split.row_group, split.first_row + taken, split.row_count - taken
+                )
+        shards.append(tuple(shard))
+    return tuple(shards)
+
+
+def _deal(splits: list[Split], num_shards: int) -> tuple[tuple[Split, ...], ...]:
+    """Whole splits, largest first to the shard with the fewest rows; in order within a shard.
+
+    Graham's LPT rule: https://doi.org/10.1137/0117039.
+    """
+    heap = [(0, shard) for shard in range(num_shards)]
+    dealt: list[list[int]] = [[] for _ in range(num_shards)]
+    for i in sorted(range(len(splits)), key=lambda i: (-splits[i].row_count, i)):
+        rows, shard = heap[0]
+        dealt[shard].append(i)
+        heapq.heapreplace(heap, (rows + splits[i].row_count, shard))
+    return tuple(tuple(splits[i] for i in sorted(shard)) for shard in dealt)
+
+
+def _reread(splits: itertools.chain[Split] | list[Split]) -> int:
+    """Rows decoded only to reach a split's first row: a row group is decoded from its start."""
+    return sum(split.first_row for split in splits)

@@ -1,0 +1,130 @@
+"""The first rows of a dataset as readable values, before and after transformation."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.errors import RequestError, ServerError
+from preprocessor_server.frame import Flat, Frame, Jagged
+from preprocessor_server.plan.identity import Split
+from preprocessor_server.source.reader import SplitReader, describe_split
+from preprocessor_server.transform import arrow_to_column
+
+Json: TypeAlias = None | bool | float | str | list["Json"] | dict[str, "Json"]
+
+MAX_ROWS = 100
+# Rows read to find those that pass the filter; more would keep a person waiting.
+MAX_ROWS_SCANNED = 1_000_000
+_STEP_ROWS = 4096
+_MAX_EXACT_INTEGER = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Rows as (source columns, features), and what it took to find them."""
+
+    rows: list[tuple[dict[str, Json], dict[str, Json]]]
+    rows_scanned: int
+    elapsed_s: float
+
+
+def preview(reader: SplitReader, dataset: BoundDataset, row_count: int) -> Preview:
+    """The first rows that pass the filter, in file order.
+
+    Raises RequestError if row_count is over the limit, ServerError as a stream would.
+    """
+    wanted = row_count or 5
+    if wanted > MAX_ROWS:
+        raise RequestError(
+            "REQUEST_INVALID",
+            f"row_count is {wanted}; a preview shows from 1 to {MAX_ROWS} rows",
+            field="row_count",
+        )
+    start = time.monotonic()
+    rows: list[tuple[dict[str, Json], dict[str, Json]]] = []
+    scanned = 0
+    groups = dataset.snapshot.row_groups
+    for file, index, count in zip(
+        groups.file.tolist(), groups.index.tolist(), groups.rows.tolist(), strict=True
+    ):
+        for first in range(0, count, _STEP_ROWS):
+            if len(rows) >= wanted or scanned >= MAX_ROWS_SCANNED:
+                return Preview(rows, scanned, time.monotonic() - start)
+            split = Split(file, index, first, min(_STEP_ROWS, count - first))
+            rows += _split_rows(reader, dataset, split, wanted - len(rows))
+            scanned += split.row_count
+    return Preview(rows, scanned, time.monotonic() - start)
+
+
+def _split_rows(
+    reader: SplitReader, dataset: BoundDataset, split: Split, limit: int
+) -> list[tuple[dict[str, Json], dict[str, Json]]]:
+    table = reader.read(dataset.snapshot, split, dataset.columns)
+    try:
+        if dataset.filter is not None:
+            table = table.filter(pa.array(dataset.filter.mask(table)))
+        table = table.slice(0, limit)
+        names = dataset.transform.columns
+        frame = Frame(
+            table.num_rows, {name: arrow_to_column(table.column(name)) for name in names}
+        )
+        features = dataset.transform.apply(frame).expanded()
+    except ServerError as error:
+        raise error.at(describe_split(dataset.snapshot, split)) from error
+    sources = table.to_pylist()
+    return [
+        (
+            {name: _json(value) for name, value in sources[row].items()},
+            {name: _feature(features, name, row) for name in features.names()},
+        )
+        for row in range(table.num_rows)
+    ]
+
+
+def _feature(features: Frame, name: str, row: int) -> Json:
+    column, _ = features.column(name)
+    if isinstance(column, Jagged):
+        assert isinstance(column.values, Flat)
+        values = column.values.values[column.offsets[row] : column.offsets[row + 1]]
+        return [_json(value) for value in values.tolist()]
+    assert isinstance(column, Flat)
+    return _json(column.values[row].item())
+
+
+def _json(value: object) -> Json:
+    """A value as JSON has it; what JSON cannot hold exactly becomes a string."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return float(value) if abs(value) <= _MAX_EXACT_INTEGER else str(value)
+        case float() | np.floating():
+            number = float(value)
+            if math.isnan(number):
+                return "NaN"
+            if math.isinf(number):
+                return "Infinity" if number > 0 else "-Infinity"
+            return number
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list():
+            return [_json(item) for item in value]
+        case Mapping():
+            return {str(key): _json(item) for key, item in value.items()}
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return value.isoformat()
+        case datetime.timedelta() | decimal.Decimal():
+            return str(value)
+        case _:
+            return repr(value)

@@ -1,0 +1,154 @@
+"""The composition root: one server process, from its settings to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from concurrent import futures
+from types import FrameType
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from preprocessor_server.catalog import Catalog
+from preprocessor_server.errors import SettingsError
+from preprocessor_server.kernels import warm
+from preprocessor_server.pipeline import Pipeline
+from preprocessor_server.service import MAX_SHORT_CALLS, SERVICE, PreprocessorService
+from preprocessor_server.settings import Settings
+from preprocessor_server.telemetry import Metrics, log
+
+# Threads beside those of streams and short calls: health checks, reflection, refusals.
+SPARE_THREADS = 16
+# What is left to the process after the drain, to cancel what did not end.
+STOP_TIMEOUT_S = 5.0
+
+_KEEPALIVE_OPTIONS = [
+    # A trainer that vanished without a word is noticed within 30 + 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Trainers may ask as often as every 10 s whether this server is still there.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # A second server on the same port is an error, never half of the calls.
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Server:
+    """One server: built, listening and warm in start(); drained and closed in stop()."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._catalog = Catalog(settings)
+        self._pipeline = Pipeline(settings, self._catalog, self._metrics)
+        self._health = health.HealthServicer()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        threads = settings.max_streams + MAX_SHORT_CALLS + SPARE_THREADS
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(threads, "call"),
+            options=[
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                *_KEEPALIVE_OPTIONS,
+            ],
+        )
+        service = PreprocessorService(self._pipeline)
+        self._server.add_generic_rpc_handlers((service.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.address = ""
+
+    def start(self) -> None:
+        """Listens, compiles the kernels, and only then says that it serves.
+
+        Raises SettingsError if an address cannot be listened on.
+        """
+        began = time.monotonic()
+        self.address = self._listen()
+        self._server.start()
+        log.info("listening", address=self.address, pid=os.getpid())
+        if self._settings.metrics_listen:
+            log.info("metrics", port=self._serve_metrics())
+        warm(lambda step: log.info("kernels", step=step))
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", address=self.address, after_s=round(time.monotonic() - began, 2))
+
+    def stop(self) -> None:
+        """Drains: streams end at their next batch boundary, or are cut when time is up."""
+        began = time.monotonic()
+        log.info("draining", timeout_s=self._settings.drain_timeout_s)
+        self._health.enter_graceful_shutdown()
+        self._pipeline.draining.set()
+        stopped = self._server.stop(self._settings.drain_timeout_s)
+        stopped.wait(self._settings.drain_timeout_s + STOP_TIMEOUT_S)
+        self._pipeline.close()
+        self._catalog.close()
+        log.info("stopped", after_s=round(time.monotonic() - began, 2))
+
+    def _listen(self) -> str:
+        listen = self._settings.listen
+        try:
+            port = self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"--listen={listen}: cannot listen there ({error}); is another server on it?"
+            ) from None
+        return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+    def _serve_metrics(self) -> int:
+        try:
+            return self._metrics.serve(self._settings.metrics_listen)
+        except OSError as error:
+            address = self._settings.metrics_listen
+            raise SettingsError(
+                f"--metrics-listen={address}: cannot listen there ({error.strerror})"
+            ) from None
+
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE):
+            self._health.set(name, status)
+
+
+def serve(settings: Settings) -> None:
+    """Runs one server until SIGTERM, SIGINT or the end of its lifeline, then drains it.
+
+    Raises SettingsError if it cannot start.
+    """
+    ended = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if ended.is_set():
+            # Asked twice: whoever waits does not want to wait any longer.
+            os._exit(128 + number)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    server = Server(settings)
+    if settings.lifeline:
+        _follow(settings.lifeline, ended)
+    try:
+        server.start()
+        ended.wait()
+    finally:
+        server.stop()
+
+
+def _follow(lifeline: str, ended: threading.Event) -> None:
+    """Sets the event once no process holds the FIFO open for writing any more."""
+
+    def wait() -> None:
+        with open(lifeline, "rb", buffering=0) as fifo:
+            while fifo.read(64):
+                pass
+        ended.set()
+
+    if not os.path.exists(lifeline):
+        raise SettingsError(f"--lifeline={lifeline}: no such FIFO")
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()

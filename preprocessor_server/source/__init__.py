@@ -1,0 +1,1 @@
+"""Files to snapshots, splits to Arrow tables. Local Parquet."""

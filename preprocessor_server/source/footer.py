@@ -1,0 +1,124 @@
+"""Parquet footers: what a file holds, without reading its rows."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from preprocessor_server.errors import DataError, DatasetError
+from preprocessor_server.source.paths import NamedFile, stat_file
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+# What a list, a string or a validity bitmap costs beside its values, for every value.
+_OFFSET_BYTES = 8
+
+
+class Footer(NamedTuple):
+    """The footer of one file, and the file's size and time when it was read."""
+
+    metadata: pq.FileMetaData
+    schema: pa.Schema
+    size_bytes: int
+    mtime_ns: int
+
+
+class FooterCache:
+    """Footers by file, size and time; the least recently used are dropped."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._capacity = capacity
+        self._footers: OrderedDict[tuple[str, int, int], Footer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, file: NamedFile) -> Footer:
+        """The footer of a file as it is now. Raises DataError if it is not Parquet."""
+        stat = stat_file(file)
+        key = (os.fspath(file.real), stat.st_size, stat.st_mtime_ns)
+        with self._lock:
+            footer = self._footers.get(key)
+            if footer is not None:
+                self._footers.move_to_end(key)
+                return footer
+        footer = _read(file, stat)
+        with self._lock:
+            self._footers[key] = footer
+            while len(self._footers) > self._capacity:
+                self._footers.popitem(last=False)
+        return footer
+
+
+def _read(file: NamedFile, stat: os.stat_result) -> Footer:
+    if stat.st_size == 0:
+        raise DataError("NOT_PARQUET", f"file {file.name!r} is empty (0 bytes); write it again")
+    try:
+        with pq.ParquetFile(file.real) as parquet:
+            return Footer(
+                parquet.metadata,
+                parquet.schema_arrow.remove_metadata(),
+                stat.st_size,
+                stat.st_mtime_ns,
+            )
+    except PermissionError as error:
+        raise DatasetError("PATH_UNREADABLE", f"file {file.name!r}: {error.strerror}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            "NOT_PARQUET",
+            f"file {file.name!r} is not Parquet, or cut off ({stat.st_size:,} bytes): "
+            f"{_first_line(error)}; write it again, or leave it out",
+        ) from error
+
+
+def decoded_bytes(metadata: pq.FileMetaData, row_group: int, columns: frozenset[str]) -> int:
+    """An estimate of what the named columns of a row group take up in memory, in bytes.
+
+    Exact for numbers. Strings count as what they take up in the file, or 16 bytes each where a
+    dictionary makes that less.
+    """
+    total = 0
+    group = metadata.row_group(row_group)
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        path = chunk.path_in_schema
+        if path in columns or path.split(".", 1)[0] in columns:
+            width = _WIDTHS.get(chunk.physical_type)
+            if width is None:
+                total += max(chunk.total_uncompressed_size, 16 * chunk.num_values)
+            else:
+                total += width * chunk.num_values
+            total += _OFFSET_BYTES * chunk.num_values if width is None or "." in path else 0
+    return total
+
+
+def check_columns(name: str, schema: pa.Schema, expected: pa.Schema, first: str) -> None:
+    """Raises DataError unless a file has every expected column, with the very same type.
+
+    first names the file whose types are expected.
+    """
+    for field in expected:
+        count = len(schema.get_all_field_indices(field.name))
+        if count == 0:
+            raise DataError(
+                "COLUMN_MISSING",
+                f"file {name!r} has no column {field.name!r} ({first!r} has, as {field.type}); "
+                "rewrite the file, or leave it out",
+            )
+        if count > 1:
+            raise DataError(
+                "COLUMN_TYPE_MISMATCH", f"file {name!r} has {count} columns called {field.name!r}"
+            )
+        found = schema.field(field.name).type
+        if found != field.type:
+            raise DataError(
+                "COLUMN_TYPE_MISMATCH",
+                f"column {field.name!r} is {found} in file {name!r}, but {field.type} in "
+                f"{first!r}; rewrite one of them",
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""The contract between preprocessor_server and trainer_client, generated from proto/."""

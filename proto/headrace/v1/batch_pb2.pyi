@@ -1,0 +1,125 @@
+from headrace.v1 import dataset_pb2 as _dataset_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CODEC_UNSPECIFIED: _ClassVar[Codec]
+    CODEC_NONE: _ClassVar[Codec]
+    CODEC_ZSTD: _ClassVar[Codec]
+
+class BlockKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BLOCK_KIND_UNSPECIFIED: _ClassVar[BlockKind]
+    BLOCK_KIND_DENSE: _ClassVar[BlockKind]
+    BLOCK_KIND_SPARSE: _ClassVar[BlockKind]
+    BLOCK_KIND_LABEL: _ClassVar[BlockKind]
+
+class BufferRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BUFFER_ROLE_UNSPECIFIED: _ClassVar[BufferRole]
+    BUFFER_ROLE_VALUES: _ClassVar[BufferRole]
+    BUFFER_ROLE_LENGTHS: _ClassVar[BufferRole]
+
+class BufferLayout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BUFFER_LAYOUT_UNSPECIFIED: _ClassVar[BufferLayout]
+    BUFFER_LAYOUT_PLAIN: _ClassVar[BufferLayout]
+CODEC_UNSPECIFIED: Codec
+CODEC_NONE: Codec
+CODEC_ZSTD: Codec
+BLOCK_KIND_UNSPECIFIED: BlockKind
+BLOCK_KIND_DENSE: BlockKind
+BLOCK_KIND_SPARSE: BlockKind
+BLOCK_KIND_LABEL: BlockKind
+BUFFER_ROLE_UNSPECIFIED: BufferRole
+BUFFER_ROLE_VALUES: BufferRole
+BUFFER_ROLE_LENGTHS: BufferRole
+BUFFER_LAYOUT_UNSPECIFIED: BufferLayout
+BUFFER_LAYOUT_PLAIN: BufferLayout
+
+class Cursor(_message.Message):
+    __slots__ = ("split", "parquet_row", "offset", "batch")
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    PARQUET_ROW_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    split: int
+    parquet_row: int
+    offset: int
+    batch: int
+    def __init__(self, split: _Optional[int] = ..., parquet_row: _Optional[int] = ..., offset: _Optional[int] = ..., batch: _Optional[int] = ...) -> None: ...
+
+class BatchSchema(_message.Message):
+    __slots__ = ("encoding_version", "blocks")
+    ENCODING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    encoding_version: int
+    blocks: _containers.RepeatedCompositeFieldContainer[BlockSchema]
+    def __init__(self, encoding_version: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[BlockSchema, _Mapping]]] = ...) -> None: ...
+
+class BlockSchema(_message.Message):
+    __slots__ = ("name", "kind", "dtype", "features")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: BlockKind
+    dtype: _dataset_pb2.ScalarType
+    features: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[BlockKind, str]] = ..., dtype: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CompactBatch(_message.Message):
+    __slots__ = ("shard", "index", "row_count", "cursor", "next_cursor", "blocks", "codec", "uncompressed_size_bytes", "payload_checksum", "header_checksum", "payload")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    UNCOMPRESSED_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    HEADER_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    index: int
+    row_count: int
+    cursor: Cursor
+    next_cursor: Cursor
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    codec: Codec
+    uncompressed_size_bytes: int
+    payload_checksum: int
+    header_checksum: int
+    payload: bytes
+    def __init__(self, shard: _Optional[int] = ..., index: _Optional[int] = ..., row_count: _Optional[int] = ..., cursor: _Optional[_Union[Cursor, _Mapping]] = ..., next_cursor: _Optional[_Union[Cursor, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., codec: _Optional[_Union[Codec, str]] = ..., uncompressed_size_bytes: _Optional[int] = ..., payload_checksum: _Optional[int] = ..., header_checksum: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class Block(_message.Message):
+    __slots__ = ("buffers",)
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    buffers: _containers.RepeatedCompositeFieldContainer[Buffer]
+    def __init__(self, buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ...) -> None: ...
+
+class Buffer(_message.Message):
+    __slots__ = ("role", "layout", "type", "offset_bytes", "size_bytes", "element_count")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    role: BufferRole
+    layout: BufferLayout
+    type: _dataset_pb2.ScalarType
+    offset_bytes: int
+    size_bytes: int
+    element_count: int
+    def __init__(self, role: _Optional[_Union[BufferRole, str]] = ..., layout: _Optional[_Union[BufferLayout, str]] = ..., type: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ..., offset_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., element_count: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,145 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ScalarType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCALAR_TYPE_UNSPECIFIED: _ClassVar[ScalarType]
+    SCALAR_TYPE_INT32: _ClassVar[ScalarType]
+    SCALAR_TYPE_INT64: _ClassVar[ScalarType]
+    SCALAR_TYPE_FLOAT32: _ClassVar[ScalarType]
+    SCALAR_TYPE_FLOAT64: _ClassVar[ScalarType]
+SCALAR_TYPE_UNSPECIFIED: ScalarType
+SCALAR_TYPE_INT32: ScalarType
+SCALAR_TYPE_INT64: ScalarType
+SCALAR_TYPE_FLOAT32: ScalarType
+SCALAR_TYPE_FLOAT64: ScalarType
+
+class DatasetSpec(_message.Message):
+    __slots__ = ("source", "where", "features", "max_split_bytes")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    MAX_SPLIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    source: Source
+    where: str
+    features: _containers.RepeatedCompositeFieldContainer[Feature]
+    max_split_bytes: int
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("parquet",)
+    PARQUET_FIELD_NUMBER: _ClassVar[int]
+    parquet: ParquetSource
+    def __init__(self, parquet: _Optional[_Union[ParquetSource, _Mapping]] = ...) -> None: ...
+
+class ParquetSource(_message.Message):
+    __slots__ = ("paths", "group_by")
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    paths: _containers.RepeatedScalarFieldContainer[str]
+    group_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, paths: _Optional[_Iterable[str]] = ..., group_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Feature(_message.Message):
+    __slots__ = ("dense", "sparse", "label")
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    SPARSE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    dense: DenseFeature
+    sparse: SparseFeature
+    label: LabelFeature
+    def __init__(self, dense: _Optional[_Union[DenseFeature, _Mapping]] = ..., sparse: _Optional[_Union[SparseFeature, _Mapping]] = ..., label: _Optional[_Union[LabelFeature, _Mapping]] = ...) -> None: ...
+
+class DenseFeature(_message.Message):
+    __slots__ = ("columns", "ops")
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    ops: _containers.RepeatedCompositeFieldContainer[Op]
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
+
+class SparseFeature(_message.Message):
+    __slots__ = ("columns", "ops")
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    ops: _containers.RepeatedCompositeFieldContainer[Op]
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
+
+class LabelFeature(_message.Message):
+    __slots__ = ("columns", "ops")
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    ops: _containers.RepeatedCompositeFieldContainer[Op]
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
+
+class Op(_message.Message):
+    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail")
+    FILL_NULL_FIELD_NUMBER: _ClassVar[int]
+    LOG1P_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    CAST_FIELD_NUMBER: _ClassVar[int]
+    HASH_BUCKET_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    fill_null: FillNull
+    log1p: Log1p
+    clip: Clip
+    cast: Cast
+    hash_bucket: HashBucket
+    tail: Tail
+    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ...) -> None: ...
+
+class Scalar(_message.Message):
+    __slots__ = ("number", "integer", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: float
+    integer: int
+    text: str
+    def __init__(self, number: _Optional[float] = ..., integer: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class FillNull(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: Scalar
+    def __init__(self, value: _Optional[_Union[Scalar, _Mapping]] = ...) -> None: ...
+
+class Log1p(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Clip(_message.Message):
+    __slots__ = ("min", "max")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    min: Scalar
+    max: Scalar
+    def __init__(self, min: _Optional[_Union[Scalar, _Mapping]] = ..., max: _Optional[_Union[Scalar, _Mapping]] = ...) -> None: ...
+
+class Cast(_message.Message):
+    __slots__ = ("to",)
+    TO_FIELD_NUMBER: _ClassVar[int]
+    to: ScalarType
+    def __init__(self, to: _Optional[_Union[ScalarType, str]] = ...) -> None: ...
+
+class HashBucket(_message.Message):
+    __slots__ = ("num_buckets", "seed")
+    NUM_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    num_buckets: int
+    seed: int
+    def __init__(self, num_buckets: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Tail(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Meeting points with other libraries; nothing here is imported unless asked for."""

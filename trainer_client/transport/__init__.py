@@ -1,0 +1,1 @@
+"""How the client reaches a fleet: targets, channels, retries, calls and streams of batches."""

@@ -1,0 +1,129 @@
+"""Single calls to whichever server answers, and snapshots handed to those that lack them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from headrace.v1 import preprocessor_service_pb2
+from trainer_client.errors import (
+    DeploymentError,
+    HeadraceError,
+    StreamClosedError,
+    from_rpc_error,
+)
+from trainer_client.telemetry import Meter
+from trainer_client.transport.channels import ChannelPool
+from trainer_client.transport.fleet import Fleet
+from trainer_client.transport.retry import Attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot's id and its bytes (one ZSTD frame)."""
+
+    snapshot_id: str
+    data: bytes
+
+
+class Connection:
+    """A fleet, its channels, and the limits of everything that is asked of it."""
+
+    def __init__(self, fleet: Fleet, *, timeout_s: float, meter: Meter) -> None:
+        self.fleet = fleet
+        self.pool = ChannelPool()
+        self.timeout_s = timeout_s
+        self.meter = meter
+        self.closed = threading.Event()
+
+    def call(
+        self,
+        method: str,
+        request: Any,  # noqa: ANN401 - any request message
+        *,
+        what: str,
+        snapshot: Snapshot | None = None,
+        start: int = 0,
+    ) -> Any:  # noqa: ANN401 - that method's response message
+        """The response of a call, from the first server that gives one.
+
+        A server that does not know the snapshot is handed it. Raises the HeadraceError that ended
+        the tries.
+        """
+        attempts = self.attempts(what, start)
+        handed: set[str] = set()
+        while not self.closed.is_set():
+            address = "?"
+            try:
+                address = attempts.address()
+                stub_method = getattr(self.pool.stub(address), method)
+                return stub_method(request, timeout=attempts.patience_s())
+            except grpc.RpcError as rpc_error:
+                error = from_rpc_error(rpc_error, address)
+                error.__cause__ = rpc_error
+            except HeadraceError as failure:
+                error = failure
+            if self.hand_over(error, address, snapshot, handed):
+                continue
+            self.pause(attempts, error)
+        raise StreamClosedError(f"{what}: the stream was closed meanwhile")
+
+    def attempts(self, what: str, start: int) -> Attempts:
+        """A count of tries at something."""
+        return Attempts(self.fleet, what, start=start, timeout_s=self.timeout_s)
+
+    def pause(self, attempts: Attempts, error: HeadraceError) -> None:
+        """Notes a failure and waits as long as it asks for, or until the stream is closed.
+
+        Raises what ends the tries.
+        """
+        if self.closed.is_set():
+            raise StreamClosedError("the stream was closed meanwhile") from error
+        pause_s = attempts.failed(error)
+        self.meter.add(retries=1)
+        self.closed.wait(pause_s)
+
+    def hand_over(
+        self, error: HeadraceError, address: str, snapshot: Snapshot | None, handed: set[str]
+    ) -> bool:
+        """Whether the error was that a server lacks the snapshot, and it has it now.
+
+        handed holds the servers that were given it for this call; one that still lacks it is a
+        DeploymentError.
+        """
+        if error.reason != "SNAPSHOT_UNKNOWN" or snapshot is None:
+            return False
+        if address in handed:
+            raise DeploymentError(
+                f"{address} was handed snapshot {snapshot.snapshot_id} and does not know it: raise "
+                "its snapshot_cache_bytes",
+                reason=error.reason,
+                server=address,
+            ) from error
+        handed.add(address)
+        request = preprocessor_service_pb2.PutSnapshotRequest(snapshot=snapshot.data)
+        try:
+            reply = self.pool.stub(address).PutSnapshot(request, timeout=self.timeout_s)
+        except grpc.RpcError as rpc_error:
+            failure = from_rpc_error(rpc_error, address)
+            failure.__cause__ = rpc_error
+            if failure.status is grpc.StatusCode.UNAVAILABLE:
+                # The server went away: the next try meets that, and goes elsewhere.
+                return True
+            raise failure from rpc_error
+        if reply.snapshot_id != snapshot.snapshot_id:
+            raise DeploymentError(
+                f"{address} reads the snapshot {snapshot.snapshot_id} as {reply.snapshot_id}: the "
+                "kept bytes are damaged, or the server is of another version",
+                server=address,
+            )
+        return True
+
+    def close(self) -> None:
+        """Ends every call and wait, then lets the fleet go; idempotent."""
+        self.closed.set()
+        self.pool.close()
+        self.fleet.close()

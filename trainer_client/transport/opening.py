@@ -1,0 +1,16 @@
+"""From a target to its fleet."""
+
+from __future__ import annotations
+
+from trainer_client.transport.fleet import DnsFleet, Fleet, StaticFleet
+from trainer_client.transport.local import LocalFleet
+from trainer_client.transport.targets import DnsTarget, LocalTarget, Target
+
+
+def open_fleet(target: Target, world_size: int) -> Fleet:
+    """The fleet of a target; a local one is started, or attached to, and serving."""
+    if isinstance(target, LocalTarget):
+        return LocalFleet(target.count, shared=world_size > 1)
+    if isinstance(target, DnsTarget):
+        return DnsFleet(target)
+    return StaticFleet(target)

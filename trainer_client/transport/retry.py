@@ -1,0 +1,167 @@
+"""What is tried again, where, when, and for how long: one table, and one count of tries."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+
+import grpc
+import tenacity
+
+from trainer_client.errors import (
+    CorruptBatchError,
+    HeadraceError,
+    ServerUnavailableError,
+    StreamTimeoutError,
+)
+from trainer_client.transport.fleet import Fleet
+
+
+class Verdict(enum.Enum):
+    """What follows a failure."""
+
+    ELSEWHERE = "another server, at once; once each has failed, again after a pause"
+    ONCE_MORE = "another server, once: a fault of one machine, unless it comes again"
+    PERMANENT = "nothing: it would fail everywhere"
+
+
+VERDICT_BY_STATUS: dict[grpc.StatusCode, Verdict] = {
+    grpc.StatusCode.UNAVAILABLE: Verdict.ELSEWHERE,
+    # The client's own cancellations end before they get here: a server ended the call.
+    grpc.StatusCode.CANCELLED: Verdict.ELSEWHERE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Verdict.ELSEWHERE,
+    grpc.StatusCode.ABORTED: Verdict.ELSEWHERE,
+    # Only with RetryInfo (see verdict): without it, it is a limit that stays.
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Verdict.PERMANENT,
+    grpc.StatusCode.DATA_LOSS: Verdict.ONCE_MORE,
+    # Also what gRPC makes of a connection reset in the middle of a message.
+    grpc.StatusCode.INTERNAL: Verdict.ONCE_MORE,
+    grpc.StatusCode.UNKNOWN: Verdict.PERMANENT,
+    grpc.StatusCode.INVALID_ARGUMENT: Verdict.PERMANENT,
+    grpc.StatusCode.NOT_FOUND: Verdict.PERMANENT,
+    grpc.StatusCode.ALREADY_EXISTS: Verdict.PERMANENT,
+    grpc.StatusCode.PERMISSION_DENIED: Verdict.PERMANENT,
+    grpc.StatusCode.FAILED_PRECONDITION: Verdict.PERMANENT,
+    grpc.StatusCode.OUT_OF_RANGE: Verdict.PERMANENT,
+    grpc.StatusCode.UNIMPLEMENTED: Verdict.PERMANENT,
+    grpc.StatusCode.UNAUTHENTICATED: Verdict.PERMANENT,
+}
+
+# Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+BACK_OFF = tenacity.wait_random_exponential(multiplier=0.1, max=5.0)
+
+
+def verdict(error: HeadraceError) -> Verdict:
+    """What follows an error."""
+    if isinstance(error, CorruptBatchError):
+        return Verdict.ONCE_MORE
+    if error.status is None:
+        unavailable = isinstance(error, ServerUnavailableError)
+        return Verdict.ELSEWHERE if unavailable else Verdict.PERMANENT
+    if error.status is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay_s is not None:
+        return Verdict.ELSEWHERE
+    return VERDICT_BY_STATUS[error.status]
+
+
+class Attempts:
+    """One try after another at one thing, until it makes progress or timeout_s is over.
+
+    what says what is tried; start chooses the first server: sorted addresses, (start + failures so
+    far) modulo their number.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        what: str,
+        *,
+        start: int,
+        timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fleet = fleet
+        self._what = what
+        self._start = start
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._failures = 0
+        self._failures_since_progress = 0
+        self._last_errors: dict[str, HeadraceError] = {}
+        self._once_more: list[HeadraceError] = []
+        self._known = 1
+        self._progress_s = clock()
+
+    def address(self) -> str:
+        """The server to try now. Raises ServerUnavailableError if the fleet has none."""
+        addresses = self._fleet.addresses()
+        self._known = len(addresses)
+        return addresses[(self._start + self._failures) % len(addresses)]
+
+    def patience_s(self) -> float:
+        """How long one server may be silent: half of the time left where there is another."""
+        left = max(0.0, self._progress_s + self._timeout_s - self._clock())
+        return left / 2 if self._known > 1 else left
+
+    def waiting(self) -> None:
+        """Starts the time again: until now it was the consumer that did not ask."""
+        self._progress_s = self._clock()
+
+    def progressed(self) -> None:
+        """Notes that something good arrived: former failures are history."""
+        self._progress_s = self._clock()
+        self._failures_since_progress = 0
+        self._last_errors.clear()
+        self._once_more.clear()
+
+    def failed(self, error: HeadraceError) -> float:
+        """Notes a failure; the seconds to wait before the next try.
+
+        Raises the error itself if trying again is pointless, StreamTimeoutError if the time is up.
+        """
+        follows = verdict(error)
+        if follows is Verdict.PERMANENT:
+            raise error
+        if follows is Verdict.ONCE_MORE:
+            self._once_more.append(error)
+            if len(self._once_more) > 1:
+                raise _twice(self._what, self._once_more)
+        self._failures += 1
+        self._failures_since_progress += 1
+        self._last_errors[error.server or "?"] = error
+        left = self._progress_s + self._timeout_s - self._clock()
+        pause = 0.0
+        if self._failures_since_progress >= self._known:
+            pause = max(self._jittered_pause_s(), error.retry_delay_s or 0.0)
+        if pause >= left:
+            raise self._timed_out() from error
+        return pause
+
+    def _jittered_pause_s(self) -> float:
+        state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        state.attempt_number = 1 + self._failures_since_progress - self._known
+        return BACK_OFF(state)
+
+    def _timed_out(self) -> StreamTimeoutError:
+        tried = "".join(
+            f"\n  {address}: {error.message}" for address, error in sorted(self._last_errors.items())
+        )
+        return StreamTimeoutError(
+            f"{self._what}: nothing arrived within {self._timeout_s:g} s after "
+            f"{self._failures_since_progress} tries; look at these servers, or raise timeout:{tried}"
+        )
+
+
+def _twice(what: str, errors: list[HeadraceError]) -> HeadraceError:
+    """The last error, saying what the one before was."""
+    first, last = errors
+    message = f"{what}: failed twice. {first.server}: {first.message} Then {last.server}: "
+    twice = type(last)(
+        message + last.message,
+        reason=last.reason,
+        server=last.server,
+        violations=last.violations,
+        status=last.status,
+    )
+    twice.__cause__ = first
+    return twice

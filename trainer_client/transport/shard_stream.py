@@ -1,0 +1,229 @@
+"""The batches of one segment, from whichever servers it takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import grpc
+
+from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
+from trainer_client.cursor import Cursor
+from trainer_client.errors import (
+    CorruptBatchError,
+    DeploymentError,
+    HeadraceError,
+    ServerUnavailableError,
+    StreamClosedError,
+    from_rpc_error,
+)
+from trainer_client.transport.calls import Connection, Snapshot
+from trainer_client.transport.stall import StallGuard
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[T]):
+    """How messages are checked and decoded: given from outside, the transport decodes nothing.
+
+    Each function raises CorruptBatchError for damaged bytes.
+    """
+
+    accepted: Sequence[batch_pb2.Codec]
+    check_schema: Callable[[batch_pb2.BatchSchema], None]
+    decode: Callable[[batch_pb2.CompactBatch, batch_pb2.BatchSchema], T]
+    end_checksum: Callable[[preprocessor_service_pb2.StreamEnd], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """What every segment of an epoch has in common."""
+
+    connection: Connection
+    guard: StallGuard
+    dataset: dataset_pb2.DatasetSpec
+    snapshot: Snapshot
+    identity: preprocessor_service_pb2.BatchIdentity
+    codec: Codec[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[T]):
+    """A decoded batch, who sent it, and its size on the wire in bytes."""
+
+    value: T
+    server: str
+    wire_bytes: int
+
+
+class ShardStream(Generic[T]):
+    """Iterates once over the batches of a shard from a cursor; close() from any thread ends it.
+
+    batch_count is the number of batches wanted, None for all to the shard's end. A cut, a drain
+    or a stall is followed by another server at the last verified cursor. Raises the HeadraceError
+    that ends the tries.
+    """
+
+    def __init__(
+        self,
+        job: Job[T],
+        shard: int,
+        splits: Sequence[preprocessor_service_pb2.Split],
+        cursor: Cursor,
+        batch_count: int | None,
+    ) -> None:
+        self._job = job
+        self._shard = shard
+        self._splits = splits
+        self._cursor = cursor
+        self._left = batch_count
+        self._done = batch_count == 0
+        self._lock = threading.Lock()
+        self._call: grpc.Call | None = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Fetched[T]]:
+        connection = self._job.connection
+        what = f"streaming shard {self._shard} of epoch {self._job.identity.epoch}"
+        attempts = connection.attempts(what, self._shard)
+        handed: set[str] = set()
+        while not self._done:
+            address = "?"
+            try:
+                address = attempts.address()
+                for fetched in self._read(address, attempts.patience_s):
+                    attempts.progressed()
+                    handed.clear()
+                    yield fetched
+                    attempts.waiting()
+                continue
+            except grpc.RpcError as rpc_error:
+                error = from_rpc_error(rpc_error, address)
+                error.__cause__ = rpc_error
+            except HeadraceError as failure:
+                error = failure
+            if self._closed:
+                raise StreamClosedError(f"{what}: the stream was closed") from error
+            if isinstance(error, CorruptBatchError):
+                error.server = address
+                connection.meter.add(refetches=1)
+            if not connection.hand_over(error, address, self._job.snapshot, handed):
+                connection.pause(attempts, error)
+
+    def close(self) -> None:
+        """Ends the stream; idempotent."""
+        with self._lock:
+            self._closed = True
+            call = self._call
+        if call is not None:
+            call.cancel()
+
+    def _read(self, address: str, patience_s: Callable[[], float]) -> Iterator[Fetched[T]]:
+        """The batches that one server sends; sets _done when there are no more to come."""
+        call = self._job.connection.pool.stub(address).StreamBatches(self._request())
+        with self._lock:
+            self._call = call
+            closed = self._closed
+        try:
+            if closed:
+                raise StreamClosedError("the stream was closed")
+            schema: batch_pb2.BatchSchema | None = None
+            while not self._done:
+                message = self._next(call, address, patience_s())
+                kind = message.WhichOneof("message")
+                if kind == "schema" and schema is None:
+                    self._job.codec.check_schema(message.schema)
+                    schema = message.schema
+                elif kind == "batch" and schema is not None:
+                    value = self._job.codec.decode(message.batch, schema)
+                    self._advance(message.batch, address)
+                    yield Fetched(value, address, len(message.batch.payload))
+                elif kind == "end" and schema is not None:
+                    self._finish(message.end, address)
+                else:
+                    raise DeploymentError(
+                        f"{address} sent {kind or 'a message of an unknown kind'} where the stream "
+                        "has no place for it: upgrade headrace in the trainer",
+                        server=address,
+                    )
+        finally:
+            # One that has ended takes no notice; one that has not would keep a slot of the server.
+            call.cancel()
+
+    def _next(
+        self, call: grpc.Call, address: str, patience_s: float
+    ) -> preprocessor_service_pb2.StreamBatchesResponse:
+        asked_s = time.monotonic()
+        try:
+            with self._job.guard.limit(call, patience_s):
+                message: preprocessor_service_pb2.StreamBatchesResponse = next(call)  # type: ignore[call-overload] # the stubs lack that such a call iterates
+                return message
+        except StopIteration:
+            raise ServerUnavailableError(
+                f"{address} ended the stream of shard {self._shard} without a word: it was cut",
+                server=address,
+            ) from None
+        except grpc.RpcError as error:
+            silent_s = time.monotonic() - asked_s
+            if silent_s < patience_s or self._closed:
+                raise
+            raise ServerUnavailableError(
+                f"{address} sent nothing for {silent_s:.1f} s", server=address
+            ) from error
+
+    def _advance(self, batch: batch_pb2.CompactBatch, address: str) -> None:
+        """Takes the position after a batch, which must be the one that was asked for."""
+        starts = Cursor.from_proto(batch.cursor)
+        if (batch.shard, batch.index, starts) != (self._shard, self._cursor.batch, self._cursor):
+            raise CorruptBatchError(
+                f"{address} sent batch {batch.index} of shard {batch.shard} at {starts} where batch "
+                f"{self._cursor.batch} of shard {self._shard} at {self._cursor} was due",
+                server=address,
+            )
+        self._cursor = Cursor.from_proto(batch.next_cursor)
+        if self._left is not None:
+            self._left -= 1
+            self._done = self._left == 0
+
+    def _finish(self, end: preprocessor_service_pb2.StreamEnd, address: str) -> None:
+        """Takes the end of a stream; raises what makes it go on elsewhere."""
+        if self._job.codec.end_checksum(end) != end.checksum:
+            raise CorruptBatchError(
+                f"the end of shard {self._shard} does not match its checksum", server=address
+            )
+        if end.cursor.batch != self._cursor.batch:
+            raise CorruptBatchError(
+                f"{address} ends shard {self._shard} at {Cursor.from_proto(end.cursor)}, but its "
+                f"last batch ended at {self._cursor}",
+                server=address,
+            )
+        if end.reason == preprocessor_service_pb2.END_REASON_SHARD_END:
+            if self._left is not None:
+                raise DeploymentError(
+                    f"{address} ended shard {self._shard} {self._left} batches before its plan "
+                    "does: the servers disagree about the plan; are they of one version?",
+                    server=address,
+                )
+            self._done = True
+            return
+        names = {number: name for name, number in preprocessor_service_pb2.EndReason.items()}
+        why = names.get(end.reason, f"reason {end.reason}")
+        raise ServerUnavailableError(
+            f"{address} ended the stream before the end of the shard ({why})", server=address
+        )
+
+    def _request(self) -> preprocessor_service_pb2.StreamBatchesRequest:
+        return preprocessor_service_pb2.StreamBatchesRequest(
+            dataset=self._job.dataset,
+            snapshot_id=self._job.snapshot.snapshot_id,
+            identity=self._job.identity,
+            shard=self._shard,
+            splits=self._splits,
+            cursor=self._cursor.to_proto(),
+            batch_limit=self._left or 0,
+            accepted_codecs=self._job.codec.accepted,
+        )

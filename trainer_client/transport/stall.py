@@ -1,0 +1,60 @@
+"""Ends calls that stay silent: a gRPC stream's next message has no deadline of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+
+
+class StallGuard:
+    """Cancels calls whose time is over, from one thread for all of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._deadlines: dict[grpc.Call, float] = {}
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def limit(self, call: grpc.Call, seconds: float) -> Iterator[None]:
+        """Cancels the call if the body takes longer."""
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="headrace-stall-guard", daemon=True
+                )
+                self._thread.start()
+            earliest = min(self._deadlines.values(), default=float("inf"))
+            deadline = time.monotonic() + seconds
+            self._deadlines[call] = deadline
+            if deadline < earliest:
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._deadlines.pop(call, None)
+
+    def close(self) -> None:
+        """Ends the thread; idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout=5)
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                due = [call for call, deadline in self._deadlines.items() if deadline <= now]
+                for call in due:
+                    del self._deadlines[call]
+                    call.cancel()
+                earliest = min(self._deadlines.values(), default=None)
+                self._changed.wait(None if earliest is None else max(0.0, earliest - now))
