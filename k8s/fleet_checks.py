@@ -25,7 +25,11 @@ STREAM_FACTOR = 3
 
 
 def known_settings(tree: Tree) -> Iterator[Finding]:
-    """Every HEADRACE_ variable is a setting, and its value parses."""
+    """There is a server; each of its HEADRACE_ variables is a setting, with a value that parses."""
+    if not list(tree.servers()):
+        yield Finding(
+            "k8s/base", "containers", None, "none runs preprocessor-server: there is no fleet"
+        )
     for server in tree.servers():
         maps = list(tree.config_maps(server))
         file = maps[0].file if maps else server.file

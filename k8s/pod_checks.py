@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from k8s.manifests import Container, Finding, Tree
+from k8s.manifests import Container, Finding, Tree, quantity
 
 IMAGE_PREFIX = "headrace-"
 # What an init container may run beside our own console scripts.
@@ -68,9 +68,14 @@ def bounded(tree: Tree) -> Iterator[Finding]:
         for kind in ("requests", "limits"):
             given = container.body.get("resources", {}).get(kind, {})
             for resource in ("cpu", "memory"):
-                if resource not in given:
+                try:
+                    quantity(given.get(resource))
+                except ValueError:
                     field = f"{container.path}.resources.{kind}.{resource}"
-                    yield Finding(container.file, field, None, "state it")
+                    example = "6Gi" if resource == "memory" else "4"
+                    yield Finding(
+                        container.file, field, given.get(resource), f"state it, as in {example}"
+                    )
 
 
 def images(tree: Tree) -> Iterator[Finding]:
@@ -133,7 +138,7 @@ def writable_folders(tree: Tree) -> Iterator[Finding]:
                 container.file,
                 f"{container.path}.env[NUMBA_CACHE_DIR]",
                 None,
-                "name an emptyDir: numba compiles nothing where it cannot write",
+                "name an emptyDir, or every start compiles the kernels anew",
             )
         for name, folder in folders.items():
             if not any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts):

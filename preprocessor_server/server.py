@@ -63,6 +63,7 @@ class Server:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.address = ""
+        self.budget = self._pipeline.budget
 
     def start(self) -> None:
         """Listens, compiles the kernels, and only then says that it serves.

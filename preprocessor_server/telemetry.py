@@ -16,17 +16,19 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("headrace")
 
 def configure_logging(log_format: str, level: str) -> None:
     """Logs to stderr, readable (text) or one JSON object a line (json)."""
-    renderer: structlog.typing.Processor
+    renderers: list[structlog.typing.Processor]
     if log_format == "json":
-        renderer = structlog.processors.JSONRenderer()
+        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        plain = structlog.dev.plain_traceback
+        renderers = [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        ]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

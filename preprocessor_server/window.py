@@ -21,6 +21,8 @@ from preprocessor_server.transform import arrow_to_column
 
 # A row group's decoded columns and its features are in memory together for a while.
 PREPARE_FACTOR = 2
+# What the order of delivery takes beside them for a row: keys, order, rows, positions, offsets.
+ORDER_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split]) -> int:
     for split in splits:
         group = dataset.snapshot.first_row_groups[split.file] + split.row_group
         share = split.row_count / max(1, int(groups.rows[group]))
-        total += int(int(groups.decoded_bytes[group]) * share)
-    return PREPARE_FACTOR * total
+        total += PREPARE_FACTOR * int(int(groups.decoded_bytes[group]) * share)
+        total += ORDER_BYTES * split.row_count
+    return total
 
 
 def prepare_window(

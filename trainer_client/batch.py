@@ -101,10 +101,9 @@ class SparseBlock:
     def __contains__(self, key: object) -> bool:
         return key in self.keys
 
-    def to_kjt(self) -> Any:  # noqa: ANN401 - torchrec is optional and ships no types
-        """The block as a torchrec KeyedJaggedTensor, sharing memory. ImportError without torchrec.
-        """
-        from torchrec import KeyedJaggedTensor  # type: ignore[import-not-found]  # noqa: PLC0415
+    def to_kjt(self) -> Any:
+        """The block as a torchrec KeyedJaggedTensor, sharing memory; needs torchrec."""
+        from torchrec import KeyedJaggedTensor  # type: ignore[import-not-found]
 
         return KeyedJaggedTensor(keys=list(self.keys), values=self.values, lengths=self.lengths)
 
@@ -213,7 +212,7 @@ class Batch:
 def register_pipelineable() -> None:
     """Tells torchrec, where the program has loaded it, that its pipelines can move a Batch."""
     if "torchrec" in sys.modules:
-        from torchrec.streamable import (  # type: ignore[import-not-found]  # noqa: PLC0415
+        from torchrec.streamable import (  # type: ignore[import-not-found]
             Pipelineable,
         )
 

@@ -99,7 +99,7 @@ class Dataset:
     """
 
     source: ParquetSource
-    features: tuple[Feature, ...]
+    features: Sequence[Feature]
     where: str = ""
     max_split_bytes: int = 0
 
@@ -163,12 +163,12 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """ "sha256:" and the hexadecimal SHA-256 of the deterministic serialisation."""
+        """The text "sha256:" and the hexadecimal SHA-256 of the deterministic serialisation."""
         return _fingerprint(self.to_proto())
 
     def to_yaml(self) -> str:
         """The canonical JSON form of the message, as YAML."""
-        from trainer_client.dataset_yaml import dump  # noqa: PLC0415 - keeps yaml out of imports
+        from trainer_client.dataset_yaml import dump
 
         return dump(self.to_proto())
 
@@ -178,7 +178,7 @@ class Dataset:
 
         Raises InvalidDatasetError that names the file, the line and the field at fault.
         """
-        from trainer_client.dataset_yaml import load, located  # noqa: PLC0415
+        from trainer_client.dataset_yaml import load, located
 
         message, name = load(source)
         with located(name):

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.message import Message
+from yaml.constructor import SafeConstructor
 
 from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
@@ -45,7 +45,7 @@ def load(source: str | os.PathLike[str]) -> tuple[dataset_pb2.DatasetSpec, str]:
             raise InvalidDatasetError(f"not YAML: {error}") from error
         if node is None:
             raise InvalidDatasetError("empty; a dataset has at least source and features")
-        _check_message(node, dataset_pb2.DatasetSpec.DESCRIPTOR, "")
+        _check_message(node, dataset_pb2.DatasetSpec(), "")
         message = dataset_pb2.DatasetSpec()
         try:
             json_format.ParseDict(value, message)
@@ -63,10 +63,12 @@ def located(name: str) -> Iterator[None]:
         raise InvalidDatasetError(f"{name}: {error.message}") from error
 
 
-def _check_message(node: yaml.Node, descriptor: Descriptor, path: str) -> None:
-    """Raises InvalidDatasetError at the first key or value that the message cannot hold."""
+def _check_message(node: yaml.Node, message: Message, path: str) -> None:
+    """Raises InvalidDatasetError at the first key or value that the (empty) message cannot hold."""
+    descriptor = message.DESCRIPTOR
+    known = ", ".join(field.name for field in descriptor.fields) or "nothing ({})"
     if not isinstance(node, yaml.MappingNode):
-        raise _at(node, f"{path or 'the dataset'} must be a mapping of {_names(descriptor)}")
+        raise _at(node, f"{path or 'the dataset'} must be a mapping of {known}")
     fields = {name: field for field in descriptor.fields for name in (field.name, field.json_name)}
     seen: set[str] = set()
     for key, value in node.value:
@@ -74,36 +76,32 @@ def _check_message(node: yaml.Node, descriptor: Descriptor, path: str) -> None:
         where = f"{path}.{key.value}".lstrip(".")
         if field is None:
             near = difflib.get_close_matches(str(key.value), list(fields), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there is {_names(descriptor)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there is {known}"
             raise _at(key, f"{where} is no field of {descriptor.name}: {hint}")
         if field.name in seen:
             raise _at(key, f"{where} is given twice")
         seen.add(field.name)
         if not field.is_repeated:
-            _check_value(value, field, where)
+            _check_value(value, message, field, where)
         elif not isinstance(value, yaml.SequenceNode):
             raise _at(value, f"{where} must be a list")
         else:
             for i, item in enumerate(value.value):
-                _check_value(item, field, f"{where}[{i}]")
+                _check_value(item, message, field, f"{where}[{i}]")
 
 
-def _check_value(node: yaml.Node, field: FieldDescriptor, path: str) -> None:
+def _check_value(node: yaml.Node, parent: Message, field: Any, path: str) -> None:
     if field.message_type is not None:
-        _check_message(node, field.message_type, path)
+        child = getattr(parent, field.name)
+        _check_message(node, child.add() if field.is_repeated else child, path)
         return
-    value: Any = yaml.safe_load(yaml.serialize(node))
-    message = GetMessageClass(field.containing_type)()
-    try:
-        json_format.ParseDict({field.name: [value] if field.is_repeated else value}, message)
-    except json_format.ParseError as error:
-        raise _at(node, f"{path} is {value!r}: {error}") from error
+    value: Any = SafeConstructor().construct_document(node)
     if value is None:
         raise _at(node, f"{path} is empty: give a value or leave the line out")
-
-
-def _names(descriptor: Descriptor) -> str:
-    return ", ".join(field.name for field in descriptor.fields) or "nothing ({})"
+    try:
+        json_format.ParseDict({field.name: [value] if field.is_repeated else value}, type(parent)())
+    except json_format.ParseError as error:
+        raise _at(node, f"{path} is {value!r}: {error}") from error
 
 
 def _at(node: yaml.Node, message: str) -> InvalidDatasetError:

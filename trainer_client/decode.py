@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import xxhash
 import zstandard
@@ -33,8 +34,8 @@ _FLOAT32, _INT32, _INT64 = (
     dataset_pb2.SCALAR_TYPE_INT64,
 )
 _VALUES, _LENGTHS = batch_pb2.BUFFER_ROLE_VALUES, batch_pb2.BUFFER_ROLE_LENGTHS
-_ITEM_BYTES = {_FLOAT32: 4, _INT32: 4, _INT64: 8}
-_DTYPE = {
+_ITEM_BYTES: dict[int, int] = {_FLOAT32: 4, _INT32: 4, _INT64: 8}
+_DTYPE: dict[int, int] = {
     batch_pb2.BLOCK_KIND_DENSE: _FLOAT32,
     batch_pb2.BLOCK_KIND_SPARSE: _INT64,
     batch_pb2.BLOCK_KIND_LABEL: _FLOAT32,
@@ -162,13 +163,18 @@ def _check_buffer(
     return end
 
 
+def _bytes_of(arena: torch.Tensor) -> memoryview:
+    array: npt.NDArray[np.uint8] = arena.numpy()
+    return array.data
+
+
 def _arena(message: batch_pb2.CompactBatch, *, pin_memory: bool) -> torch.Tensor:
     """The uncompressed arena, uint8 [uncompressed_size_bytes], its checksum verified."""
     if message.codec not in ACCEPTED_CODECS:
         _unknown("a batch", "codec", message.codec)
     size = message.uncompressed_size_bytes
     arena = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
-    target = memoryview(arena.numpy())
+    target = _bytes_of(arena)
     if message.codec == batch_pb2.CODEC_NONE:
         if len(message.payload) != size:
             _corrupt(message, f"{len(message.payload)} bytes for an arena of {size}")
@@ -198,7 +204,7 @@ def _check_lengths(
     message: batch_pb2.CompactBatch, layout: JaggedLayout, rows: int, arena: torch.Tensor
 ) -> None:
     lengths = np.frombuffer(
-        memoryview(arena.numpy()),
+        _bytes_of(arena),
         dtype="<i4",
         count=len(layout.features) * rows,
         offset=layout.lengths_offset_bytes,

@@ -151,9 +151,9 @@ def from_rpc_error(error: grpc.RpcError, server: str) -> HeadraceError:
 
     server is the address that was called. The caller raises the result `from error`.
     """
-    from google.protobuf import message as protobuf_message  # noqa: PLC0415 - errors are rare
-    from google.rpc import error_details_pb2  # noqa: PLC0415
-    from grpc_status import rpc_status  # noqa: PLC0415
+    from google.protobuf import message as protobuf_message
+    from google.rpc import error_details_pb2
+    from grpc_status import rpc_status
 
     assert isinstance(error, grpc.Call)
     status, text = error.code(), error.details() or ""

@@ -6,6 +6,7 @@ What each does to nulls, NaN and lists is said in dataset.proto, which binds the
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -62,7 +63,7 @@ class Clip:
             if bound is None:
                 continue
             _check_constant(f"Clip {name}", bound)
-            if isinstance(bound, str) or bound != bound:
+            if isinstance(bound, str) or math.isnan(bound):
                 raise InvalidDatasetError(f"Clip {name} is {bound!r}: it must be a number")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise InvalidDatasetError(f"Clip min ({self.min}) is above max ({self.max})")
@@ -94,8 +95,7 @@ class Cast:
 
     def to_proto(self) -> dataset_pb2.Op:
         """The message of this operation."""
-        number = dataset_pb2.ScalarType.Value(TYPE_PREFIX + self.to.upper())
-        return dataset_pb2.Op(cast=dataset_pb2.Cast(to=number))
+        return dataset_pb2.Op(cast=dataset_pb2.Cast(to=TYPE_PREFIX + self.to.upper()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,4 +195,6 @@ def _check_constant(what: str, value: object) -> None:
 
 def _check_range(what: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
-        raise InvalidDatasetError(f"{what} is {value!r}: it must be an integer from {low} to {high:,}")
+        raise InvalidDatasetError(
+            f"{what} is {value!r}: it must be an integer from {low} to {high:,}"
+        )

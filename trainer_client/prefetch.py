@@ -26,7 +26,8 @@ class Source(Protocol[T_co]):
 
     def __iter__(self) -> Iterator[T_co]: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends the iteration."""
 
 
 class _Queue(Generic[T]):
@@ -73,7 +74,6 @@ class Prefetcher(Generic[T]):
         self._queues: dict[int, _Queue[T]] = {n: _Queue() for n in segments}
         self._sources: dict[int, Source[T]] = {}
         self._closed = False
-        self.waited_s = 0.0
         self._threads = [
             threading.Thread(target=self._run, name=f"headrace-lane-{i}", daemon=True)
             for i in range(min(lanes, len(self._pending)))
@@ -89,13 +89,9 @@ class Prefetcher(Generic[T]):
         """
         queue = self._queues[segment]
         with self._changed:
-            started = time.monotonic()
-            try:
-                ready = self._changed.wait_for(
-                    lambda: queue.items or queue.ended or self._closed, timeout_s
-                )
-            finally:
-                self.waited_s += time.monotonic() - started
+            ready = self._changed.wait_for(
+                lambda: queue.items or queue.ended or self._closed, timeout_s
+            )
             if not ready:
                 raise StreamTimeoutError(
                     f"segment {segment} gave no batch for {timeout_s:.0f} s, and its reader did "
@@ -166,7 +162,8 @@ class Prefetcher(Generic[T]):
         expected = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._room(queue, lane, expected))
+                while not self._closed and not self._room(queue, lane, expected):
+                    self._changed.wait()
                 if self._closed:
                     return
             item = next(items, None)
@@ -182,7 +179,4 @@ class Prefetcher(Generic[T]):
     def _room(self, queue: _Queue[T], lane: _Lane, expected: int) -> bool:
         if not queue.items:
             return True
-        return (
-            lane.held_items < self._lane_items
-            and lane.held_bytes + expected <= self._lane_bytes
-        )
+        return lane.held_items < self._lane_items and lane.held_bytes + expected <= self._lane_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from trainer_client.cursor import Cursor
@@ -33,10 +33,11 @@ class OpenSegment:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a rank stands in an epoch: the open segments in their order, the number of the first
-    unopened one, whose turn it is, and the batches delivered.
+    """Where a rank stands in an epoch.
 
-    finished says that no batch is left; where counts are unknown only the servers can tell.
+    open are the open segments in their order, next_segment is the first unopened one, turn says
+    which open one is next, delivered counts batches. finished says that no batch is left; where
+    counts are unknown only the servers can tell.
     """
 
     epoch: int
@@ -60,9 +61,11 @@ class Position:
 
     @classmethod
     def from_json(cls, epoch: int, value: Mapping[str, Any]) -> Position:
-        """The position that to_json wrote. Raises ValueError, KeyError or TypeError if it is none."""
+        """The position that to_json wrote. ValueError, KeyError or TypeError if it is none."""
         opened = tuple(
-            OpenSegment(int(n), None if cursor is None else Cursor.from_json(cursor), int(delivered))
+            OpenSegment(
+                int(n), None if cursor is None else Cursor.from_json(cursor), int(delivered)
+            )
             for n, cursor, delivered in value["open"]
         )
         position = cls(
@@ -73,8 +76,8 @@ class Position:
         return position
 
 
-def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segment]:
-    """The segments of a rank where the batches of every shard are known.
+def deal(batch_counts: Sequence[int], world_size: int) -> tuple[list[list[Segment]], list[Segment]]:
+    """The segments of every rank where the batches of every shard are known, and what is left out.
 
     Every rank gets sum(batch_counts) // world_size batches: whole shards are dealt round-robin
     while they fit what a rank still lacks, the rest is cut at batch boundaries; fewer than
@@ -82,7 +85,7 @@ def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segm
     """
     lacking = [sum(batch_counts) // world_size] * world_size
     segments: list[list[Segment]] = [[] for _ in range(world_size)]
-    rest: list[Segment] = []
+    rest: list[tuple[int, int, int]] = []
     turn = 0
     for shard, count in enumerate(batch_counts):
         if not count:
@@ -90,7 +93,7 @@ def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segm
         order = (*range(turn, world_size), *range(turn))
         taker = next((r for r in order if lacking[r] >= count), None)
         if taker is None:
-            rest.append(Segment(shard, 0, count))
+            rest.append((shard, 0, count))
             continue
         segments[taker].append(Segment(shard, 0, count))
         lacking[taker] -= count
@@ -98,16 +101,18 @@ def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segm
     rest.reverse()
     for r in range(world_size):
         while lacking[r]:
-            piece = rest.pop()
-            assert piece.batch_count is not None
-            taken = min(lacking[r], piece.batch_count)
-            segments[r].append(replace(piece, batch_count=taken))
+            shard, first, count = rest.pop()
+            taken = min(lacking[r], count)
+            segments[r].append(Segment(shard, first, taken))
             lacking[r] -= taken
-            if taken < piece.batch_count:
-                rest.append(
-                    Segment(piece.shard, piece.first_batch + taken, piece.batch_count - taken)
-                )
-    return segments[rank]
+            if taken < count:
+                rest.append((shard, first + taken, count - taken))
+    return segments, [Segment(*piece) for piece in reversed(rest)]
+
+
+def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segment]:
+    """The segments of one rank, as deal gives them."""
+    return deal(batch_counts, world_size)[0][rank]
 
 
 def assign_whole_shards(num_shards: int, rank: int, world_size: int) -> list[Segment]:

@@ -141,7 +141,7 @@ class MetricsServer:
     """Serves the metrics of every live stream of this process; close() ends it."""
 
     def __init__(self, listen: str) -> None:
-        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, start_http_server
 
         host, _, port = listen.rpartition(":")
         if not host or not port.isdecimal():
@@ -166,8 +166,8 @@ def serve_metrics(listen: str) -> MetricsServer:
 
 
 def _collector() -> Collector:
-    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
-    from prometheus_client.registry import Collector  # noqa: PLC0415
+    from prometheus_client.core import CounterMetricFamily
+    from prometheus_client.registry import Collector
 
     class StreamCollector(Collector):
         def collect(self) -> Iterable[Metric]:

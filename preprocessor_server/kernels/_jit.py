@@ -94,7 +94,8 @@ def _cache_locator(function: Callable[..., Any]) -> Any | None:
     numba asks its locators in this order itself, and raises where this returns None.
     """
     path = function.__code__.co_filename
-    for locator in caching.CacheImpl._locator_classes:  # noqa: SLF001
+    locators: list[Any] = caching.CacheImpl._locator_classes
+    for locator in locators:
         found = locator.from_function(function, path)
         if found is not None:
             return found

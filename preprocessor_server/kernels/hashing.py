@@ -7,6 +7,8 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md. All arithmetic i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
@@ -25,8 +27,15 @@ _PRIME_3 = np.uint64(0x165667B19E3779F9)
 _PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
 _PRIME_5 = np.uint64(0x27D4EB2F165667C5)
 
-# numba makes float64 of uint64 and a plain int, so every operand is a uint64.
+# numba makes float64 of uint64 and a plain int, so every operand is a uint64; so are indices, since
+# it would compare signed ones with 0 at every access, and LLVM would join no loads.
+_0 = np.uint64(0)
 _1 = np.uint64(1)
+_2 = np.uint64(2)
+_3 = np.uint64(3)
+_4 = np.uint64(4)
+_5 = np.uint64(5)
+_6 = np.uint64(6)
 _7 = np.uint64(7)
 _8 = np.uint64(8)
 _11 = np.uint64(11)
@@ -66,66 +75,68 @@ def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
 
 @inner
 def _merge(h: np.uint64, lane: np.uint64) -> np.uint64:
-    return (h ^ _round(np.uint64(0), lane)) * _PRIME_1 + _PRIME_4
+    return (h ^ _round(_0, lane)) * _PRIME_1 + _PRIME_4
 
 
 @inner
-def _word32(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
+def _word32(data: npt.NDArray[np.uint8], at: np.uint64) -> np.uint64:
     """Four bytes, little-endian; LLVM makes one load of it."""
     return (
         np.uint64(data[at])
-        | (np.uint64(data[at + 1]) << _8)
-        | (np.uint64(data[at + 2]) << _16)
-        | (np.uint64(data[at + 3]) << _24)
+        | (np.uint64(data[at + _1]) << _8)
+        | (np.uint64(data[at + _2]) << _16)
+        | (np.uint64(data[at + _3]) << _24)
     )
 
 
 @inner
-def _word64(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
+def _word64(data: npt.NDArray[np.uint8], at: np.uint64) -> np.uint64:
     return (
         np.uint64(data[at])
-        | (np.uint64(data[at + 1]) << _8)
-        | (np.uint64(data[at + 2]) << _16)
-        | (np.uint64(data[at + 3]) << _24)
-        | (np.uint64(data[at + 4]) << _32)
-        | (np.uint64(data[at + 5]) << _40)
-        | (np.uint64(data[at + 6]) << _48)
-        | (np.uint64(data[at + 7]) << _56)
+        | (np.uint64(data[at + _1]) << _8)
+        | (np.uint64(data[at + _2]) << _16)
+        | (np.uint64(data[at + _3]) << _24)
+        | (np.uint64(data[at + _4]) << _32)
+        | (np.uint64(data[at + _5]) << _40)
+        | (np.uint64(data[at + _6]) << _48)
+        | (np.uint64(data[at + _7]) << _56)
     )
 
 
 @inner
-def _xxh64(data: npt.NDArray[np.uint8], start: int, end: int, seed: np.uint64) -> np.uint64:
+def _xxh64(
+    data: npt.NDArray[np.uint8], start: np.uint64, end: np.uint64, seed: np.uint64
+) -> np.uint64:
     length = end - start
     at = start
-    if length >= 32:
+    if length >= _32:
         lane_1 = seed + _PRIME_1 + _PRIME_2
         lane_2 = seed + _PRIME_2
         lane_3 = seed
         lane_4 = seed - _PRIME_1
-        while at <= end - 32:
+        while at + _32 <= end:
             lane_1 = _round(lane_1, _word64(data, at))
-            lane_2 = _round(lane_2, _word64(data, at + 8))
-            lane_3 = _round(lane_3, _word64(data, at + 16))
-            lane_4 = _round(lane_4, _word64(data, at + 24))
-            at += 32
+            lane_2 = _round(lane_2, _word64(data, at + _8))
+            lane_3 = _round(lane_3, _word64(data, at + _16))
+            lane_4 = _round(lane_4, _word64(data, at + _24))
+            at += _32
         h = _rotate(lane_1, _1) + _rotate(lane_2, _7) + _rotate(lane_3, _12) + _rotate(lane_4, _18)
         h = _merge(_merge(_merge(_merge(h, lane_1), lane_2), lane_3), lane_4)
     else:
         h = seed + _PRIME_5
-    h += np.uint64(length)
-    while at <= end - 8:
-        h ^= _round(np.uint64(0), _word64(data, at))
+    h += length
+    while at + _8 <= end:
+        h ^= _round(_0, _word64(data, at))
         h = _rotate(h, _27) * _PRIME_1 + _PRIME_4
-        at += 8
-    if at <= end - 4:
+        at += _8
+    if at + _4 <= end:
         h ^= _word32(data, at) * _PRIME_1
         h = _rotate(h, _23) * _PRIME_2 + _PRIME_3
-        at += 4
+        at += _4
     while at < end:
         h ^= np.uint64(data[at]) * _PRIME_5
         h = _rotate(h, _11) * _PRIME_1
-        at += 1
+        at += _1
     h = (h ^ (h >> _33)) * _PRIME_2
     h = (h ^ (h >> _29)) * _PRIME_3
     return h ^ (h >> _32)
@@ -158,7 +169,7 @@ def _hash_strings(
     buckets: npt.NDArray[np.uint64],
 ) -> None:
     for i in range(len(buckets)):
-        h = _xxh64(data, offsets[i], offsets[i + 1], seed)
+        h = _xxh64(data, np.uint64(offsets[i]), np.uint64(offsets[i + 1]), seed)
         buckets[i] = ((h >> _32) * num_buckets) >> _32
 
 
@@ -174,9 +185,7 @@ def _shuffle_keys(
         keys[i] = _mix(state)
 
 
-def hash_integers(
-    values: npt.NDArray[np.integer | np.bool_], num_buckets: int, seed: int
-) -> npt.NDArray[np.int64]:
+def hash_integers(values: npt.NDArray[Any], num_buckets: int, seed: int) -> npt.NDArray[np.int64]:
     """The bucket of every integer or boolean, int64 [n], from 0 to num_buckets - 1.
 
     values [n] of any width count as 64-bit two's complement. Their hash h is output number
@@ -213,9 +222,7 @@ def hash_strings(
     return buckets.view(np.int64)
 
 
-def shuffle_keys(
-    seed: int, epoch: int, split_ordinal: int, count: int
-) -> npt.NDArray[np.uint64]:
+def shuffle_keys(seed: int, epoch: int, split_ordinal: int, count: int) -> npt.NDArray[np.uint64]:
     """Keys whose stable argsort is a permutation of count things, uint64 [count].
 
     With mix the finaliser and G the increment of SplitMix64, the state after the seed is

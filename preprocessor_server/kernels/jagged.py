@@ -15,6 +15,11 @@ _ROW_OUTSIDE = -1
 _LENGTH_OVERFLOW = -2
 _TOTAL_WRONG = -3
 
+# Hot loops count in uint64: numba compares signed indices with 0 at every access, which would stop
+# LLVM from copying in blocks.
+_0 = np.uint64(0)
+_1 = np.uint64(1)
+
 
 @kernel(types.void(array(types.int64), types.int64, out(types.int64)))
 def _tail_offsets(
@@ -40,21 +45,22 @@ def _copy_tails(
     tails: npt.NDArray[np.unsignedinteger],
 ) -> None:
     for i in range(len(offsets) - 1):
-        first = tail_offsets[i]
-        length = tail_offsets[i + 1] - first
-        start = offsets[i + 1] - length
+        length = np.uint64(tail_offsets[i + 1] - tail_offsets[i])
+        first = np.uint64(tail_offsets[i])
+        start = np.uint64(offsets[i + 1]) - length
         for j in range(length):
             tails[first + j] = values[start + j]
 
 
 @kernel(types.int64(array(types.int64), array(types.int64)))
 def _jagged_total(offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> int:
+    count = np.uint64(len(offsets) - 1)
     total = 0
-    for i in range(len(rows)):
-        row = rows[i]
-        if row < 0 or row >= len(offsets) - 1:
+    for i in range(np.uint64(len(rows))):
+        row = np.uint64(rows[i])
+        if row >= count:
             return _ROW_OUTSIDE
-        total += offsets[row + 1] - offsets[row]
+        total += offsets[row + _1] - offsets[row]
     return total
 
 
@@ -74,46 +80,57 @@ def _gather_jagged(
     lengths_out: npt.NDArray[np.int32],
     values_out: npt.NDArray[np.int64],
 ) -> int:
-    position = 0
-    i = 0
-    while i < len(rows):
-        row = rows[i]
-        if row < 0 or row >= len(offsets) - 1:
-            return _ROW_OUTSIDE
+    count = np.uint64(len(offsets) - 1)
+    row_count = np.uint64(len(rows))
+    room = np.uint64(len(values_out))
+    position = _0
+    i = _0
+    while i < row_count:
+        # A negative row becomes one far outside.
+        first = np.uint64(rows[i])
+        last = first
+        start = offsets[first] if first < count else 0
+        end = start
         # Rows that follow each other in the source too are copied as one block.
-        stop = i
-        while stop < len(rows) and rows[stop] == row + (stop - i) and rows[stop] < len(offsets) - 1:
-            length = offsets[rows[stop] + 1] - offsets[rows[stop]]
+        while True:
+            if last >= count:
+                return _ROW_OUTSIDE
+            length = offsets[last + _1] - end
             if length > MAX_LENGTH:
                 return _LENGTH_OVERFLOW
-            lengths_out[stop] = length
-            stop += 1
-        start = offsets[row]
-        size = offsets[row + (stop - i)] - start
-        if size > len(values_out) - position:
+            lengths_out[i] = length
+            end += length
+            last += _1
+            i += _1
+            if i == row_count or np.uint64(rows[i]) != last:
+                break
+        size = np.uint64(end - start)
+        if size > room - position:
             return _TOTAL_WRONG
-        for j in range(size):
-            values_out[position + j] = values[start + j]
+        source = np.uint64(start)
+        if size == _1:
+            values_out[position] = values[source]
+        else:
+            for j in range(size):
+                values_out[position + j] = values[source + j]
         position += size
-        i = stop
-    return _DONE if position == len(values_out) else _TOTAL_WRONG
+    return _DONE if position == room else _TOTAL_WRONG
 
 
 @kernel(types.int64(array(types.float32), array(types.int64), out(types.float32)))
 def _gather_flat(
     values: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], result: npt.NDArray[np.float32]
 ) -> int:
-    for i in range(len(rows)):
-        row = rows[i]
-        if row < 0 or row >= len(values):
+    count = np.uint64(len(values))
+    for i in range(np.uint64(len(rows))):
+        row = np.uint64(rows[i])
+        if row >= count:
             return _ROW_OUTSIDE
         result[i] = values[row]
     return _DONE
 
 
-def tail(
-    offsets: npt.NDArray[np.int64], count: int
-) -> npt.NDArray[np.int64]:
+def tail(offsets: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """The offsets of lists cut to their last count elements, int64 [n + 1], from 0.
 
     offsets is int64 [n + 1], non-decreasing.

@@ -8,11 +8,15 @@ fixed order: IEEE 754 leaves no freedom there, and without fastmath LLVM fuses n
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, kernel, out
+
+Floats: TypeAlias = npt.NDArray[Any]
 
 # ln 2 in two parts, and the polynomial of (log(1 + s) - log(1 - s) - 2 s) / s in s^2.
 _LN2_HIGH = 6.93147180369123816490e-01
@@ -46,7 +50,7 @@ _INFINITY = float("inf")
     types.void(array(types.float64), out(types.float64)),
     types.void(array(types.float32), out(types.float32)),
 )
-def _log1p(values: npt.NDArray[np.floating], result: npt.NDArray[np.floating]) -> None:
+def _log1p(values: Floats, result: Floats) -> None:
     # Every case is computed and the right one selected, so that LLVM can vectorise the loop.
     for i in range(len(values)):
         x = np.float64(values[i])
@@ -59,7 +63,7 @@ def _log1p(values: npt.NDArray[np.floating], result: npt.NDArray[np.floating]) -
         f = np.uint64((word & _MANTISSA) + _HALF_SQRT2).view(np.float64) - 1.0
         reduced = _LOWER < x < _UPPER
         f = x if reduced else f
-        k = 0.0 if reduced else k
+        k = np.float64(0.0) if reduced else k
         c = 0.0 if reduced else c
         half_square = 0.5 * f * f
         s = f / (2.0 + f)
@@ -69,14 +73,14 @@ def _log1p(values: npt.NDArray[np.floating], result: npt.NDArray[np.floating]) -
         odd = z * (_P1 + w * (_P3 + w * (_P5 + w * _P7)))
         y = s * (half_square + (odd + even)) + (k * _LN2_LOW + c) - half_square + f + k * _LN2_HIGH
         y = x if abs(x) < _TINY else y
-        y = -_INFINITY if x == -1.0 else y
-        y = _NAN if x < -1.0 else y
+        y = np.float64(-_INFINITY) if x == -1.0 else y
+        y = np.float64(_NAN) if x < -1.0 else y
         y = x if x == _INFINITY else y
         y = x if x != x else y  # noqa: PLR0124
         result[i] = y
 
 
-def log1p(values: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
+def log1p(values: npt.NDArray[Any]) -> Floats:
     """log(1 + x) of numbers [n]: float32 of float16 and float32, else float64 of the value.
 
     The error is below 1 ulp of binary64, before the one rounding to binary32. -1 gives -inf,

@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"headrace", "preprocessor_server", "trainer_client"}
 
-# Imports every module of a package while the named top-level modules cannot be found.
+# Imports every module of a package while the named top-level modules cannot be found. Integrations
+# are left out: each belongs to an extra of its own.
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 
@@ -32,7 +33,7 @@ class Fence:
 sys.meta_path.insert(0, Fence())
 package = importlib.import_module(sys.argv[1])
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if not module.name.endswith(".__main__"):
+    if ".integrations." not in module.name and not module.name.endswith(".__main__"):
         importlib.import_module(module.name)
 """
 

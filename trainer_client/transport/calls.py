@@ -42,12 +42,12 @@ class Connection:
     def call(
         self,
         method: str,
-        request: Any,  # noqa: ANN401 - any request message
+        request: Any,
         *,
         what: str,
         snapshot: Snapshot | None = None,
         start: int = 0,
-    ) -> Any:  # noqa: ANN401 - that method's response message
+    ) -> Any:
         """The response of a call, from the first server that gives one.
 
         A server that does not know the snapshot is handed it. Raises the HeadraceError that ended

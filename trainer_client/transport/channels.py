@@ -43,7 +43,7 @@ class ChannelPool:
                 self._channels[address] = grpc.insecure_channel(address, options=OPTIONS)
             return self._channels[address]
 
-    def stub(self, address: str) -> Any:  # noqa: ANN401 - the generated stub has no types
+    def stub(self, address: str) -> Any:
         """The calls of a server."""
         return preprocessor_service_pb2_grpc.PreprocessorServiceStub(self.channel(address))
 

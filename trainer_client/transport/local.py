@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -98,7 +99,8 @@ class LocalFleet:
         try:
             for k in range(self._count):
                 self._path(k, "sock").unlink(missing_ok=True)
-                command = [sys.executable, "-m", "preprocessor_server", "serve"]
+                # -P: what lies in the trainer's folder must not shadow the server's modules.
+                command = [sys.executable, "-P", "-m", "preprocessor_server", "serve"]
                 command += ["--listen", f"unix:{self._path(k, 'sock')}"]
                 command += ["--data-root", str(Path.cwd()), "--data-root", "/"]
                 command += ["--cpu-threads", str(threads), "--log-format", "json"]
@@ -129,7 +131,8 @@ class LocalFleet:
         deadline = time.monotonic() + START_TIMEOUT_S
         for k, address in enumerate(self.addresses()):
             with grpc.insecure_channel(address) as channel:
-                call = health_pb2_grpc.HealthStub(channel).Watch(
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                call = stub.Watch(
                     health_pb2.HealthCheckRequest(),
                     wait_for_ready=True,
                     timeout=max(0.0, deadline - time.monotonic()),
@@ -139,7 +142,7 @@ class LocalFleet:
                     _cancel_at_exit(self._servers[k], call)
                 self._wait_for(k, call)
 
-    def _wait_for(self, k: int, call: grpc.CallIterator[health_pb2.HealthCheckResponse]) -> None:
+    def _wait_for(self, k: int, call: Any) -> None:
         try:
             for response in call:
                 if response.status == health_pb2.HealthCheckResponse.SERVING:

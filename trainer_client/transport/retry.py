@@ -144,11 +144,13 @@ class Attempts:
 
     def _timed_out(self) -> StreamTimeoutError:
         tried = "".join(
-            f"\n  {address}: {error.message}" for address, error in sorted(self._last_errors.items())
+            f"\n  {address}: {error.message}"
+            for address, error in sorted(self._last_errors.items())
         )
         return StreamTimeoutError(
             f"{self._what}: nothing arrived within {self._timeout_s:g} s after "
-            f"{self._failures_since_progress} tries; look at these servers, or raise timeout:{tried}"
+            f"{self._failures_since_progress} tries; look at these servers, or raise timeout:"
+            f"{tried}"
         )
 
 

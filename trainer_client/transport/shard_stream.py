@@ -180,8 +180,8 @@ class ShardStream(Generic[T]):
         starts = Cursor.from_proto(batch.cursor)
         if (batch.shard, batch.index, starts) != (self._shard, self._cursor.batch, self._cursor):
             raise CorruptBatchError(
-                f"{address} sent batch {batch.index} of shard {batch.shard} at {starts} where batch "
-                f"{self._cursor.batch} of shard {self._shard} at {self._cursor} was due",
+                f"{address} sent batch {batch.index} of shard {batch.shard} at {starts} where "
+                f"batch {self._cursor.batch} of shard {self._shard} at {self._cursor} was due",
                 server=address,
             )
         self._cursor = Cursor.from_proto(batch.next_cursor)

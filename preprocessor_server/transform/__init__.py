@@ -1,0 +1,18 @@
+"""A dataset's features and filter, bound to a source schema: checked once, then applied to rows."""
+
+from __future__ import annotations
+
+from preprocessor_server.transform.features import Output, Transform, compile_features
+from preprocessor_server.transform.filter import Filter, compile_filter
+from preprocessor_server.transform.from_arrow import arrow_to_column
+from preprocessor_server.transform.validate import validate_spec
+
+__all__ = [
+    "Filter",
+    "Output",
+    "Transform",
+    "arrow_to_column",
+    "compile_features",
+    "compile_filter",
+    "validate_spec",
+]

@@ -1,0 +1,189 @@
+"""Features: columns selected, checked and compiled once, then applied to every Frame."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.v1 import batch_pb2, dataset_pb2
+from preprocessor_server.errors import DatasetError
+from preprocessor_server.frame import Column, Frame, Runs
+from preprocessor_server.transform.column_type import ColumnType, Family, column_type
+from preprocessor_server.transform.deliver import deliver_ids, deliver_numbers
+from preprocessor_server.transform.ops import ColumnOp, UnfitError, compile_op, null_typed, unfit
+from preprocessor_server.transform.place import Place
+from preprocessor_server.transform.validate import body, invalid, op_title, shorten
+
+Kind: TypeAlias = Literal["dense", "sparse", "label"]
+
+# The blocks of a batch in order: its name, the features in it, and what a trainer gets.
+_BLOCKS: tuple[tuple[str, Kind, batch_pb2.BlockKind, dataset_pb2.ScalarType], ...] = (
+    ("dense", "dense", batch_pb2.BLOCK_KIND_DENSE, dataset_pb2.SCALAR_TYPE_FLOAT32),
+    ("sparse", "sparse", batch_pb2.BLOCK_KIND_SPARSE, dataset_pb2.SCALAR_TYPE_INT64),
+    ("labels", "label", batch_pb2.BLOCK_KIND_LABEL, dataset_pb2.SCALAR_TYPE_FLOAT32),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One feature of the output: its name is its column's. steps lead from column to feature."""
+
+    name: str
+    kind: Kind
+    column: str
+    place: str
+    steps: tuple[ColumnOp, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """The features of a dataset, bound to a source schema; pure and safe from any thread.
+
+    outputs are in the order of the dataset; columns are the source columns they need, in the order
+    of the source schema.
+    """
+
+    outputs: tuple[Output, ...]
+    columns: tuple[str, ...]
+
+    def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
+        """The blocks of every batch: dense, sparse, labels, those that have features."""
+        schema = batch_pb2.BatchSchema(encoding_version=encoding_version)
+        for name, kind, block_kind, dtype in _BLOCKS:
+            features = [output.name for output in self.outputs if output.kind == kind]
+            if features:
+                schema.blocks.add(name=name, kind=block_kind, dtype=dtype, features=features)
+        return schema
+
+    def apply(self, frame: Frame) -> Frame:
+        """The features of the frame's rows, by name.
+
+        Dense and label features are Flat float32 without nulls, sparse ones Jagged of Flat int64
+        without nulls. What is kept once per run is worked on once per run and stays so; run
+        structures without features are left out. Raises DataError (NULL_VALUE, VALUE_OUT_OF_RANGE)
+        that names feature and row.
+        """
+        results: dict[str, Column] = {}
+        for output in self.outputs:
+            column, inverse = frame.column(output.column)
+            place = Place(output.place, inverse)
+            for step in output.steps:
+                column = step(column, place)
+            results[output.name] = column
+        runs = (
+            Runs(run.inverse, {name: results[name] for name in results if name in run.columns})
+            for run in frame.runs
+        )
+        return Frame(
+            row_count=frame.row_count,
+            columns={name: results[name] for name in results if name in frame.columns},
+            runs=tuple(run for run in runs if run.columns),
+        )
+
+
+def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transform:
+    """Binds the features of a dataset, which validate_spec has let through, to a source schema.
+
+    Raises DatasetError: FEATURE_UNMATCHED for a name or glob that matches no column,
+    DATASET_INVALID for a column selected twice, TYPE_UNFIT for an operation or a feature that does
+    not fit its column.
+    """
+    outputs: dict[str, Output] = {}
+    for index, feature in enumerate(spec.features):
+        path = f"dataset.features[{index}]"
+        for name, field in _select(body(feature), path, schema):
+            if name in outputs:
+                raise invalid(
+                    field,
+                    f"column {name!r} is selected by {outputs[name].place} already; a column "
+                    "makes one feature, so leave it out of one of them (globs count too)",
+                )
+            outputs[name] = _compile(feature, path, name, field, schema)
+    columns = tuple(name for name in schema.names if name in outputs)
+    return Transform(tuple(outputs.values()), columns)
+
+
+def _select(
+    part: dataset_pb2.DenseFeature | dataset_pb2.SparseFeature | dataset_pb2.LabelFeature,
+    path: str,
+    schema: pa.Schema,
+) -> Iterator[tuple[str, str]]:
+    """The columns that a feature selects, each with the field that names it."""
+    times = Counter(schema.names)
+    for index, pattern in enumerate(part.columns):
+        field = f"{path}.columns[{index}]"
+        if pattern in times:
+            names = [pattern]
+        else:
+            names = [name for name in times if fnmatchcase(name, pattern)]
+        if not names:
+            raise DatasetError(
+                "FEATURE_UNMATCHED",
+                f"{shorten(field)}: {pattern!r} matches no column of the source; "
+                + suggest(pattern, schema.names),
+                field=field,
+            )
+        for name in names:
+            if times[name] > 1:
+                raise invalid(
+                    field,
+                    f"the source has {times[name]} columns called {name!r}; rename all but one",
+                )
+            yield name, field
+
+
+def suggest(name: str, names: list[str]) -> str:
+    """A way out for a name that no column has."""
+    close = difflib.get_close_matches(name.strip("*?"), names, n=3)
+    if close:
+        return "did you mean " + " or ".join(map(repr, close)) + "?"
+    if not names:
+        return "the source has no columns"
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"the source has {shown}"
+
+
+def _compile(
+    feature: dataset_pb2.Feature, path: str, name: str, field: str, schema: pa.Schema
+) -> Output:
+    kind = feature.WhichOneof("kind")
+    assert kind is not None
+    arrow = schema.field(name).type
+    column = column_type(arrow)
+    if column is None:
+        raise DatasetError(
+            "TYPE_UNFIT",
+            f"feature {name!r} ({shorten(path)}): column {name!r} is {arrow}, of which no feature "
+            "can be made; write the part of it that is wanted as a column of its own",
+            field=field,
+        )
+    steps: list[ColumnOp] = []
+    if column.family is Family.NULL:
+        step, column = null_typed(column, np.dtype(np.int64 if kind == "sparse" else np.float64))
+        steps.append(step)
+    for index, op in enumerate(body(feature).ops):
+        at = f"{path}.ops[{index}]"
+        try:
+            step, column = compile_op(op, column)
+        except UnfitError as error:
+            raise unfit(error, f"{shorten(at)} {op_title(op)}", at, name, column) from error
+        steps.append(step)
+    try:
+        steps.append(_DELIVER[kind](column))
+    except UnfitError as error:
+        raise unfit(error, f"{shorten(path)}, {kind}", field, name, column) from error
+    return Output(name, kind, name, f"feature {name!r} ({shorten(path)})", tuple(steps))
+
+
+_DELIVER: dict[Kind, Callable[[ColumnType], ColumnOp]] = {
+    "dense": lambda column: deliver_numbers(column, "a dense feature"),
+    "sparse": deliver_ids,
+    "label": lambda column: deliver_numbers(column, "a label"),
+}

@@ -1,0 +1,1 @@
+"""Stand-ins with real behaviour: a scripted fleet, and the encoder it uses."""

@@ -1,0 +1,64 @@
+"""A server whose every stream slot is held by a client that reads nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from headrace.v1 import batch_pb2
+from headrace.v1 import preprocessor_service_pb2 as pb
+from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
+from preprocessor_server.server import Server
+from tests.fakes.wire import canonical, receive, spec
+
+ROWS = 1_000_000
+SLOTS = 9
+
+
+def test_stalled_streams_harm_nobody_and_give_way(
+    tmp_path: Path,
+    start_server: Callable[..., Server],
+    connect: Callable[[str], pb_grpc.PreprocessorServiceStub],
+) -> None:
+    (tmp_path / "ids").mkdir()
+    pq.write_table(
+        pa.table({"id": np.arange(ROWS)}), tmp_path / "ids" / "x.parquet", row_group_size=ROWS // 4
+    )
+    dataset = spec(
+        source={"parquet": {"paths": ["ids"]}}, features=[{"sparse": {"columns": ["id"]}}]
+    )
+    # Room for two windows at once: nine streams cannot all keep what they have decoded.
+    capacity = 40 << 20
+    server = start_server(data_root=(tmp_path,), max_streams=SLOTS, read_ahead_bytes=capacity)
+    stub = connect(server.address)
+    # Uncompressed, an epoch is more than any transport buffers for a client that does not read.
+    request = pb.StreamBatchesRequest(
+        dataset=dataset,
+        identity=pb.BatchIdentity(batch_size=65_536, num_shards=1, shuffle=True),
+        accepted_codecs=[batch_pb2.CODEC_NONE],
+    )
+    stalled = [stub.StreamBatches(request) for _ in range(SLOTS - 1)]
+    for stream in stalled:
+        next(stream)
+        next(stream)
+    with grpc.insecure_channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    described = stub.DescribeDataset(pb.DescribeDatasetRequest(dataset=dataset), timeout=10)
+    assert described.parquet_row_count == ROWS
+    # The ninth gets the memory of those that stalled, again and again.
+    whole = receive(stub, request)
+    assert sum(batch.row_count for batch in whole.batches) == ROWS
+    assert server.budget.evictions > 0
+    assert server.budget.used <= capacity
+    # A stalled one goes on as if nothing had been taken from it.
+    first = stalled.pop(0)
+    rest = [message.batch for message in first if message.HasField("batch")]
+    assert [canonical(b) for b in rest] == [canonical(b) for b in whole.batches[1:]]
+    for stream in stalled:
+        stream.cancel()

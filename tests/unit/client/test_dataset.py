@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.v1 import dataset_pb2
+from trainer_client import Dataset, Dense, InvalidDatasetError, Label, Sparse, ops, parquet
+from trainer_client.dataset import Feature
+from trainer_client.ops import ALL, Op
+
+NAMES = st.lists(st.text("abc*_ü:#'\" -", min_size=1), min_size=1, max_size=3)
+INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1)
+NUMBERS = st.floats(allow_nan=False)
+OPS = st.one_of(
+    st.builds(ops.FillNull, INTEGERS | NUMBERS | st.text("abc\n:' ")),
+    st.just(ops.Log1p()),
+    st.builds(ops.Clip, st.integers(-9, 0) | st.floats(-9, 0), st.none() | st.integers(0, 9)),
+    st.builds(ops.Cast, st.sampled_from(ops.TYPE_NAMES)),
+    st.builds(ops.HashBucket, st.integers(1, 1 << 32), st.integers(0, (1 << 64) - 1)),
+    st.builds(ops.Tail, st.integers(1, (1 << 31) - 1)),
+)
+
+
+def build_feature(kind: type[Feature], names: list[str], chain: list[Op]) -> Feature:
+    return kind(*names, ops=chain)
+
+
+FEATURES = st.builds(
+    build_feature, st.sampled_from([Dense, Sparse, Label]), NAMES, st.lists(OPS, max_size=3)
+)
+DATASETS = st.builds(
+    Dataset,
+    source=st.builds(lambda paths, by: parquet(*paths, group_by=by), NAMES, NAMES),
+    features=st.lists(FEATURES, min_size=1, max_size=3),
+    where=st.text("ab =1\n'"),
+    max_split_bytes=st.just(0) | st.integers(1 << 20, 64 << 30),
+)
+# What no builder takes.
+WRONG: Any = b"wrong"
+EXAMPLE = Dataset(
+    source=parquet("logs/*.parquet", group_by=["request_id"]),
+    where="label IS NOT NULL",
+    features=[Dense("dense_*", ops=[ops.FillNull(0.0), ops.Log1p()]), Label("label")],
+)
+
+
+@given(DATASETS)
+def test_round_trips(dataset: Dataset) -> None:
+    assert Dataset.from_proto(dataset.to_proto()) == dataset
+    assert Dataset.from_yaml(dataset.to_yaml()) == dataset
+
+
+def test_the_fingerprint_hashes_the_deterministic_bytes() -> None:
+    data = EXAMPLE.to_proto().SerializeToString(deterministic=True)
+    assert EXAMPLE.fingerprint == "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def test_every_operation_of_the_contract_has_a_builder() -> None:
+    assert [op.proto_field for op in ALL] == [f.name for f in dataset_pb2.Op.DESCRIPTOR.fields]
+
+
+def test_the_kind_of_a_constant_is_kept() -> None:
+    kinds = [ops.FillNull(v).to_proto().fill_null.value.WhichOneof("value") for v in (1, 1.0, "1")]
+    assert kinds == ["integer", "number", "text"]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ops.FillNull(True), "0 or 1 for booleans"),
+        (lambda: ops.FillNull(1 << 63), "64 bits"),
+        (lambda: ops.FillNull(WRONG), "must be an int"),
+        (ops.Clip, "no bound"),
+        (lambda: ops.Clip(2, 1), "above max"),
+        (lambda: ops.Clip(float("nan")), "must be a number"),
+        (lambda: ops.Clip(WRONG), "must be an int"),
+        (lambda: ops.Cast("int46"), "did you mean 'int64'"),
+        (lambda: ops.HashBucket(0), "from 1 to 4,294,967,296"),
+        (lambda: ops.HashBucket(8, seed=-1), "seed"),
+        (lambda: ops.Tail(0), "Tail count"),
+        (Dense, "at least one"),
+        (lambda: Dense("a", ""), "no name"),
+        (lambda: Dense("a", ops=[WRONG]), r"Dense\(a\) ops\[0\]"),
+        (parquet, "at least one"),
+        (lambda: parquet("a", group_by="b"), "list of column names"),
+        (lambda: Dataset(parquet("a"), ()), "features is empty"),
+        (lambda: Dataset(parquet("a"), (WRONG,)), r"features\[0\]"),
+        (lambda: Dataset(WRONG, (Dense("x"),)), "source"),
+        (lambda: Dataset(parquet("a"), (Dense("x"),), max_split_bytes=5), "1 MiB"),
+        (lambda: Dataset(parquet("a"), (Dense("x"),), where=WRONG), "where"),
+    ],
+)
+def test_builders_name_what_is_wrong(build: object, message: str) -> None:
+    assert callable(build)
+    with pytest.raises(InvalidDatasetError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "source:\n  parquet: {path: [a]}\n",
+            "line 2: source.parquet.path .* did you mean 'paths'",
+        ),
+        ("a: [\n", "not YAML.*line 2"),
+        ("\n", "empty"),
+        ("- a\n", "line 1: the dataset must be a mapping of source"),
+        ("where: a\nwhere: b\n", "line 2: where is given twice"),
+        ("where: 5\nfeatures: []\n", "line 1: where is 5"),
+        ("where:\nfeatures: []\n", "line 1: where is empty"),
+        ("features: {dense: {}}\n", "line 1: features must be a list"),
+        ("features:\n- dense: {columns: [1]}\n", r"line 2: features\[0\].dense.columns\[0\] is 1"),
+        (
+            "features:\n- dense:\n    columns: [a]\n    ops:\n    - tail: {count: x}\n",
+            r"line 5: features\[0\].dense.ops\[0\].tail.count is 'x'",
+        ),
+        ("features:\n- dense: {ops: [{log1p: {base: 2}}]}\n", "base is no field of Log1p"),
+        ("source: {parquet: {paths: [a]}}\nfeatures: [{}]\n", r"features\[0\]: one of dense"),
+        ("where: x\n", "source: no parquet source"),
+        (
+            "source: {parquet: {paths: [a]}}\nfeatures: [{dense: {columns: [a], ops: [{}]}}]\n",
+            r"features\[0\].dense.ops\[0\]: no operation",
+        ),
+    ],
+)
+def test_yaml_errors_name_file_line_and_field(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidDatasetError, match=f"(?s)my.yaml: .*{message}"):
+        Dataset.from_yaml(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDatasetError, match=r"none\.yaml"):
+        Dataset.from_yaml(str(tmp_path / "none.yaml"))
+
+
+def test_fields_of_a_newer_contract_are_refused() -> None:
+    message = dataset_pb2.DatasetSpec()
+    # Field 99, varint 1.
+    message.ParseFromString(EXAMPLE.to_proto().SerializeToString() + b"\x98\x06\x01")
+    with pytest.raises(InvalidDatasetError, match="upgrade headrace"):
+        Dataset.from_proto(message)
+
+
+def test_operations_are_values() -> None:
+    chain: list[Op] = [ops.Tail(3), ops.HashBucket(8)]
+    assert Sparse("a", ops=chain) == Sparse("a", ops=tuple(chain))
+    assert len({Sparse("a"), Dense("a"), Label("a")}) == 3
+    assert hash(EXAMPLE) == hash(Dataset.from_proto(EXAMPLE.to_proto()))

@@ -1,0 +1,49 @@
+"""Streams of ready training batches from a fleet of preprocessing servers."""
+
+from trainer_client import ops
+from trainer_client.batch import Batch, JaggedView, SparseBlock
+from trainer_client.cursor import Cursor
+from trainer_client.dataset import Dataset, Dense, Label, Sparse, parquet
+from trainer_client.errors import (
+    CorruptBatchError,
+    DataError,
+    DeploymentError,
+    HeadraceError,
+    InvalidDatasetError,
+    RequestError,
+    ServerUnavailableError,
+    SnapshotMismatchError,
+    StateMismatchError,
+    StreamClosedError,
+    StreamTimeoutError,
+)
+from trainer_client.stream import BatchStream
+from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
+
+__all__ = [
+    "Batch",
+    "BatchStream",
+    "CorruptBatchError",
+    "Cursor",
+    "DataError",
+    "Dataset",
+    "Dense",
+    "DeploymentError",
+    "HeadraceError",
+    "InvalidDatasetError",
+    "JaggedView",
+    "Label",
+    "RequestError",
+    "ServerStats",
+    "ServerUnavailableError",
+    "SnapshotMismatchError",
+    "Sparse",
+    "SparseBlock",
+    "StateMismatchError",
+    "StreamClosedError",
+    "StreamStats",
+    "StreamTimeoutError",
+    "ops",
+    "parquet",
+    "serve_metrics",
+]

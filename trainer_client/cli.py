@@ -1,0 +1,202 @@
+"""trainer-client: looks at a fleet from the trainer's side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from trainer_client.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from trainer_client.stream import BatchStream
+    from trainer_client.telemetry import StreamStats
+
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+
+
+@click.group()
+@click.version_option(package_name="headrace")
+def cli() -> None:
+    """Pulls batches from preprocessing servers."""
+
+
+@cli.command()
+@click.argument("dataset", type=click.Path(dir_okay=False))
+@click.option("--target", required=True, help="local://N, static:///h:p,h:p or dns:///name:port.")
+@click.option("--batch-size", type=click.IntRange(1, 1 << 20), required=True, help="Rows.")
+@click.option("--epochs", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--shuffle/--no-shuffle", default=True, show_default=True)
+@click.option("--num-shards", type=click.IntRange(1), help="Default: chosen from the data.")
+@click.option("--interleave", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--prefetch-bytes", type=click.IntRange(1), default=256 << 20, show_default=True)
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
+    help="Seconds without any progress after which to give up.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object an epoch, and no bar.")
+@click.option("--metrics-listen", metavar="HOST:PORT", help="Serves Prometheus metrics there.")
+def pull(
+    dataset: str,
+    *,
+    target: str,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    shuffle: bool,
+    num_shards: int | None,
+    interleave: int,
+    prefetch_bytes: int,
+    timeout: float,
+    as_json: bool,
+    metrics_listen: str | None,
+) -> None:
+    """Drains DATASET (a YAML file) as a trainer would, and says how fast it came."""
+    # Imported here so that --help and wrong usage answer at once, without torch.
+    from trainer_client.dataset import Dataset
+    from trainer_client.stream import BatchStream
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    with _serving_metrics(metrics_listen):
+        stream = BatchStream(
+            Dataset.from_yaml(dataset),
+            target=target,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            num_shards=num_shards,
+            interleave=interleave,
+            prefetch_bytes=prefetch_bytes,
+            timeout=timeout,
+        )
+        with stream:
+            for epoch in range(epochs):
+                before, began_s = stream.stats(), time.monotonic()
+                stream.set_epoch(epoch)
+                if as_json:
+                    for _ in stream:
+                        pass
+                else:
+                    _drain_with_bar(stream, epoch)
+                figures = _figures(epoch, before, stream.stats(), time.monotonic() - began_s)
+                if as_json:
+                    click.echo(json.dumps(figures))
+                else:
+                    _print_epoch(figures)
+
+
+def main() -> NoReturn:
+    """Runs the command line: exit code 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        sys.exit(cli.main(prog_name="trainer-client", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except HeadraceError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+@contextlib.contextmanager
+def _serving_metrics(listen: str | None) -> Iterator[None]:
+    if listen is None:
+        yield
+        return
+    from trainer_client.telemetry import serve_metrics
+
+    try:
+        server = serve_metrics(listen)
+    except (OSError, ValueError, OverflowError) as error:
+        raise click.BadParameter(
+            f"metrics cannot be served on {listen}: {error}", param_hint="--metrics-listen"
+        ) from error
+    click.echo(f"metrics on port {server.port}", err=True)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def _drain_with_bar(stream: BatchStream, epoch: int) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
+
+    class Rates(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            stats, elapsed = stream.stats(), task.elapsed or 0.0
+            if not elapsed:
+                return Text("waiting for the first batch")
+            rows, sent = task.completed / elapsed, stats.wire_bytes - before.wire_bytes
+            waited = (stats.wait_s - before.wait_s) / elapsed
+            return Text(
+                f"{rows:,.0f} examples/s  {sent / elapsed / 1e6:.1f} MB/s  "
+                f"waiting {min(1.0, waited):.0%}  {len(stats.servers)} servers"
+            )
+
+    before = stream.stats()
+    total = stream.row_count()
+    columns = (TextColumn("epoch {task.description}"), BarColumn(), Rates())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(str(epoch), total=total)
+        for batch in stream:
+            progress.advance(task, batch.batch_size)
+
+
+def _figures(
+    epoch: int, before: StreamStats, after: StreamStats, seconds: float
+) -> dict[str, object]:
+    """What one epoch took; rates are over all of its time, waiting and planning included."""
+    names = (
+        "rows", "batches", "wire_bytes", "arena_bytes", "retries", "refetches",
+        "left_out_batches", "left_out_rows", "dropped_batches", "dropped_rows",
+    )  # fmt: skip
+    counts: dict[str, int] = {n: getattr(after, n) - getattr(before, n) for n in names}
+    servers = {}
+    for address, stats in after.servers.items():
+        old = before.servers.get(address)
+        servers[address] = {
+            "rows": stats.rows - (old.rows if old else 0),
+            "batches": stats.batches - (old.batches if old else 0),
+            "wire_bytes": stats.wire_bytes - (old.wire_bytes if old else 0),
+        }
+    return {
+        "epoch": epoch,
+        "seconds": round(seconds, 3),
+        "examples_per_s": round(counts["rows"] / seconds, 1),
+        "wire_mb_per_s": round(counts["wire_bytes"] / seconds / 1e6, 3),
+        "wait_share": round(min(1.0, (after.wait_s - before.wait_s) / seconds), 4),
+        **counts,
+        "servers": servers,
+    }
+
+
+def _print_epoch(figures: dict[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        "epoch {epoch}: {rows:,} examples in {batches:,} batches, {seconds:.2f} s: "
+        "{examples_per_s:,.0f} examples/s, {wire_mb_per_s:.1f} MB/s on the wire, waiting "
+        "{wait_share:.0%}; {retries} retries, {refetches} refetches; left out {left_out_rows} to "
+        "keep ranks in step, {dropped_rows} by drop_last".format_map(figures),
+        highlight=False,
+    )
+    table = Table("server", "examples", "batches", "MB on the wire")
+    servers = figures["servers"]
+    assert isinstance(servers, dict)
+    for address, row in servers.items():
+        megabytes = f"{row['wire_bytes'] / 1e6:.1f}"
+        table.add_row(address, f"{row['rows']:,}", f"{row['batches']:,}", megabytes)
+    console.print(table)

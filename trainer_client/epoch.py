@@ -1,0 +1,85 @@
+"""The batches of one rank in one epoch, in the schedule's order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from trainer_client.batch import Batch
+from trainer_client.prefetch import Prefetcher
+from trainer_client.schedule import Schedule
+from trainer_client.telemetry import Meter
+from trainer_client.transport.shard_stream import Fetched, ShardStream
+
+# The readers end by the stream's timeout and say why; this only backs them up.
+TAKE_MARGIN_S = 30.0
+
+
+class EpochReader:
+    """Iterates over the batches that a schedule still has; close() ends its readers.
+
+    full_size is the batch size below which batches are dropped and counted, 0 for none.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        open_stream: Callable[[int], ShardStream[Batch]],
+        meter: Meter,
+        *,
+        interleave: int,
+        prefetch_bytes: int,
+        prefetch_factor: int,
+        full_size: int,
+        timeout_s: float,
+    ) -> None:
+        self._schedule = schedule
+        self._meter = meter
+        self._full_size = full_size
+        self._timeout_s = timeout_s
+        segments = [o.segment for o in schedule.reading_order() if schedule.remaining(o) != 0]
+        self._prefetcher: Prefetcher[Fetched[Batch]] = Prefetcher(
+            segments,
+            open_stream,
+            lanes=max(interleave, len(schedule.position.open)),
+            budget_bytes=prefetch_bytes,
+            items_per_lane=prefetch_factor,
+            size_bytes=lambda fetched: fetched.value.arena.nbytes,
+        )
+
+    def __iter__(self) -> EpochReader:
+        return self
+
+    def __next__(self) -> Batch:
+        while (current := self._schedule.current()) is not None:
+            started_s = time.monotonic()
+            try:
+                fetched = self._prefetcher.take(current.segment, self._timeout_s + TAKE_MARGIN_S)
+            finally:
+                self._meter.add(wait_s=time.monotonic() - started_s)
+            if fetched is None:
+                self._schedule.end()
+                continue
+            batch = fetched.value
+            position = self._schedule.deliver(batch.next_cursor)
+            if batch.batch_size < self._full_size:
+                self._meter.add(dropped_batches=1, dropped_rows=batch.batch_size)
+                continue
+            self._meter.delivered(
+                server=fetched.server,
+                rows=batch.batch_size,
+                wire_bytes=fetched.wire_bytes,
+                arena_bytes=batch.arena.nbytes,
+            )
+            return replace(batch, position=position)
+        raise StopIteration
+
+    def ready(self) -> bool:
+        """Whether the next batch is at hand, and next() would not wait."""
+        current = self._schedule.current()
+        return current is not None and self._prefetcher.ready(current.segment)
+
+    def close(self) -> None:
+        """Ends the readers, with a bound; idempotent."""
+        self._prefetcher.close()

@@ -1,0 +1,67 @@
+"""The options of a stream: each checked once, by an error that names it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from trainer_client.errors import RequestError
+
+U64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a BatchStream was asked for. Raises RequestError that names the option at fault."""
+
+    batch_size: int
+    """Rows in a batch, from 1 to 2^20. Part of what fixes the batches."""
+    seed: int
+    """Seeds every random choice, from 0 to 2^64 - 1. Part of what fixes the batches."""
+    shuffle: bool
+    """Permutes splits, and groups within shuffle windows. Part of what fixes the batches."""
+    shuffle_window_splits: int
+    """Splits in a shuffle window, from 1 to 1024. Part of what fixes the batches."""
+    num_shards: int | None
+    """Shards of an epoch, from 1 to 2^20; None leaves the number to the plan. Fixes the batches."""
+    drop_last: bool
+    """Leaves out batches with fewer than batch_size rows, and counts them."""
+    interleave: int
+    """Segments read at the same time, from 1 to 256. Fixes the order of batches on a rank."""
+    prefetch_factor: int
+    """Batches read ahead on each open segment, at least 1."""
+    prefetch_bytes: int
+    """Bytes of decompressed batches read ahead, over all open segments, at least 1."""
+    pin_memory: bool
+    """Decompresses into page-locked memory, from which copies to a GPU are asynchronous."""
+    device: torch.device | None
+    """Where batches are delivered; None leaves them on the CPU."""
+    timeout_s: float
+    """Seconds without any progress after which waits end in a StreamTimeoutError."""
+    snapshot: str
+    """The snapshot to use, by id; "" for the pinned one, or a new one."""
+    snapshot_dir: str | os.PathLike[str] | None
+    """Where snapshots are kept and the dataset's is pinned; None for the user's cache, unpinned."""
+
+    def __post_init__(self) -> None:
+        self._whole("batch_size", 1, 1 << 20)
+        self._whole("seed", 0, U64)
+        self._whole("shuffle_window_splits", 1, 1024)
+        if self.num_shards is not None:
+            self._whole("num_shards", 1, 1 << 20)
+        self._whole("interleave", 1, 256)
+        self._whole("prefetch_factor", 1, 1 << 20)
+        self._whole("prefetch_bytes", 1, U64)
+        for name in ("shuffle", "drop_last", "pin_memory"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} is {getattr(self, name)!r}: it must be True or False")
+        timeout = self.timeout_s
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise RequestError(f"timeout is {timeout!r}: it must be a number of seconds above 0")
+
+    def _whole(self, name: str, low: int, high: int) -> None:
+        value = getattr(self, name)
+        if type(value) is not int or not low <= value <= high:
+            raise RequestError(f"{name} is {value!r}: it must be an integer from {low} to {high:,}")

@@ -1,0 +1,307 @@
+"""What a stream holds while it runs: a connection, a snapshot, plans, and one epoch being read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from headrace.v1 import preprocessor_service_pb2
+from trainer_client import decode, schedule
+from trainer_client.batch import Batch
+from trainer_client.cursor import Cursor
+from trainer_client.dataset import Dataset
+from trainer_client.epoch import EpochReader
+from trainer_client.errors import DeploymentError, StateMismatchError, StreamClosedError
+from trainer_client.options import Options
+from trainer_client.ranks import group_of
+from trainer_client.schedule import Position, Schedule, Segment
+from trainer_client.snapshot_store import SnapshotStore, default_directory
+from trainer_client.snapshots import SnapshotChoice
+from trainer_client.telemetry import Meter
+from trainer_client.transport import planner
+from trainer_client.transport.calls import Connection, Snapshot
+from trainer_client.transport.local import LocalFleet
+from trainer_client.transport.opening import open_fleet
+from trainer_client.transport.shard_stream import Codec, Job, ShardStream
+from trainer_client.transport.stall import StallGuard
+from trainer_client.transport.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlan:
+    """A rank's part of an epoch; steps is None where counts are unknown.
+
+    left_out and dropped are (batches, rows) over all ranks.
+    """
+
+    summary: planner.PlanSummary
+    segments: Sequence[Segment]
+    steps: int | None
+    left_out: tuple[int, int] = (0, 0)
+    dropped: tuple[int, int] = (0, 0)
+
+
+class Session:
+    """Opens everything when it is first needed; close() lets everything go, from any thread."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        target: Target,
+        options: Options,
+        rank: int,
+        world_size: int,
+        meter: Meter,
+    ) -> None:
+        self.wanted_snapshot = options.snapshot
+        self.num_shards = options.num_shards
+        self._dataset = dataset
+        self._message = dataset.to_proto()
+        self._target = target
+        self._options = options
+        self._rank = rank
+        self._world_size = world_size
+        self._meter = meter
+        self._lock = threading.Lock()
+        self._guard = StallGuard()
+        self._connection: Connection | None = None
+        self._snapshot: Snapshot | None = None
+        self._plans: dict[int, RankPlan] = {}
+        self._reader: EpochReader | None = None
+        self._closed = False
+        self._codec = Codec(
+            accepted=decode.ACCEPTED_CODECS,
+            check_schema=decode.check_schema,
+            decode=partial(decode.decode, pin_memory=options.pin_memory),
+            end_checksum=decode.end_checksum,
+        )
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot in use or wanted, "" if none was chosen yet."""
+        return self._snapshot.snapshot_id if self._snapshot else self.wanted_snapshot
+
+    def plan(self, epoch: int) -> RankPlan:
+        """The part of an epoch that falls to this rank."""
+        if epoch not in self._plans:
+            # The one before is no longer asked for, and a plan may hold 10^6 counts.
+            self._plans = {epoch: self._make_plan(epoch)}
+        return self._plans[epoch]
+
+    def read(self, epoch: int, position: Position | None) -> EpochReader:
+        """The batches of an epoch from a position (None: from its start)."""
+        self.stop_reading()
+        plan = self.plan(epoch)
+        segments = plan.segments
+        start = position or Position(epoch)
+        if any(o.segment >= len(segments) for o in start.open) or start.next_segment > len(
+            segments
+        ):
+            raise StateMismatchError(
+                f"the state goes on in segments that epoch {epoch} does not have ({len(segments)} "
+                "on this rank): it is of another dataset or identity"
+            )
+        self._meter.add(
+            left_out_batches=plan.left_out[0],
+            left_out_rows=plan.left_out[1],
+            dropped_batches=plan.dropped[0],
+            dropped_rows=plan.dropped[1],
+        )
+        ordered = Schedule(segments, self._options.interleave, start)
+        cursors = {o.segment: o for o in ordered.reading_order()}
+        job = self._job(plan)
+        splits = self._splits(plan, {segments[n].shard for n in cursors})
+
+        def open_stream(number: int) -> ShardStream[Batch]:
+            segment, at = segments[number], cursors[number]
+            shard_splits = splits[segment.shard]
+            cursor = at.cursor or self._start(segment, shard_splits, plan)
+            return ShardStream(job, segment.shard, shard_splits, cursor, ordered_left[number])
+
+        ordered_left = {n: ordered.remaining(o) for n, o in cursors.items()}
+        options = self._options
+        reader = EpochReader(
+            ordered,
+            open_stream,
+            self._meter,
+            interleave=options.interleave,
+            prefetch_bytes=options.prefetch_bytes,
+            prefetch_factor=options.prefetch_factor,
+            full_size=options.batch_size if options.drop_last else 0,
+            timeout_s=options.timeout_s,
+        )
+        with self._lock:
+            if not self._closed:
+                self._reader = reader
+                return reader
+        reader.close()
+        raise StreamClosedError("the stream was closed")
+
+    def stop_reading(self) -> None:
+        """Ends the readers of the epoch that is being read, if there is one."""
+        with self._lock:
+            reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def refresh_snapshot(self) -> str:
+        """Looks at the dataset again; the id of the snapshot that holds from now on."""
+        self._snapshot = self._choice().refresh()
+        self.wanted_snapshot = ""
+        self.num_shards = self._options.num_shards
+        self._plans.clear()
+        return self._snapshot.snapshot_id
+
+    def close(self) -> None:
+        """Ends readers, calls and local servers, with bounds; idempotent."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+            reader, self._reader = self._reader, None
+        if connection is not None:
+            connection.closed.set()
+        if reader is not None:
+            reader.close()
+        if connection is not None:
+            connection.close()
+        self._guard.close()
+
+    def _connect(self) -> Connection:
+        with self._lock:
+            if self._closed:
+                raise StreamClosedError("the stream is closed")
+            if self._connection is None:
+                fleet = open_fleet(self._target, self._world_size)
+                self._connection = Connection(
+                    fleet, timeout_s=self._options.timeout_s, meter=self._meter
+                )
+            return self._connection
+
+    def _choice(self) -> SnapshotChoice:
+        connection = self._connect()
+        group = group_of(self._rank, self._world_size)
+        directory = self._options.snapshot_dir
+        store = SnapshotStore(default_directory() if directory is None else directory)
+        pins = store if directory is not None else None
+        fleet = connection.fleet
+        if (
+            pins is None
+            and group is None
+            and self._world_size > 1
+            and isinstance(fleet, LocalFleet)
+        ):
+            # Ranks of one machine without a process group still meet where their servers are.
+            pins = SnapshotStore(fleet.directory / "snapshots")
+        return SnapshotChoice(
+            dataset=self._dataset,
+            store=store,
+            pins=pins,
+            describe=lambda: planner.describe(
+                connection, self._message, self._dataset.source.paths
+            ),
+            group=group,
+            world_size=self._world_size,
+        )
+
+    def _chosen(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = self._choice().choose(self.wanted_snapshot)
+        return self._snapshot
+
+    def _job(self, plan: RankPlan) -> Job[Batch]:
+        return Job(
+            connection=self._connect(),
+            guard=self._guard,
+            dataset=self._message,
+            snapshot=self._chosen(),
+            identity=plan.summary.identity,
+            codec=self._codec,
+        )
+
+    def _make_plan(self, epoch: int) -> RankPlan:
+        options = self._options
+        identity = preprocessor_service_pb2.BatchIdentity(
+            seed=options.seed,
+            epoch=epoch,
+            num_shards=self.num_shards or 0,
+            batch_size=options.batch_size,
+            shuffle=options.shuffle,
+            shuffle_window_splits=options.shuffle_window_splits,
+            encoding_version=decode.ENCODING_VERSION,
+        )
+        summary = planner.plan(self._connect(), self._message, self._chosen(), identity)
+        self.num_shards = summary.identity.num_shards
+        if summary.batch_counts is None:
+            segments = schedule.assign_whole_shards(self.num_shards, self._rank, self._world_size)
+            return RankPlan(summary, segments, None)
+        counts, dropped = list(summary.batch_counts), (0, 0)
+        if options.drop_last:
+            rows = self._row_counts(summary, ())
+            short = {shard: n % options.batch_size for shard, n in rows.items()}
+            counts = [n - bool(short[shard]) for shard, n in enumerate(counts)]
+            dropped = (sum(map(bool, short.values())), sum(short.values()))
+        dealt, rest = schedule.deal(counts, self._world_size)
+        steps = sum(counts) // self._world_size
+        return RankPlan(summary, dealt[self._rank], steps, self._rows(summary, rest), dropped)
+
+    def _rows(self, summary: planner.PlanSummary, rest: Sequence[Segment]) -> tuple[int, int]:
+        """The batches and rows of segments."""
+        if not rest:
+            return 0, 0
+        size = self._options.batch_size
+        counts = self._row_counts(summary, sorted({segment.shard for segment in rest}))
+        batches = rows = 0
+        for segment in rest:
+            assert segment.batch_count is not None
+            batches += segment.batch_count
+            end = min((segment.first_batch + segment.batch_count) * size, counts[segment.shard])
+            rows += end - segment.first_batch * size
+        return batches, rows
+
+    def _row_counts(self, summary: planner.PlanSummary, shards: Sequence[int]) -> dict[int, int]:
+        plans = planner.plan_shards(
+            self._connect(),
+            self._message,
+            self._chosen(),
+            summary.identity,
+            shards,
+            with_splits=False,
+        )
+        return {plan.shard: plan.row_count for plan in plans}
+
+    def _splits(
+        self, plan: RankPlan, shards: set[int]
+    ) -> dict[int, list[preprocessor_service_pb2.Split]]:
+        if not shards:
+            return {}
+        plans = planner.plan_shards(
+            self._connect(),
+            self._message,
+            self._chosen(),
+            plan.summary.identity,
+            sorted(shards),
+            with_splits=True,
+        )
+        return {plan.shard: list(plan.splits) for plan in plans}
+
+    def _start(
+        self,
+        segment: Segment,
+        splits: Sequence[preprocessor_service_pb2.Split],
+        plan: RankPlan,
+    ) -> Cursor:
+        """Where a segment starts in its shard."""
+        if not segment.first_batch:
+            return Cursor()
+        window = plan.summary.identity.shuffle_window_splits or 1
+        rows = [split.row_count for split in splits]
+        try:
+            return schedule.start_cursor(
+                segment.first_batch, self._options.batch_size, rows, window
+            )
+        except ValueError as error:
+            raise DeploymentError(
+                f"the plan of shard {segment.shard} contradicts itself: {error}"
+            ) from error

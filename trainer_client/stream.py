@@ -1,0 +1,293 @@
+"""BatchStream: what a trainer iterates over."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from trainer_client import decode, state
+from trainer_client.batch import Batch, register_pipelineable
+from trainer_client.dataset import Dataset
+from trainer_client.device import DeviceMover
+from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
+from trainer_client.options import Options
+from trainer_client.ranks import resolve
+from trainer_client.schedule import Position
+from trainer_client.session import Session
+from trainer_client.telemetry import Meter, StreamStats
+from trainer_client.transport.targets import parse_target
+
+
+class BatchStream:
+    """The batches of a dataset, prepared by a fleet of servers, always in the same order.
+
+    Each iter() is one epoch; it asks for nothing until its first next(). Only one iterator of a
+    stream is live: a new one closes the one before. The options are explained in options.py and
+    docs/tuning.md; timeout is in seconds, prefetch_bytes in bytes. Raises RequestError for a wrong
+    argument; iterating raises the errors of trainer_client.errors.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        target: str,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        shuffle_window_splits: int = 1,
+        num_shards: int | None = None,
+        drop_last: bool = False,
+        interleave: int = 4,
+        rank: int | None = None,
+        world_size: int | None = None,
+        prefetch_factor: int = 2,
+        prefetch_bytes: int = 256 << 20,
+        pin_memory: bool = False,
+        device: torch.device | str | None = None,
+        timeout: float = 60.0,
+        snapshot: str | None = None,
+        snapshot_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if not isinstance(dataset, Dataset):
+            raise RequestError(f"dataset is {dataset!r}: give a Dataset (see Dataset.from_yaml)")
+        if pin_memory and not torch.accelerator.is_available():
+            # As torch's DataLoader does: the same script runs on machines without a GPU.
+            warnings.warn("pin_memory=True has no effect without a GPU", UserWarning, stacklevel=2)
+            pin_memory = False
+        self._options = Options(
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            shuffle_window_splits=shuffle_window_splits,
+            num_shards=num_shards,
+            drop_last=drop_last,
+            interleave=interleave,
+            prefetch_factor=prefetch_factor,
+            prefetch_bytes=prefetch_bytes,
+            pin_memory=pin_memory,
+            device=None if device is None else torch.device(device),
+            timeout_s=timeout,
+            snapshot=snapshot or "",
+            snapshot_dir=snapshot_dir,
+        )
+        self._fingerprint = dataset.fingerprint
+        self._rank, self._world_size = resolve(rank, world_size)
+        self._meter = Meter()
+        self._session = Session(
+            dataset, parse_target(target), self._options, self._rank, self._world_size, self._meter
+        )
+        self._pid = os.getpid()
+        self._closed = False
+        self._epoch = 0
+        # Where the last batch that next() returned ended, or where a loaded state goes on.
+        self._progress: Position | None = None
+        self._restored = False
+        self._generation = 0
+        self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being read, or that the next iter() reads."""
+        return self._epoch
+
+    @property
+    def sampler(self) -> BatchStream:
+        """The stream itself, for trainers that call sampler.set_epoch."""
+        return self
+
+    def set_epoch(self, epoch: int, *, reset: bool = False) -> None:
+        """Chooses the epoch of the next iter().
+
+        The epoch of a loaded state keeps its position; another one is a StateMismatchError unless
+        reset, which drops the position.
+        """
+        if type(epoch) is not int or epoch < 0:
+            raise RequestError(f"epoch is {epoch!r}: it must be an integer from 0")
+        if self._restored and not reset:
+            if epoch == self._epoch:
+                return
+            raise StateMismatchError(
+                f"the loaded state goes on in epoch {self._epoch}, set_epoch asks for {epoch}: "
+                "start the loop at stream.epoch, or drop the state's position with "
+                f"set_epoch({epoch}, reset=True)"
+            )
+        self._epoch, self._progress, self._restored = epoch, None, False
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._check_usable()
+        self._session.stop_reading()
+        register_pipelineable()
+        start = self._progress if self._restored else None
+        self._progress, self._restored = start, False
+        self._generation += 1
+        return _Steps(self._batches(self._generation, self._epoch, start))
+
+    def __len__(self) -> int:
+        """The steps of this epoch on this rank. Raises TypeError where counts are unknown."""
+        self._check_usable()
+        steps = self._session.plan(self._epoch).steps
+        if steps is None:
+            raise TypeError(
+                "the number of batches is unknown, since a filter decides which rows count"
+            )
+        return steps
+
+    def row_count(self) -> int | None:
+        """The rows of this epoch over all ranks, None where a filter decides them."""
+        self._check_usable()
+        return self._session.plan(self._epoch).summary.row_count
+
+    def state_dict(self, batch: Batch | None = None) -> dict[str, Any]:
+        """The state after a batch; without one, after the last batch that next() returned.
+
+        JSON-able and small. Raises RequestError if the batch is not of a stream.
+        """
+        epoch, position = self._epoch, self._progress
+        if batch is not None:
+            if not isinstance(batch.position, Position):
+                raise RequestError("the batch carries no position: is it from a BatchStream?")
+            epoch, position = batch.position.epoch, batch.position
+        return state.save(self._setup(), self._options.interleave, epoch, position)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on, at the next iter(), where a state was taken; an empty one changes nothing.
+
+        Raises StateMismatchError (a ValueError) that names the field that differs, both values
+        and the way out.
+        """
+        if not state_dict:
+            return
+        self._check_usable()
+        restored = state.load(state_dict, self._setup())
+        self._session.stop_reading()
+        self._generation += 1
+        self._session.wanted_snapshot = restored.snapshot or self._session.wanted_snapshot
+        self._session.num_shards = restored.num_shards or self._session.num_shards
+        self._epoch, self._progress, self._restored = restored.epoch, restored.position, True
+
+    def refresh_snapshot(self) -> str:
+        """Takes in files that have changed or arrived, between epochs; the new snapshot's id.
+
+        Every rank calls it. Raises RequestError in the middle of an epoch.
+        """
+        self._check_usable()
+        if self._progress is not None:
+            raise RequestError(
+                f"epoch {self._epoch} is under way: refresh between epochs (set_epoch starts one)"
+            )
+        return self._session.refresh_snapshot()
+
+    def stats(self) -> StreamStats:
+        """What the stream has done since it was made."""
+        return self._meter.stats()
+
+    def close(self) -> None:
+        """Ends readers, calls and local servers, with bounds; idempotent."""
+        self._closed = True
+        self._finalizer()
+
+    def __enter__(self) -> BatchStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _batches(self, generation: int, epoch: int, start: Position | None) -> Iterator[Batch]:
+        self._check_live(generation)
+        self._meter.began()
+        began_s = time.monotonic()
+        try:
+            reader = self._session.read(epoch, start)
+        finally:
+            self._meter.add(wait_s=time.monotonic() - began_s)
+        batches: Iterator[Batch] = reader
+        if self._options.device is not None:
+            batches = DeviceMover(reader, self._options.device, reader.ready)
+        try:
+            for batch in batches:
+                self._check_live(generation)
+                assert isinstance(batch.position, Position)
+                self._progress = batch.position
+                yield batch
+                self._check_live(generation)
+            self._check_live(generation)
+        finally:
+            if os.getpid() == self._pid:
+                reader.close()
+                self._meter.paused()
+        self._epoch, self._progress = epoch + 1, None
+
+    def _check_live(self, generation: int) -> None:
+        self._check_usable()
+        if generation != self._generation:
+            raise StreamClosedError(
+                "this iterator was closed, since a newer one of the same stream was started or a "
+                "state was loaded: use one iterator at a time, or two streams"
+            )
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise StreamClosedError(
+                f"the stream was made in process {self._pid} and is used in its child "
+                f"{os.getpid()}: threads and connections do not survive a fork; make the stream "
+                "where it is used (with a DataLoader: num_workers=0)"
+            )
+        if self._closed:
+            raise StreamClosedError("the stream is closed: make a new one")
+
+    def _setup(self) -> state.Setup:
+        options = self._options
+        return state.Setup(
+            dataset=self._fingerprint,
+            snapshot=self._session.snapshot_id,
+            seed=options.seed,
+            num_shards=self._session.num_shards,
+            batch_size=options.batch_size,
+            shuffle=options.shuffle,
+            shuffle_window_splits=options.shuffle_window_splits,
+            encoding_version=decode.ENCODING_VERSION,
+            drop_last=options.drop_last,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+
+
+class _Steps(Iterator[Batch]):
+    """One epoch. What once ended keeps ending, what once failed keeps failing."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._failure: Exception | None = None
+
+    def __next__(self) -> Batch:
+        if self._failure is not None:
+            # A generator that failed would go on to say that the epoch is over.
+            raise self._failure
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._failure = error
+            raise
+        except BaseException:
+            self._failure = StreamClosedError("the iterator was interrupted: start a new one")
+            raise
+
+
+def _close_in(pid: int, session: Session) -> None:
+    if os.getpid() == pid:
+        session.close()
