@@ -17,6 +17,10 @@ STALLED_AFTER_S = 1.0
 ACQUIRE_TIMEOUT_S = 30.0
 
 
+class LeaseClosedError(Exception):
+    """The stream that asks for memory has been cancelled: nobody waits for its answer."""
+
+
 class MemoryBudget:
     """Bytes shared by all streams of a process."""
 
@@ -90,9 +94,11 @@ class Lease:
         """Takes size bytes, waiting for others if need be.
 
         The caller must hold nothing that others may wait for. Raises TemporaryError if there is
-        no room in time.
+        no room in time, LeaseClosedError if the stream is cancelled meanwhile.
         """
         if not self._budget._acquire(self, size, ACQUIRE_TIMEOUT_S):
+            if self.closed:
+                raise LeaseClosedError
             raise TemporaryError(
                 "SERVER_BUSY",
                 f"no {size:,} bytes came free within {ACQUIRE_TIMEOUT_S:.0f} s, of the "

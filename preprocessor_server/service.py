@@ -161,13 +161,14 @@ class PreprocessorService:
         """Turns an error into a status with details, and counts it."""
         try:
             yield
-        except ServerError as error:
-            self._pipeline.metrics.errors.labels(error.reason).inc()
-            log.warning("call failed", reason=error.reason, message=error.message)
-            _abort(context, error)
         except Exception as error:
             if not context.is_active():
-                raise
+                log.debug("call was cancelled", error=repr(error))
+                return
+            if isinstance(error, ServerError):
+                self._pipeline.metrics.errors.labels(error.reason).inc()
+                log.warning("call failed", reason=error.reason, message=error.message)
+                _abort(context, error)
             self._pipeline.metrics.errors.labels("INTERNAL").inc()
             log.error("a bug in the server", exc_info=True)
             context.abort(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -115,10 +115,18 @@ class FakeFleet:
     def number_of(self, address: str) -> int:
         return self.addresses.index(address)
 
-    def wait_for_streams(self, count: int) -> bool:
-        """Whether the number of live streams becomes count within 10 s."""
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 10) -> bool:
+        """Whether a condition of the fleet comes true in time."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.live_streams == count, 10)
+            return self.changed.wait_for(condition, timeout_s)
+
+    def wait_for_streams(self, count: int) -> bool:
+        """Whether the number of live streams becomes count."""
+        return self.wait_for(lambda: self.live_streams == count)
+
+    def wait_for_stall(self) -> bool:
+        """Whether a scripted stall begins."""
+        return self.wait_for(lambda: bool(self.stalled))
 
     def stop(self, number: int) -> None:
         """Stops one server at once, as a crash would."""
@@ -291,6 +299,7 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
         gone = threading.Event()
         with self._fleet.changed:
             self._fleet.stalled.append(gone)
+            self._fleet.changed.notify_all()
         if context.add_callback(gone.set):
             gone.wait(60)
 

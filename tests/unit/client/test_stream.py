@@ -219,7 +219,7 @@ def test_closing_ends_a_next_that_waits(make_stream: MakeStream) -> None:
 
         thread = threading.Thread(target=wait)
         thread.start()
-        assert fleet.wait_for_streams(4)
+        assert fleet.wait_for_stall()
         stream.close()
         stream.close()
         thread.join(10)

@@ -1,0 +1,83 @@
+"""Compiling: all of it ahead, with or without a place to keep the result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import preprocessor_server
+from preprocessor_server.kernels import cache_place, warm
+
+PROGRAM = """
+from preprocessor_server import kernels
+import numpy as np
+kernels.warm(print)
+print("kept", kernels.cache_place())
+print("bucket", kernels.hash_integers(np.array([0]), 2**20, 0)[0])
+"""
+
+
+def run(package: Path, **environment: str) -> list[str]:
+    """Runs the program on a copy of the kernels whose folder takes no files, even from root."""
+    kernels = package / "preprocessor_server" / "kernels"
+    if not kernels.exists():
+        source = Path(preprocessor_server.__file__).parent
+        shutil.copytree(source / "kernels", kernels, ignore=shutil.ignore_patterns("__pycache__"))
+        (package / "preprocessor_server" / "__init__.py").touch()
+        (kernels / "__pycache__").touch()
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM],
+        env={
+            **kept,
+            "HOME": "/dev/null",
+            "PYTHONPATH": str(package),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
+        },
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout.splitlines()
+
+
+def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
+    lines: list[str] = []
+    warm(lines.append)
+    total = len(lines)
+    assert total >= 9
+    assert lines[0] == f"compiling 1 of {total}: hash_integers"
+    assert [line.partition(":")[0] for line in lines] == [
+        f"compiling {number} of {total}" for number in range(1, total + 1)
+    ]
+
+
+def test_cache_place_is_a_folder_that_exists() -> None:
+    assert Path(cache_place()).is_dir()
+
+
+def test_kernels_compile_where_nothing_can_be_written(tmp_path: Path) -> None:
+    *_, kept, bucket = run(tmp_path)
+    assert kept.startswith("kept nowhere: every start compiles")
+    assert "NUMBA_CACHE_DIR" in kept
+    assert bucket == "bucket 926346"
+
+
+def test_kernels_are_kept_in_numba_cache_dir(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    *_, kept, _ = run(tmp_path / "package", NUMBA_CACHE_DIR=str(cache))
+    assert kept.startswith(f"kept {cache}")
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.nbc")}
+    assert len(files) >= 9
+    run(tmp_path / "package", NUMBA_CACHE_DIR=str(cache))
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.nbc")} == files
+
+
+def test_a_numba_cache_dir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    *_, kept, _ = run(tmp_path, NUMBA_CACHE_DIR="/dev/null/cache")
+    assert "NUMBA_CACHE_DIR='/dev/null/cache'" in kept
