@@ -30,7 +30,7 @@ HISTORY = 50
 LIKED = 4
 TEST_SHARE = 0.2
 FILES = {"train": 4, "test": 2}
-ROW_GROUPS_PER_FILE = 4
+ROW_GROUPS_PER_FILE = 16
 MANIFEST = "manifest.json"
 
 Ints = npt.NDArray[np.int64]

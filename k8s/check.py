@@ -4,7 +4,7 @@ Builds each kustomization, validates every object against the schemas of Kuberne
 Dockerfiles, and checks what no schema can see. Prints a line for each check, and for each fault
 its file, its field, its value and the remedy. The exit status is 1 if there is any.
 
-    python k8s/check.py [ROOT]
+    python -m k8s.check [ROOT]
 """
 
 from __future__ import annotations

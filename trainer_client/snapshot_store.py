@@ -37,9 +37,8 @@ class SnapshotStore:
         Raises RequestError if the id is none, or the file is not what its name says.
         """
         path = self._path(snapshot_id)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        data = _read(path)
+        if data is None:
             return None
         if identify(data) != snapshot_id:
             raise RequestError(f"{path} is damaged: remove it, so that it is fetched again")
@@ -53,10 +52,8 @@ class SnapshotStore:
 
     def pinned(self, fingerprint: str) -> str | None:
         """The id of the snapshot that a dataset is pinned to here, None if it is not."""
-        try:
-            return self._pin(fingerprint).read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return None
+        data = _read(self._pin(fingerprint))
+        return None if data is None else data.decode("ascii", errors="replace").strip()
 
     def pin(self, fingerprint: str, snapshot_id: str, *, replace: bool = False) -> str:
         """Pins a dataset to a snapshot unless it is pinned; the id that holds now."""
@@ -91,6 +88,16 @@ class SnapshotStore:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(name).unlink()
+
+
+def _read(path: Path) -> bytes | None:
+    """The bytes of a file, None if there is none. Raises RequestError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error}") from error
 
 
 def identify(data: bytes) -> str:

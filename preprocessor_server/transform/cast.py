@@ -20,8 +20,8 @@ Numbers: TypeAlias = npt.NDArray[Any]
 # Decimal numbers as SQL and JSON spell them, and the names of those that they lack.
 _DECIMAL = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _FLOAT = rf"^({_DECIMAL}|[+-]?(?i:nan|inf|infinity))$"
-# What surely fits 64 bits, once a fraction of zeros is gone.
-_ZERO_FRACTION = r"^([+-]?\d+)\.0*$"
+# What surely fits 64 bits, once a plus and a fraction of zeros are gone.
+_WHOLE = r"^(?:\+|(-))?(\d+)(?:\.0*)?$"
 _SHORT_INTEGER = r"^-?\d{1,18}$"
 _INTEGER = re.compile(_DECIMAL.encode(), re.ASCII)
 # More digits than any integer target has.
@@ -99,7 +99,7 @@ def _spelled(text: pa.Array, target: np.dtype[np.generic]) -> tuple[Numbers, Mas
         # Correctly rounded, straight to the target.
         numbers = pc.if_else(fits, text, "0").cast(pa.from_numpy_dtype(target))
         return _numpy(numbers), ~_numpy(pc.or_(fits, text.is_null()))
-    whole = pc.utf8_ltrim(pc.replace_substring_regex(text, _ZERO_FRACTION, r"\1"), "+")
+    whole = pc.replace_substring_regex(text, _WHOLE, r"\1\2")
     short = pc.fill_null(pc.match_substring_regex(whole, _SHORT_INTEGER), False)
     numbers = _numpy(pc.if_else(short, whole, "0").cast(pa.int64()))
     bad = np.zeros(len(text), np.bool_)

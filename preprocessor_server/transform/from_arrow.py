@@ -6,6 +6,8 @@ chunks (joined), and lists where a null one holds elements (which are left out).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,7 +24,10 @@ def arrow_to_column(array: pa.Array | pa.ChunkedArray) -> Column:
     that column_type() does not know.
     """
     if isinstance(array, pa.ChunkedArray):
-        array = _joined(array)
+        chunks = array.chunks or [pa.nulls(0, array.type)]
+        if len(chunks) > 1:
+            return _join([arrow_to_column(chunk) for chunk in chunks])
+        array = chunks[0]
     if pa.types.is_fixed_size_list(array.type):
         return _fixed_size_lists(array)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
@@ -44,29 +49,45 @@ def bytes_to_arrow(column: Bytes) -> pa.Array:
     return pa.Array.from_buffers(pa.large_binary(), len(column), buffers, null_count)
 
 
-def _joined(chunked: pa.ChunkedArray) -> pa.Array:
-    if chunked.num_chunks == 1:
-        return chunked.chunk(0)
-    chunks = chunked.chunks
-    # Decoded first: dictionaries differ from chunk to chunk. With 64-bit offsets: what many chunks
-    # hold together may be beyond 32 bits.
-    joinable = [chunk.cast(_wide(chunk.type)) for chunk in chunks]
-    return pa.concat_arrays(joinable) if joinable else pa.array([], chunked.type)
+def _join(columns: Sequence[Column]) -> Column:
+    """The rows of columns of one type, one after the other.
+
+    Not left to Arrow: it would have to give the chunks one dictionary first, and 64-bit offsets.
+    """
+    lists = [column for column in columns if isinstance(column, Jagged)]
+    if lists:
+        joined = _join_scalars([column.values for column in lists])
+        return Jagged(_join_offsets([column.offsets for column in lists]), joined)
+    return _join_scalars([column for column in columns if not isinstance(column, Jagged)])
 
 
-def _wide(arrow: pa.DataType) -> pa.DataType:
-    """The type that holds the same values, decoded, with 64-bit offsets."""
-    if pa.types.is_dictionary(arrow):
-        return _wide(arrow.value_type)
-    if pa.types.is_string(arrow) or pa.types.is_string_view(arrow):
-        return pa.large_string()
-    if pa.types.is_binary(arrow) or pa.types.is_binary_view(arrow):
-        return pa.large_binary()
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
-        return pa.large_list(_wide(arrow.value_type))
-    if pa.types.is_fixed_size_list(arrow):
-        return pa.list_(_wide(arrow.value_type), arrow.list_size)
-    return arrow
+def _join_scalars(columns: Sequence[Scalars]) -> Scalars:
+    opaque = [column.array for column in columns if isinstance(column, Opaque)]
+    if opaque:
+        return Opaque(pa.concat_arrays(opaque))
+    valid = None
+    masks = [column.valid for column in columns if isinstance(column, (Flat, Bytes))]
+    if any(mask is not None for mask in masks):
+        valid = np.concatenate(
+            [
+                np.ones(len(column), np.bool_) if mask is None else mask
+                for column, mask in zip(columns, masks, strict=True)
+            ]
+        )
+    flats = [column.values for column in columns if isinstance(column, Flat)]
+    if flats:
+        return Flat(np.concatenate(flats), valid)
+    strings = [column for column in columns if isinstance(column, Bytes)]
+    data = [column.data[column.offsets[0] : column.offsets[-1]] for column in strings]
+    offsets = _join_offsets([column.offsets for column in strings])
+    return Bytes(offsets, np.concatenate(data), valid)
+
+
+def _join_offsets(parts: Sequence[Indices]) -> Indices:
+    lengths = [np.diff(offsets) for offsets in parts]
+    offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+    np.cumsum(np.concatenate(lengths), out=offsets[1:])
+    return offsets
 
 
 def _scalars(array: pa.Array) -> Scalars:

@@ -218,7 +218,9 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
                 Opened(self._number, shard, request.cursor.batch, request.batch_limit)
             )
             fleet.live_streams += 1
-        context.add_callback(self._left)
+        if not context.add_callback(self._left):
+            self._left()
+            return
         self._act("StreamBatches", context)
         self._check_snapshot(request.snapshot_id, context)
         assert [s.row_count for s in request.splits] == list(data.shards[shard])

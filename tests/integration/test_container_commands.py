@@ -226,8 +226,8 @@ def test_trainer_trains_through_a_server(tree: Tree, sandbox: Sandbox) -> None:
     data, kernels = sandbox.emptied("data"), sandbox.emptied("kernels")
     trainer = _container(tree, "trainer")
     folder = data / trainer.command[trainer.command.index("--data") + 1]
-    _write_ratings(folder / "train", rows=6000, seed=1)
-    _write_ratings(folder / "test", rows=1000, seed=2)
+    _write_ratings(folder / "train", rows=2500, seed=1)
+    _write_ratings(folder / "test", rows=500, seed=2)
     tmp = str(sandbox.emptied("tmp-trainer"))
     environment = _environment(tree, trainer, sandbox.folder, TMPDIR=tmp, HOME=tmp)
     assert "pyarrow" in environment["MODULES_NOT_IN_THE_IMAGE"].split(",")
@@ -270,4 +270,4 @@ def _write_ratings(folder: Path, rows: int, seed: int) -> None:
         }
     )
     folder.mkdir(parents=True)
-    pq.write_table(table, folder / "part-000.parquet", row_group_size=1000)
+    pq.write_table(table, folder / "part-000.parquet", row_group_size=500)

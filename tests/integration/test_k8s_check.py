@@ -62,7 +62,7 @@ def failures(checkout: Path, capsys: pytest.CaptureFixture[str]) -> Failures:
 
 def test_green_on_this_tree() -> None:
     finished = subprocess.run(
-        [sys.executable, "k8s/check.py"],
+        [sys.executable, "-m", "k8s.check"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "proto"), str(ROOT)])},
         stdin=subprocess.DEVNULL,
@@ -257,7 +257,8 @@ def test_exit_status_of_a_red_check(checkout: Path, edit: Edit) -> None:
     edit(DEPLOYMENT, "runAsUser: 65532", "runAsUser: 0")
 
     finished = subprocess.run(
-        [sys.executable, str(ROOT / "k8s/check.py"), str(checkout)],
+        [sys.executable, "-m", "k8s.check", str(checkout)],
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "proto"), str(ROOT)])},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -34,7 +34,7 @@ from trainer_client.transport.retry import VERDICT_BY_STATUS, Attempts, Verdict,
 from trainer_client.transport.targets import DnsTarget, LocalTarget, StaticTarget, parse_target
 
 UNAVAILABLE = Status(grpc.StatusCode.UNAVAILABLE, "going down", "DRAINING", retry_delay_s=0.01)
-FULL = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "no slot", "TOO_MANY_STREAMS", retry_delay_s=0.01)
+FULL = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "no slot", "SERVER_BUSY", retry_delay_s=0.01)
 
 
 class TestTargets:

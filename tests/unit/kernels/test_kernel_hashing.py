@@ -52,9 +52,7 @@ def test_hash_integers_is_its_twin(
     else:
         element = st.integers(int(np.iinfo(code).min), int(np.iinfo(code).max))
     values = data.draw(st.lists(element, max_size=20))
-    expected = [
-        bucket(mix((value + (seed + 1) * GAMMA) % WORD), num_buckets) for value in values
-    ]
+    expected = [bucket(mix((value + (seed + 1) * GAMMA) % WORD), num_buckets) for value in values]
     result = hash_integers(np.array(values, dtype), num_buckets, seed)
     assert result.dtype == np.int64
     assert result.tolist() == expected

@@ -92,7 +92,7 @@ def test_outputs_of_another_size_are_refused(size: int) -> None:
     with pytest.raises(ValueError, match="lengths for 2 rows"):
         gather_jagged(offsets, values, rows, np.zeros(3, np.int32), np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="2 rows"):
-        gather_flat(np.zeros(2, np.float32), rows, np.zeros(size + 1, np.float32)[:size - 1])
+        gather_flat(np.zeros(2, np.float32), rows, np.zeros(size + 1, np.float32)[: size - 1])
 
 
 def test_a_list_longer_than_int32_is_refused() -> None:

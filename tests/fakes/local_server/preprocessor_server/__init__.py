@@ -1,0 +1,1 @@
+"""Put first on PYTHONPATH, stands in for the server: starts at once, has no data."""

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.fleet import FakeFleet, Script, Stall
+from tests.unit.client.conftest import DATA, DATASET
+
+COMMAND = [sys.executable, "-m", "trainer_client", "pull"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    path = tmp_path / "my.yaml"
+    path.write_text(DATASET.to_yaml())
+    return str(path)
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    paths = ":".join(sys.path)
+    return {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "200"}
+
+
+def pull(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env=environment(tmp_path),
+    )
+
+
+def test_json_gives_one_object_an_epoch(dataset: str, tmp_path: Path) -> None:
+    with FakeFleet(DATA, 2) as fleet:
+        options = ("--target", fleet.target, "--batch-size", "4", "--epochs", "2", "--json")
+        done = pull(tmp_path, dataset, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        epochs = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [e["epoch"] for e in epochs] == [0, 1]
+        for figures in epochs:
+            assert figures["rows"] == DATA.row_count
+            assert sum(s["rows"] for s in figures["servers"].values()) == DATA.row_count
+            assert set(figures["servers"]) == set(fleet.addresses)
+            assert figures["examples_per_s"] > 0
+            assert 0 <= figures["wait_share"] <= 1
+
+
+def test_people_get_a_summary_and_a_table(dataset: str, tmp_path: Path) -> None:
+    with FakeFleet(DATA) as fleet:
+        options = ("--target", fleet.target, "--batch-size", "4", "--metrics-listen", "127.0.0.1:0")
+        done = pull(tmp_path, dataset, *options)
+        assert done.returncode == 0, done.stderr
+        assert f"epoch 0: {DATA.row_count} examples" in done.stdout
+        assert fleet.addresses[0] in done.stdout
+        assert "examples/s" in done.stderr
+        assert "metrics on port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--target", "static:///127.0.0.1:1", "--timeout", "0.3"), 1, "127.0.0.1:1"),
+        (("--target", "nowhere"), 1, "the forms are"),
+        (("--target", "local://1", "--batch-size", "0"), 2, "--batch-size"),
+        (("--target", "local://1", "--metrics-listen", "x"), 2, "--metrics-listen"),
+        ((), 2, "--target"),
+    ],
+)
+def test_errors_are_one_clean_message(
+    dataset: str, tmp_path: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    done = pull(tmp_path, dataset, "--batch-size", "4", *options)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_bad_dataset_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("source: {}\nfeature: []\n")
+    done = pull(tmp_path, str(path), "--target", "local://1", "--batch-size", "4")
+    assert done.returncode == 1
+    assert "bad.yaml: line 2" in done.stderr
+    assert "features" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_at_once(
+    dataset: str, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with FakeFleet(DATA, script=Script(batches={(0, 0): [Stall()]})) as fleet:
+        options = ("--target", fleet.target, "--batch-size", "4", "--json")
+        with subprocess.Popen(
+            [*COMMAND, dataset, *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(tmp_path),
+        ) as process:
+            assert fleet.wait_for(lambda: bool(fleet.stalled), 40)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=20)
+        assert process.returncode == code
+        assert "Traceback" not in errors

@@ -1,0 +1,196 @@
+"""local://: real processes, with a stand-in for the server that starts at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainer_client import DeploymentError
+from trainer_client.transport import lifeline
+
+STAND_IN = Path(__file__).parents[2] / "fakes" / "local_server"
+TRAINER = """
+import sys
+from trainer_client.transport.local import LocalFleet
+fleet = LocalFleet(2, shared=sys.argv[1] == "shared")
+print(fleet.directory, flush=True)
+sys.stdin.readline()
+fleet.close()
+print("closed", flush=True)
+"""
+WAIT_S = 20
+
+
+class Trainer:
+    """A process that opens a local fleet and holds it until it is told to go."""
+
+    def __init__(self, tmp_path: Path, sharing: str) -> None:
+        paths = [str(STAND_IN), *filter(None, sys.path)]
+        environment = os.environ | {"PYTHONPATH": ":".join(paths), "TMPDIR": str(tmp_path)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TRAINER, sharing],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def directory(self) -> Path:
+        assert self.process.stdout is not None
+        return Path(self.process.stdout.readline().strip())
+
+    def leave(self) -> None:
+        out, errors = self.process.communicate("go\n", timeout=WAIT_S)
+        assert (out, errors) == ("closed\n", "")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=WAIT_S)
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A folder with a short name: sockets have at most 107 bytes."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="hr", dir="/tmp") as name:  # noqa: S108
+        yield Path(name)
+
+
+def server_pids(directory: Path) -> list[int]:
+    logs = sorted(directory.glob("server-*.log"))
+    return [int(re.findall(r"pid (\d+)", log.read_text())[0]) for log in logs]
+
+
+def ends(pid: int) -> bool:
+    """Whether a process that is not ours to wait for ends in time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], WAIT_S)[0])
+    finally:
+        os.close(descriptor)
+
+
+def test_ranks_of_one_parent_share_the_servers_and_the_last_one_ends_them(short_tmp: Path) -> None:
+    ranks = [Trainer(short_tmp, "shared") for _ in range(3)]
+    directories = {rank.directory() for rank in ranks}
+    assert len(directories) == 1
+    (directory,) = directories
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    pids = server_pids(directory)
+    assert len(pids) == 2
+    for rank in ranks[:2]:
+        rank.leave()
+    assert server_pids(directory) == pids
+    assert all(os.kill(pid, 0) is None for pid in pids)
+    ranks[2].leave()
+    assert all(ends(pid) for pid in pids)
+    assert not directory.exists()
+
+
+def test_one_process_has_its_servers_to_itself(short_tmp: Path) -> None:
+    alone, other = Trainer(short_tmp, "private"), Trainer(short_tmp, "private")
+    assert alone.directory() != other.directory()
+    alone.leave()
+    other.leave()
+    assert list(short_tmp.iterdir()) == []
+
+
+def test_a_killed_trainer_leaves_no_process_and_its_folder_goes_with_the_next(
+    short_tmp: Path,
+) -> None:
+    killed = Trainer(short_tmp, "private")
+    directory = killed.directory()
+    pids = server_pids(directory)
+    killed.kill()
+    assert all(ends(pid) for pid in pids)
+    following = Trainer(short_tmp, "private")
+    following.directory()
+    assert not directory.exists()
+    following.leave()
+
+
+def test_servers_that_were_killed_are_started_again_by_the_next_rank(short_tmp: Path) -> None:
+    first = Trainer(short_tmp, "shared")
+    directory = first.directory()
+    old = server_pids(directory)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+        assert ends(pid)
+    second = Trainer(short_tmp, "shared")
+    assert second.directory() == directory
+    assert not set(server_pids(directory)) & set(old)
+    first.leave()
+    second.leave()
+    assert list(short_tmp.iterdir()) == []
+
+
+def test_a_server_that_dies_at_its_start_is_quoted(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "die")
+    trainer = Trainer(short_tmp, "private")
+    _, errors = trainer.process.communicate(timeout=WAIT_S)
+    assert trainer.process.returncode == 1
+    assert "DeploymentError" in errors
+    assert re.search(r"(?s)exit code 3 before it served.*the setting is wrong", errors)
+    assert list(short_tmp.iterdir()) == []
+
+
+def test_a_forked_child_does_not_keep_the_servers_alive(short_tmp: Path) -> None:
+    script = TRAINER.replace(
+        "sys.stdin.readline()",
+        "import os, signal\npid = os.fork()\nif not pid:\n    signal.pause()\nprint(pid, flush=True)"
+        "\nsys.stdin.readline()",
+    )
+    trainer = Trainer.__new__(Trainer)
+    paths = [str(STAND_IN), *filter(None, sys.path)]
+    trainer.process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, "private"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": ":".join(paths), "TMPDIR": str(short_tmp)},
+    )
+    pids = server_pids(trainer.directory())
+    assert trainer.process.stdout is not None
+    child = int(trainer.process.stdout.readline())
+    trainer.process.kill()
+    assert all(ends(pid) for pid in pids)
+    os.kill(child, signal.SIGKILL)
+    trainer.process.communicate(timeout=WAIT_S)
+
+
+def test_a_folder_that_others_may_enter_is_refused(short_tmp: Path) -> None:
+    path = short_tmp / "headrace-x"
+    path.mkdir(mode=0o755)
+    with (
+        pytest.raises(DeploymentError, match="only this user may enter"),
+        lifeline.locked_directory(path),
+    ):
+        pass
+
+
+def test_a_long_temporary_folder_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert lifeline.directory_for("key").parent == Path("/tmp")  # noqa: S108

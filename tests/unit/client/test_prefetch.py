@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer_client import StreamTimeoutError
+from trainer_client.prefetch import Prefetcher
+
+T = TypeVar("T")
+
+
+class ListSource:
+    """Gives items, then fails if told to; counts what was taken from it."""
+
+    def __init__(self, items: list[int], failure: Exception | None = None) -> None:
+        self.items = items
+        self.failure = failure
+        self.given = 0
+        self.changed = threading.Condition()
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        for item in self.items:
+            with self.changed:
+                self.given += 1
+                self.changed.notify_all()
+            yield item
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def wait_for_given(self, count: int) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.given >= count, 10)
+
+
+class SilentSource(ListSource):
+    """Gives its items, then nothing until it is closed."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from super().__iter__()
+        self.closed.wait(30)
+
+
+def prefetch(
+    sources: list[ListSource], *, lanes: int = 2, budget: int = 1 << 20, items: int = 2
+) -> Prefetcher[int]:
+    return Prefetcher(
+        range(len(sources)),
+        lambda n: sources[n],
+        lanes=lanes,
+        budget_bytes=budget,
+        items_per_lane=items,
+        size_bytes=lambda item: item,
+    )
+
+
+def rest(prefetcher: Prefetcher[int], segment: int) -> list[int]:
+    items = []
+    while (item := prefetcher.take(segment, 10)) is not None:
+        items.append(item)
+    return items
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 50), max_size=6), max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 200),
+    st.integers(1, 3),
+)
+def test_everything_arrives_in_order(
+    contents: list[list[int]], lanes: int, budget: int, items: int
+) -> None:
+    prefetcher = prefetch(
+        [ListSource(c) for c in contents], lanes=lanes, budget=budget, items=items
+    )
+    try:
+        assert [rest(prefetcher, n) for n in range(len(contents))] == contents
+    finally:
+        prefetcher.close()
+
+
+def test_a_lane_holds_its_share_of_the_bytes() -> None:
+    source = ListSource([10] * 9)
+    prefetcher = prefetch([source], lanes=1, budget=35, items=100)
+    assert source.wait_for_given(3)
+    assert prefetcher.take(0, 10) == 10
+    assert source.wait_for_given(4)
+    # Three items of 10 bytes fit 35; a fourth was never asked for while they lay there.
+    assert source.given == 4
+    prefetcher.close()
+
+
+def test_a_lane_holds_no_more_than_its_items() -> None:
+    source = ListSource([1] * 9)
+    prefetcher = prefetch([source], lanes=1, items=2)
+    assert source.wait_for_given(2)
+    assert prefetcher.ready(0)
+    assert source.given == 2
+    prefetcher.close()
+
+
+def test_an_item_above_the_budget_still_passes() -> None:
+    prefetcher = prefetch([ListSource([100, 100])], lanes=1, budget=1)
+    assert rest(prefetcher, 0) == [100, 100]
+    prefetcher.close()
+
+
+def test_a_later_segment_never_starves_behind_one_that_nobody_takes_from() -> None:
+    """One lane, full with the first segment: the second is not begun, and that is no deadlock."""
+    sources = [ListSource([1]), ListSource([2, 3]), ListSource([4])]
+    prefetcher = prefetch(sources, lanes=2, budget=2, items=1)
+    assert rest(prefetcher, 1) == [2, 3]
+    assert prefetcher.take(2, 10) == 4
+    assert rest(prefetcher, 0) == [1]
+    prefetcher.close()
+
+
+def test_an_error_is_raised_in_its_turn_and_again() -> None:
+    prefetcher = prefetch([ListSource([1, 2], ValueError("bad")), ListSource([3])])
+    assert rest(prefetcher, 1) == [3]
+    assert prefetcher.take(0, 10) == 1
+    assert prefetcher.take(0, 10) == 2
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad"):
+            prefetcher.take(0, 10)
+    prefetcher.close()
+
+
+def test_a_source_that_is_silent_ends_in_a_timeout() -> None:
+    source = SilentSource([1])
+    prefetcher = prefetch([source])
+    assert prefetcher.take(0, 10) == 1
+    assert not prefetcher.ready(0)
+    with pytest.raises(StreamTimeoutError):
+        prefetcher.take(0, 0.05)
+    prefetcher.close()
+    assert source.closed.is_set()
+
+
+def test_closing_ends_a_take_that_waits() -> None:
+    prefetcher = prefetch([SilentSource([])])
+    taken: list[int | None] = []
+    thread = threading.Thread(target=lambda: taken.append(prefetcher.take(0, 30)))
+    thread.start()
+    prefetcher.close()
+    prefetcher.close()
+    thread.join(10)
+    assert taken == [None]
