@@ -91,7 +91,7 @@ def median_auc(runs: Sequence[Run], variant: str) -> float:
     return median(run.aucs[-1] for run in runs if run.variant == variant)
 
 
-def draw(path: Path, runs: Sequence[Run], speed: Sequence[SpeedSample], baseline: float) -> None:
+def draw(path: Path, runs: Sequence[Run], speed: Speedometer, baseline: float) -> None:
     """Writes the picture as PNG, making its folder where that is missing."""
     # Only here: a trainer pod that draws nothing has no matplotlib.
     from matplotlib.figure import Figure
@@ -157,18 +157,17 @@ def _draw_auc(axes: Axes, runs: Sequence[Run], baseline: float) -> None:
     axes.legend(frameon=False, loc="center right")
 
 
-def _draw_speed(rate: Axes, wait: Axes, speed: Sequence[SpeedSample]) -> None:
-    seconds = [sample.training_s for sample in speed]
-    for axes, values, unit in (
-        (rate, [sample.rows_per_s / 1000 for sample in speed], "k/s"),
-        (wait, [100 * sample.wait_share for sample in speed], "%"),
+def _draw_speed(rate: Axes, wait: Axes, speed: Speedometer) -> None:
+    overall, samples = speed.overall(), speed.samples
+    seconds = [sample.training_s for sample in samples]
+    for axes, values, mean, unit in (
+        (rate, [s.rows_per_s / 1000 for s in samples], overall.rows_per_s / 1000, "k/s"),
+        (wait, [100 * s.wait_share for s in samples], 100 * overall.wait_share, "%"),
     ):
-        axes.plot(seconds, values, color="#15803d", linewidth=0.9, label="measured")
-        if values:
-            middle = median(values)
-            axes.axhline(
-                middle, color=BASELINE_COLOUR, linestyle="--", label=f"median: {middle:.1f} {unit}"
-            )
+        axes.plot(seconds, values, color="#15803d", linewidth=0.9, label=f"in {SPEED_SAMPLE_S:g} s")
+        axes.axhline(
+            mean, color=BASELINE_COLOUR, linestyle="--", label=f"overall: {mean:.1f} {unit}"
+        )
         axes.set_xlabel("time in training, all runs one after another [s]")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)

@@ -190,6 +190,7 @@ def run_demo(arguments: argparse.Namespace) -> bool:
     ):
         means = item_means(train)
         baseline = auc_on(lambda _, bags: means[bags["item_id"].values], test)
+        print(f"item-mean baseline   test AUC {baseline:.4f}")
         runs, meter = train_all(arguments, train, test)
     speed = meter.overall()
     medians = {variant: median_auc(runs, variant) for variant in VARIANTS}
@@ -201,10 +202,9 @@ def run_demo(arguments: argparse.Namespace) -> bool:
     for variant, auc in medians.items():
         seeds = ", ".join(f"{run.aucs[-1]:.4f}" for run in runs if run.variant == variant)
         print(f"{variant:20} test AUC {auc:.4f} (median of {seeds})")
-    print(f"item-mean baseline   test AUC {baseline:.4f}")
     print(f"lift over baseline   {lift:+.4f} ({GOAL:+.2f} is the goal)")
     if arguments.report is not None:
-        draw(arguments.report, runs, meter.samples, baseline)
+        draw(arguments.report, runs, meter, baseline)
         print(f"picture              {arguments.report}")
     print(f"took                 {time.monotonic() - began_s:.0f} s")
     return lift >= GOAL

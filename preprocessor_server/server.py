@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from preprocessor_server.catalog import Catalog
 from preprocessor_server.errors import SettingsError
-from preprocessor_server.kernels import warm
+from preprocessor_server.kernels import cache_place, warm
 from preprocessor_server.pipeline import Pipeline
 from preprocessor_server.service import MAX_SHORT_CALLS, SERVICE, PreprocessorService
 from preprocessor_server.settings import Settings
@@ -23,7 +23,9 @@ from preprocessor_server.telemetry import Metrics, log
 
 # Threads beside those of streams and short calls: health checks, reflection, refusals.
 SPARE_THREADS = 16
-# What is left to the process after the drain, to cancel what did not end.
+# For the last messages of the calls that ended to leave. Health watches never end by themselves.
+FLUSH_S = 0.5
+# For the transport to close.
 STOP_TIMEOUT_S = 5.0
 
 _KEEPALIVE_OPTIONS = [
@@ -57,8 +59,8 @@ class Server:
                 *_KEEPALIVE_OPTIONS,
             ],
         )
-        service = PreprocessorService(self._pipeline)
-        self._server.add_generic_rpc_handlers((service.handler(),))
+        self._service = PreprocessorService(self._pipeline)
+        self._server.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -76,6 +78,7 @@ class Server:
         log.info("listening", address=self.address, pid=os.getpid())
         if self._settings.metrics_listen:
             log.info("metrics", port=self._serve_metrics())
+        log.info("kernels", cache=cache_place())
         warm(lambda step: log.info("kernels", step=step))
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", address=self.address, after_s=round(time.monotonic() - began, 2))
@@ -86,8 +89,9 @@ class Server:
         log.info("draining", timeout_s=self._settings.drain_timeout_s)
         self._health.enter_graceful_shutdown()
         self._pipeline.draining.set()
-        stopped = self._server.stop(self._settings.drain_timeout_s)
-        stopped.wait(self._settings.drain_timeout_s + STOP_TIMEOUT_S)
+        if not self._service.wait_until_idle(self._settings.drain_timeout_s):
+            log.warning("cutting calls that did not end in time")
+        self._server.stop(FLUSH_S).wait(FLUSH_S + STOP_TIMEOUT_S)
         self._pipeline.close()
         self._catalog.close()
         log.info("stopped", after_s=round(time.monotonic() - began, 2))

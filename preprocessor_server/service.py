@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -44,14 +45,57 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 
+class Slots:
+    """A number of places; what names them in the refusal of one call too many."""
+
+    def __init__(self, count: int, what: str) -> None:
+        self._count = count
+        self._what = what
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Takes a place, and gives it back. Raises TemporaryError if none is free."""
+        with self._changed:
+            if self._used >= self._count:
+                raise TemporaryError(
+                    "SERVER_BUSY",
+                    f"{self._what} of this server are taken; use another server, or add some",
+                )
+            self._used += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= 1
+                self._changed.notify_all()
+
+    def wait_until_free(self, timeout_s: float) -> bool:
+        """Waits until no place is taken; whether that came in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._used == 0, timeout_s)
+
+
 class PreprocessorService:
     """The handlers of headrace.v1.PreprocessorService."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._catalog = pipeline.catalog
-        self._streams = threading.BoundedSemaphore(pipeline.settings.max_streams)
-        self._short_calls = threading.BoundedSemaphore(MAX_SHORT_CALLS)
+        self._streams = Slots(
+            pipeline.settings.max_streams,
+            f"all {pipeline.settings.max_streams} streams (--max-streams)",
+        )
+        self._short_calls = Slots(MAX_SHORT_CALLS, f"all {MAX_SHORT_CALLS} places for short calls")
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Waits for the calls under way to end; whether they did in time."""
+        deadline = time.monotonic() + timeout_s
+        return all(
+            slots.wait_until_free(max(0.0, deadline - time.monotonic()))
+            for slots in (self._streams, self._short_calls)
+        )
 
     def describe_dataset(self, request: pb.DescribeDatasetRequest) -> pb.DescribeDatasetResponse:
         """Looks at a dataset now."""
@@ -92,8 +136,7 @@ class PreprocessorService:
                 raise TemporaryError(
                     "DRAINING", "this server is shutting down; open the stream on another one"
                 )
-            what = f"all {self._pipeline.settings.max_streams} streams (--max-streams)"
-            with _slot(self._streams, what):
+            with self._streams.taken():
                 stream = self._open(request)
                 context.add_callback(stream.close)
                 try:
@@ -146,8 +189,7 @@ class PreprocessorService:
         self, request_type: type[Request], method: Callable[[Request], Response]
     ) -> grpc.RpcMethodHandler[Request, Response]:
         def call(request: Request, context: grpc.ServicerContext) -> Response:
-            what = f"all {MAX_SHORT_CALLS} places for short calls"
-            with self._reported(context), _slot(self._short_calls, what):
+            with self._reported(context), self._short_calls.taken():
                 return method(request)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -175,19 +217,6 @@ class PreprocessorService:
                 grpc.StatusCode.INTERNAL,
                 f"a bug in the server: {type(error).__name__}: {error}; its log has the traceback",
             )
-
-
-@contextmanager
-def _slot(slots: threading.BoundedSemaphore, what: str) -> Iterator[None]:
-    """Takes a place, and gives it back. Raises TemporaryError if none is free."""
-    if not slots.acquire(blocking=False):
-        raise TemporaryError(
-            "SERVER_BUSY", f"{what} of this server are taken; use another server, or add some"
-        )
-    try:
-        yield
-    finally:
-        slots.release()
 
 
 def describe_response(

@@ -175,22 +175,24 @@ def _arena(message: batch_pb2.CompactBatch, *, pin_memory: bool) -> torch.Tensor
     size = message.uncompressed_size_bytes
     arena = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
     target = _bytes_of(arena)
+    # Taken once: each look at a bytes field of a message copies it.
+    payload = message.payload
     if message.codec == batch_pb2.CODEC_NONE:
-        if len(message.payload) != size:
-            _corrupt(message, f"{len(message.payload)} bytes for an arena of {size}")
-        target[:] = message.payload
+        if len(payload) != size:
+            _corrupt(message, f"{len(payload)} bytes for an arena of {size}")
+        target[:] = payload
     else:
-        _decompress(message, target)
+        _decompress(message, payload, target)
     if xxhash.xxh64_intdigest(target) != message.payload_checksum:
         _corrupt(message, "the payload does not match its checksum")
     return arena
 
 
-def _decompress(message: batch_pb2.CompactBatch, target: memoryview) -> None:
+def _decompress(message: batch_pb2.CompactBatch, payload: bytes, target: memoryview) -> None:
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
     filled = 0
     try:
-        with decompressor.stream_reader(message.payload) as reader:
+        with decompressor.stream_reader(payload) as reader:
             while filled < len(target) and (count := reader.readinto(target[filled:])):
                 filled += count
             surplus = reader.read(1)

@@ -71,6 +71,18 @@ def test_a_stream_that_nobody_reads_does_not_hold_up_the_end(
         assert server.wait() == 0
 
 
+def test_a_health_watch_does_not_hold_up_the_end(dataset_root: Path) -> None:
+    arguments = ("--listen", "127.0.0.1:0", "--data-root", str(dataset_root))
+    with ServerProcess(*arguments, "--drain-timeout-s", "3600") as server:
+        address = server.wait_for("serving")["address"]
+        with grpc.insecure_channel(address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            server.process.send_signal(signal.SIGTERM)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert server.wait() == 0
+
+
 def test_ends_when_nobody_holds_its_lifeline(dataset_root: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "lifeline"
     os.mkfifo(fifo)

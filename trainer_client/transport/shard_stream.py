@@ -141,7 +141,7 @@ class ShardStream(Generic[T]):
                 elif kind == "batch" and schema is not None:
                     value = self._job.codec.decode(message.batch, schema)
                     self._advance(message.batch, address)
-                    yield Fetched(value, address, len(message.batch.payload))
+                    yield Fetched(value, address, message.ByteSize())
                 elif kind == "end" and schema is not None:
                     self._finish(message.end, address)
                 else:

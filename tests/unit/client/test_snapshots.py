@@ -169,9 +169,9 @@ def test_an_unwritable_cache_warns_and_an_unwritable_snapshot_dir_fails(
 def test_ranks_on_their_own_are_warned(make_stream: MakeStream) -> None:
     with FakeFleet(DATA) as fleet:
         stream = make_stream(fleet.target, rank=0, world_size=2)
-        with pytest.warns(UserWarning, match="torch.distributed.*snapshot_dir"):
+        with pytest.warns(UserWarning, match=r"torch\.distributed.*snapshot_dir"):
             next(iter(stream))
-        with pytest.raises(RequestError, match="torch.distributed"):
+        with pytest.raises(RequestError, match="several ranks"):
             make_stream(fleet.target, rank=0, world_size=2).refresh_snapshot()
 
 
@@ -265,10 +265,12 @@ def test_ranks_that_start_at_once_pin_one_snapshot(tmp_path: Path) -> None:
             for rank in range(2)
         ]
         ids: list[list[int]] = [[], []]
-        threads = [
-            threading.Thread(target=lambda r: ids[r].extend(sum(drain(streams[r]), [])), args=(r,))
-            for r in range(2)
-        ]
+
+        def run(rank: int) -> None:
+            for batch in drain(streams[rank]):
+                ids[rank] += batch
+
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -167,7 +167,7 @@ def test_damage_on_two_servers_is_permanent_and_names_both(
 def test_a_corrupt_file_is_tried_on_one_other_server(make_stream: MakeStream) -> None:
     lost = Status(grpc.StatusCode.DATA_LOSS, "page 3 of a.parquet", "FILE_CORRUPT")
     with FakeFleet(DATA, 3, Script(batches={(0, 0): [lost] * 9})) as fleet:
-        with pytest.raises(DataError, match="page 3 of a.parquet") as caught:
+        with pytest.raises(DataError, match="page 3 of a") as caught:
             drain(make_stream(fleet.target, interleave=1))
         assert caught.value.reason == "FILE_CORRUPT"
         assert len(fleet.script.batches[0, 0]) == 7
@@ -217,18 +217,12 @@ def test_an_error_keeps_what_the_server_said(make_stream: MakeStream) -> None:
 def test_errors_of_later_segments_wait_for_their_turn(make_stream: MakeStream) -> None:
     bad = Status(grpc.StatusCode.FAILED_PRECONDITION, "null in a.parquet", "NULL_VALUE")
     with FakeFleet(DATA, script=Script(batches={(1, 1): [bad]})) as fleet:
-        got = []
-        with pytest.raises(DataError, match="null in a"):
-            got += [ids_of(b) for b in make_stream(fleet.target)]
-        stream = make_stream(fleet.target)
-        got = []
-        fleet.script.batches[1, 1] = [bad]
-        iterator = iter(stream)
-        with pytest.raises(DataError, match="null in a"):
-            while True:
-                got.append(ids_of(next(iterator)))
+        iterator = iter(make_stream(fleet.target))
         # Round-robin over shards 0 to 3: the second batch of shard 1 is the sixth of all.
-        assert len(got) == 5
+        for _ in range(5):
+            ids_of(next(iterator))
+        with pytest.raises(DataError, match="null in a"):
+            next(iterator)
 
 
 @pytest.mark.parametrize("call", ["DescribeDataset", "PlanEpoch"])

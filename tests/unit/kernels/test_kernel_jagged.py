@@ -49,7 +49,8 @@ def test_gather_jagged_copies_lists(lists: list[list[int]], data: st.DataObject)
     row = st.integers(0, len(lists) - 1)
     # Stretches of consecutive rows, which the kernel copies as blocks, among single ones.
     stretches = st.tuples(row, row).map(lambda pair: list(range(min(pair), max(pair) + 1)))
-    rows = np.array(sum(data.draw(st.lists(stretches, max_size=4)), []), np.int64)
+    drawn = data.draw(st.lists(stretches, max_size=4))
+    rows = np.array([row for stretch in drawn for row in stretch], np.int64)
     offsets, values = jagged(lists)
     expected = [lists[i] for i in rows]
     total = jagged_total(offsets, rows)

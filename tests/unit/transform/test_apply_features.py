@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -52,11 +53,11 @@ def read(column: Column) -> list[Any]:
         values = column.values.values.tolist()
         bounds = column.offsets.tolist()
         assert bounds[-1] == len(values)
-        return [values[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [values[a:b] for a, b in itertools.pairwise(bounds)]
     assert isinstance(column, Flat)
     assert column.valid is None
     assert column.values.dtype == np.float32
-    return column.values.tolist()
+    return list(column.values.tolist())
 
 
 def run(kind: str, array: pa.Array, *ops: dict[str, Any]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import decimal
 import math
 from fractions import Fraction
@@ -115,7 +114,7 @@ def test_decimals(values: list[decimal.Decimal | None], code: str, arrow: pa.Dat
 
 
 def test_decimals_of_every_width_and_scale() -> None:
-    number = decimal.Decimal("12300")
+    number = decimal.Decimal(12300)
     for arrow in (pa.decimal32(9, 2), pa.decimal64(18, 2), pa.decimal128(5, -2)):
         array = pa.array([number, None], pa.decimal128(20, 2) if arrow.scale > 0 else arrow)
         assert run(array.cast(arrow), "i8") == [12300, None]
@@ -204,6 +203,6 @@ def test_times_become_the_integer_they_are_stored_as(arrow: pa.DataType, stored:
 
 
 def test_times_beyond_the_target_are_refused() -> None:
-    array = pa.array([dt.datetime(2026, 1, 1), dt.datetime(1970, 1, 1)], pa.timestamp("s"))
+    array = pa.array([1_767_225_600, 0], pa.timestamp("s"))
     assert run(array, "i4") == [1_767_225_600, 0]
     assert run(array.cast(pa.timestamp("ms")), "i4") == ["bad", 0]

@@ -161,13 +161,13 @@ OTHERS = [
 def fits(arrow: pa.DataType, kind: str, *ops: dict[str, Any]) -> bool:
     dataset = spec({kind: {"columns": ["x"], "ops": list(ops)}})
     validate_spec(dataset)
+    reasons = []
     try:
         compile_features(dataset, pa.schema({"x": arrow}))
     except DatasetError as error:
-        assert error.reason == "TYPE_UNFIT"
-        assert "'x'" in error.message
-        return False
-    return True
+        reasons = [error.reason]
+    assert reasons in ([], ["TYPE_UNFIT"])
+    return not reasons
 
 
 CAST = {"cast": {"to": "SCALAR_TYPE_INT64"}}
@@ -199,7 +199,7 @@ def test_the_type_table(arrow: pa.DataType, outcome: str) -> None:
     yes = [word == "yes" for word in plain.split()]
     assert [fits(arrow, "dense"), fits(arrow, "sparse")] == yes
     assert fits(arrow, "label") == yes[0]
-    tried = [CAST, FILL, FILL_TEXT, {"log1p": {}}, CLIP, HASH]
+    tried: list[dict[str, Any]] = [CAST, FILL, FILL_TEXT, {"log1p": {}}, CLIP, HASH]
     # A hash after it makes a feature of anything that an operation leaves as integer or string.
     after: list[dict[str, Any]] = [CAST, HASH] if yes[0] else [HASH]
     assert [fits(arrow, "sparse", op, *(after if op is not HASH else [])) for op in tried] == [
@@ -212,15 +212,14 @@ def test_the_type_table(arrow: pa.DataType, outcome: str) -> None:
     ("arrow", "outcome"), [(arrow, row[1]) for row in TABLE for arrow in row[0]], ids=str
 )
 def test_lists_and_dictionaries_follow_their_values(arrow: pa.DataType, outcome: str) -> None:
-    sparse = outcome.split()[1] == "yes"
-    hashes = outcome.split()[-1] == "yes"
+    dense, sparse, *_, hashes = (word == "yes" for word in outcome.replace("| ", "").split())
     for lists in (pa.list_(arrow), pa.large_list(arrow), pa.list_(arrow, 3)):
         assert not fits(lists, "dense")
         assert not fits(lists, "label")
         assert fits(lists, "sparse") == sparse
         assert fits(lists, "sparse", TAIL, HASH) == hashes
     if not pa.types.is_nested(arrow):
-        assert fits(pa.dictionary(pa.int32(), arrow), "dense") == (outcome.split()[0] == "yes")
+        assert fits(pa.dictionary(pa.int32(), arrow), "dense") == dense
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import decimal
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -228,11 +230,11 @@ Model = tuple[str, Any]
 
 
 def leaf(draw_value: st.SearchStrategy[int]) -> st.SearchStrategy[Model]:
-    comparisons = {
-        "=": lambda x, v: x == v,
-        "<>": lambda x, v: x != v,
-        "<": lambda x, v: x < v,
-        ">=": lambda x, v: x >= v,
+    comparisons: dict[str, Callable[[int, int], bool]] = {
+        "=": operator.eq,
+        "<>": operator.ne,
+        "<": operator.lt,
+        ">=": operator.ge,
     }
 
     def compare(column: str, sign: str, value: int) -> Model:

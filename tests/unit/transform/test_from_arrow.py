@@ -71,8 +71,8 @@ def arrays(draw: st.DrawFn) -> pa.Array | pa.ChunkedArray:
     wrapped = draw(st.sampled_from(WRAPPED))
     value = st.none() | SCALARS[scalar]
     if "list" in wrapped:
-        size = {"min_size": 2, "max_size": 2} if wrapped == "fixed_size_list" else {"max_size": 4}
-        value = st.none() | st.lists(value, **size)
+        least, most = (2, 2) if wrapped == "fixed_size_list" else (0, 4)
+        value = st.none() | st.lists(value, min_size=least, max_size=most)
     types = {
         "plain": scalar,
         "dictionary": scalar,
