@@ -1,4 +1,4 @@
-"""How fast does one server feed one trainer, and what does a million examples cost each side?
+"""One server feeding one trainer: how fast, and what a million examples cost each side.
 
     python benchmarks/bench_baseline.py                # 4 million rows a layout, 5 runs
     python benchmarks/bench_baseline.py --quick        # 1 million rows, 3 runs

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"with history": "#1f6feb", "history emptied": "#d97706"}
+VARIANTS = ("with history", "history emptied")
+COLOURS = dict(zip(VARIANTS, ("#1f6feb", "#d97706"), strict=True))
 BASELINE_COLOUR = "#6b7280"
 SMOOTHING = 0.05
 SPEED_SAMPLE_S = 0.5
@@ -86,6 +87,13 @@ def _between(first: Counts, last: Counts, now: Counts) -> SpeedSample:
     )
 
 
+def progress_note(run: Run, speed: SpeedSample) -> str:
+    """What stands beside the bar of a run."""
+    auc = f" AUC {run.aucs[-1]:.4f}" if run.aucs else ""
+    speeds = f"{speed.rows_per_s / 1000:.0f}k/s wait {speed.wait_share:.0%}"
+    return f"{speeds} loss {run.losses[-1]:.3f}{auc}"
+
+
 def median_auc(runs: Sequence[Run], variant: str) -> float:
     """The median over seeds of the test AUC after the last epoch."""
     return median(run.aucs[-1] for run in runs if run.variant == variant)
@@ -99,7 +107,7 @@ def draw(path: Path, runs: Sequence[Run], speed: Speedometer, baseline: float) -
     figure = Figure(figsize=(12, 8), dpi=110, layout="constrained")
     (loss, auc), (rate, wait) = figure.subplots(2, 2)
     seeds = len({run.seed for run in runs})
-    lift = median_auc(runs, "with history") - baseline
+    lift = median_auc(runs, VARIANTS[0]) - baseline
     figure.suptitle(
         f"MovieLens-100K through Headrace: {lift:+.3f} test AUC over the item-mean baseline"
         f" (median of {seeds} seed{'s' if seeds > 1 else ''})",

@@ -28,7 +28,7 @@ from movielens_model import (
     area_under_roc,
 )
 from movielens_raw import DataUnavailableError
-from movielens_report import Run, Speedometer, draw, median_auc
+from movielens_report import VARIANTS, Run, Speedometer, draw, median_auc, progress_note
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
@@ -48,7 +48,6 @@ GOAL = 0.02
 DENSE_FEATURES = 4
 TEST_BATCH_SIZE = 4096
 BASELINE_PRIOR_ROWS = 5.0
-VARIANTS = ("with history", "history emptied")
 
 
 def movielens(folder: str) -> Dataset:
@@ -158,11 +157,8 @@ def train_all(
             first_epoch = run.seed * arguments.epochs
             for _ in train_one(run, train, test, arguments.epochs, first_epoch):
                 meter.step()
-                speed = meter.overall()
-                note = f"{speed.rows_per_s / 1000:.0f}k/s wait {speed.wait_share:.0%}"
-                note += f" loss {run.losses[-1]:.3f}"
-                note += f" AUC {run.aucs[-1]:.4f}" if run.aucs else ""
-                progress.update(bar, advance=1, note=note)
+                progress.update(bar, advance=1, note=progress_note(run, meter.overall()))
+            progress.update(bar, note=progress_note(run, meter.overall()))
     return runs, meter
 
 
@@ -211,7 +207,7 @@ def run_demo(arguments: argparse.Namespace) -> bool:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description="Train on MovieLens-100K, fed by Headrace")
     add = parser.add_argument
     add("--data", default="demo/data", help="folder with train/ and test/, as the servers see it")

@@ -114,9 +114,7 @@ class Catalog:
             settings.snapshot_cache_bytes, lambda snapshot: len(snapshot.frame)
         )
         self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(64, lambda _: 1)
-        self._plans: LruCache[tuple[str, int, bool, Identity], EpochPlan] = LruCache(
-            8, lambda _: 1
-        )
+        self._plans: LruCache[tuple[str, int, bool, Identity], EpochPlan] = LruCache(8, lambda _: 1)
         self.reader = SplitReader(self._roots, self._footers)
 
     def describe(self, spec: dataset_pb2.DatasetSpec) -> BoundDataset:

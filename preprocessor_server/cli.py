@@ -44,8 +44,14 @@ def _settings_options(command: Command) -> Command:
             type=click.Choice(choices) if choices else str,
             multiple=many,
             help=f"{info.description}  [env: {ENV_PREFIX}{name.upper()}"
-            + (f"; default: {info.default}]" if info.default not in (None, "") and not many
-               and not info.is_required() and info.default_factory is None else "]"),
+            + (
+                f"; default: {info.default}]"
+                if info.default not in (None, "")
+                and not many
+                and not info.is_required()
+                and info.default_factory is None
+                else "]"
+            ),
         )
         command = option(command)
     return command

@@ -102,12 +102,13 @@ def _blocks(schema: batch_pb2.BatchSchema) -> list[str]:
 def plan_text(response: pb.PlanEpochResponse) -> str:
     """The response, for people."""
     known = response.HasField("row_count")
+    rows = f"{response.row_count:,}" if known else "unknown (the filter decides)"
+    batches = f"{response.batch_count:,}" if known else "unknown"
     lines = [
         f"snapshot      {response.snapshot_id}",
         f"shards        {response.identity.num_shards:,}",
-        f"rows          {f'{response.row_count:,}' if known else 'unknown (the filter decides)'}",
-        f"batches       {f'{response.batch_count:,}' if known else 'unknown'}"
-        f" of {response.identity.batch_size:,} rows",
+        f"rows          {rows}",
+        f"batches       {batches} of {response.identity.batch_size:,} rows",
         f"reread share  {response.reread_share:.1%}",
         *(f"note          {note}" for note in response.notes),
         "",

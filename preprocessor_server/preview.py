@@ -21,7 +21,7 @@ from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.transform import arrow_to_column
 
-Json: TypeAlias = None | bool | float | str | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = bool | float | str | list["Json"] | dict[str, "Json"] | None
 
 MAX_ROWS = 100
 # Rows read to find those that pass the filter; more would keep a person waiting.
@@ -76,9 +76,7 @@ def _split_rows(
             table = table.filter(pa.array(dataset.filter.mask(table)))
         table = table.slice(0, limit)
         names = dataset.transform.columns
-        frame = Frame(
-            table.num_rows, {name: arrow_to_column(table.column(name)) for name in names}
-        )
+        frame = Frame(table.num_rows, {name: arrow_to_column(table.column(name)) for name in names})
         features = dataset.transform.apply(frame).expanded()
     except ServerError as error:
         raise error.at(describe_split(dataset.snapshot, split)) from error

@@ -115,7 +115,7 @@ class Server:
                 f"--metrics-listen={address}: cannot listen there ({error.strerror})"
             ) from None
 
-    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    def _set_health(self, status: int) -> None:
         for name in ("", SERVICE):
             self._health.set(name, status)
 
@@ -127,7 +127,7 @@ def serve(settings: Settings) -> None:
     """
     ended = threading.Event()
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         if ended.is_set():
             # Asked twice: whoever waits does not want to wait any longer.
             os._exit(128 + number)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -172,7 +172,7 @@ class PreprocessorService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler to register; batches leave it serialised already, by the worker threads."""
-        methods = {
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "DescribeDataset": self._unary(pb.DescribeDatasetRequest, self.describe_dataset),
             "PutSnapshot": self._unary(pb.PutSnapshotRequest, self.put_snapshot),
             "PlanEpoch": self._unary(pb.PlanEpochRequest, self.plan_epoch),
@@ -203,7 +203,7 @@ class PreprocessorService:
         """Turns an error into a status with details, and counts it."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes a status
             if not context.is_active():
                 log.debug("call was cancelled", error=repr(error))
                 return
@@ -352,9 +352,7 @@ def server_version() -> str:
 
 def status_of(error: ServerError) -> status_pb2.Status:
     """The google.rpc.Status of an error, with its details."""
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
-    ]
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
     if error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.message
@@ -363,9 +361,7 @@ def status_of(error: ServerError) -> status_pb2.Status:
     if isinstance(error, TemporaryError):
         delay = duration_pb2.Duration(seconds=RETRY_AFTER_S)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(
-        code=code_pb2.Code.Value(error.status.name), message=error.message
-    )
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.status.name), message=error.message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)

@@ -126,7 +126,8 @@ def _row_keys(
         starts |= _changes(table.column(name))
     groups = np.cumsum(starts)
     count = int(groups[-1]) + 1 if len(groups) else 0
-    return shuffle_keys(identity.seed, identity.epoch, ordinal, count)[groups]
+    keys: npt.NDArray[np.uint64] = shuffle_keys(identity.seed, identity.epoch, ordinal, count)
+    return keys[groups]
 
 
 def _changes(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

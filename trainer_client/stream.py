@@ -29,9 +29,9 @@ class BatchStream:
     """The batches of a dataset, prepared by a fleet of servers, always in the same order.
 
     Each iter() is one epoch; it asks for nothing until its first next(). Only one iterator of a
-    stream is live: a new one closes the one before. The options are explained in options.py and
-    docs/tuning.md; timeout is in seconds, prefetch_bytes in bytes. Raises RequestError for a wrong
-    argument; iterating raises the errors of trainer_client.errors.
+    stream is live: a new one closes the one before. options.py explains the options; timeout is in
+    seconds, prefetch_bytes in bytes. Raises RequestError for a wrong argument; iterating raises
+    the errors of trainer_client.errors.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ import zstandard
 from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.encode.checksum import header_checksum
 from preprocessor_server.errors import DeploymentError
-from preprocessor_server.frame import Flat, Frame, Indices, Jagged
+from preprocessor_server.frame import Array, Flat, Frame, Indices, Jagged
 from preprocessor_server.kernels import gather_flat, gather_jagged, jagged_total
 
 ALIGNMENT = 64
@@ -71,8 +71,8 @@ class BatchEncoder:
         if batch.uncompressed_size_bytes + HEADER_BYTES > self._max_message_bytes:
             raise DeploymentError(
                 "BATCH_TOO_LARGE",
-                f"a batch of {rows:,} rows encodes to {batch.uncompressed_size_bytes:,} bytes, more "
-                f"than a message may hold ({self._max_message_bytes:,}, --max-message-bytes); use "
+                f"a batch of {rows:,} rows encodes to {batch.uncompressed_size_bytes:,} bytes, "
+                f"more than a message may hold ({self._max_message_bytes:,}, --max-message-bytes); use "
                 "a smaller batch_size or raise the setting",
                 field="identity.batch_size",
             )
@@ -83,7 +83,7 @@ class BatchEncoder:
                 _fill_sparse(schema, views[0], views[1], pieces, totals)
             else:
                 _fill_matrix(schema, views[0], pieces)
-        batch.payload_checksum = xxhash.xxh64_intdigest(arena)
+        batch.payload_checksum = xxhash.xxh64_intdigest(arena.data)
         batch.header_checksum = header_checksum(batch)
         batch.payload = self._compress(arena)
         return batch
@@ -117,7 +117,7 @@ class BatchEncoder:
         if compressor is None:
             compressor = zstandard.ZstdCompressor(level=self._level, write_content_size=True)
             setattr(_compressors, str(self._level), compressor)
-        return compressor.compress(memoryview(arena))
+        return compressor.compress(arena.data)
 
 
 _DTYPES: dict[int, np.dtype[np.generic]] = {
@@ -148,7 +148,7 @@ def _add_buffer(
     return -(-(offset + size) // ALIGNMENT) * ALIGNMENT
 
 
-def _view(arena: npt.NDArray[np.uint8], buffer: batch_pb2.Buffer) -> npt.NDArray[np.generic]:
+def _view(arena: npt.NDArray[np.uint8], buffer: batch_pb2.Buffer) -> Array:
     end = buffer.offset_bytes + buffer.size_bytes
     return arena[buffer.offset_bytes : end].view(_DTYPES[buffer.type])
 
@@ -167,9 +167,7 @@ def _total(piece: Piece, name: str) -> int:
     return jagged_total(column.offsets, rows)
 
 
-def _fill_matrix(
-    schema: batch_pb2.BlockSchema, out: npt.NDArray[np.generic], pieces: Sequence[Piece]
-) -> None:
+def _fill_matrix(schema: batch_pb2.BlockSchema, out: Array, pieces: Sequence[Piece]) -> None:
     position = 0
     for name in schema.features:
         for piece in pieces:
@@ -181,8 +179,8 @@ def _fill_matrix(
 
 def _fill_sparse(
     schema: batch_pb2.BlockSchema,
-    lengths: npt.NDArray[np.generic],
-    values: npt.NDArray[np.generic],
+    lengths: Array,
+    values: Array,
     pieces: Sequence[Piece],
     totals: dict[str, list[int]],
 ) -> None:

@@ -25,7 +25,7 @@ from preprocessor_server.transform.cast import cast
 from preprocessor_server.transform.column_type import BYTES, NUMBERS, ColumnType, Family
 from preprocessor_server.transform.from_arrow import arrow_to_column, bytes_to_arrow
 from preprocessor_server.transform.place import Place
-from preprocessor_server.transform.scalar import exact_bytes, exact_number, show
+from preprocessor_server.transform.scalar import as_number, exact_bytes, show
 
 ColumnOp: TypeAlias = Callable[[Column, Place], Column]
 ValueOp: TypeAlias = Callable[[Scalars, Place], Scalars]
@@ -80,7 +80,7 @@ def _fill_null(op: dataset_pb2.FillNull, column: ColumnType) -> tuple[ColumnOp, 
         return _fill_bytes(op, column)
     if column.dtype is None:
         raise UnfitError(f"FillNull takes numbers, booleans and strings; {_CAST_FIRST}")
-    fill = exact_number(op.value, column.dtype)
+    fill = as_number(op.value, column.dtype)
     if fill is None:
         raise UnfitError(_no_such_value("the value", op.value, column))
 
@@ -130,7 +130,7 @@ def _clip(op: dataset_pb2.Clip, column: ColumnType) -> tuple[ColumnOp, ColumnTyp
         ("min", op.HasField("min"), op.min),
         ("max", op.HasField("max"), op.max),
     ):
-        bound = exact_number(scalar, column.dtype) if given else None
+        bound = as_number(scalar, column.dtype) if given else None
         if given and bound is None:
             raise UnfitError(_no_such_value(name, scalar, column))
         bounds.append(bound)
@@ -228,12 +228,9 @@ def _no_such_value(what: str, scalar: dataset_pb2.Scalar, column: ColumnType) ->
         return f"{what} {show(scalar)} is no boolean; give 0 or 1"
     target = str(pa.from_numpy_dtype(column.dtype))
     if column.family is Family.FLOAT and scalar.WhichOneof("value") != "text":
-        given = scalar.number if scalar.HasField("number") else scalar.integer
-        with np.errstate(over="ignore"):
-            nearest = float(np.float64(given).astype(column.dtype))
         return (
-            f"{what} {show(scalar)} is no {target}, the nearest is {nearest!r}; give that, or put "
-            "a Cast to a wider type before it"
+            f"{what} {show(scalar)} is out of range for {target}; give a smaller one, or put a "
+            "Cast to a wider type before it"
         )
     return f"{what} {show(scalar)} is no {target}; give one that is, or put a Cast before it"
 

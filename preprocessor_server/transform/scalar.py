@@ -1,16 +1,19 @@
-"""Constants of a dataset, as values of a column's type: exactly, or not at all."""
+"""Constants of a dataset, as values of a column's type."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from headrace.v1 import dataset_pb2
 
 
-def exact_number(scalar: dataset_pb2.Scalar, dtype: np.dtype[np.generic]) -> np.generic | None:
-    """The constant as a number of a dtype (bool, integer or float), None if it is none exactly.
+def as_number(scalar: dataset_pb2.Scalar, dtype: np.dtype[np.generic]) -> np.generic | None:
+    """The constant as a number of a dtype (bool, integer or float), None if it does not fit.
 
-    0.0 is exactly the integer 0, and 1 exactly the float 1.0; 0.1 is no float32.
+    Floats are rounded to nearest, as everywhere else, but never to infinity; for other types the
+    constant must be exact (0.0 is the integer 0, 0.5 is none).
     """
     match scalar.WhichOneof("value"):
         case "number":
@@ -21,10 +24,9 @@ def exact_number(scalar: dataset_pb2.Scalar, dtype: np.dtype[np.generic]) -> np.
             return None
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            # An integer may be too long for float64; Python compares the two exactly.
             converted = np.float64(number).astype(dtype)
-        same = float(converted) == number or number != number  # noqa: PLR0124
-        return converted if same else None
+        overflows = np.isinf(converted) and not math.isinf(number)
+        return None if overflows else converted
     if isinstance(number, float):
         if not number.is_integer():
             return None

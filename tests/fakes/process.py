@@ -26,7 +26,15 @@ class ServerProcess:
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "preprocessor_server", "serve", "--log-format", "json", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "preprocessor_server",
+                "serve",
+                "--log-format",
+                "json",
+                *arguments,
+            ],
             env=dict(environment or python_environment()),
             stderr=subprocess.PIPE,
             text=True,

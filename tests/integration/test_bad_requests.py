@@ -31,18 +31,18 @@ class Refusal:
         with pytest.raises(grpc.RpcError) as caught:
             call()
         assert isinstance(caught.value, grpc.Call)
-        self.code = caught.value.code()
-        self.message = caught.value.details() or ""
+        self.code: grpc.StatusCode = caught.value.code()
+        self.message: str = caught.value.details() or ""
         status = rpc_status.from_call(caught.value)
         assert status is not None, f"no details: {self.code} {self.message}"
         info, violations = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        self.retry = False
+        self.retry: bool = False
         for detail in status.details:
             detail.Unpack(info) or detail.Unpack(violations)
             self.retry |= detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
         assert info.domain == "headrace"
-        self.reason = info.reason
-        self.fields = [violation.field for violation in violations.field_violations]
+        self.reason: str = info.reason
+        self.fields: list[str] = [v.field for v in violations.field_violations]
 
 
 @pytest.fixture
@@ -52,9 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stub(
-    root: Path, start_server: Callable[..., Server], connect: Callable[[str], Stub]
-) -> Stub:
+def stub(root: Path, start_server: Callable[..., Server], connect: Callable[[str], Stub]) -> Stub:
     return connect(start_server(data_root=(root,)).address)
 
 
@@ -99,8 +97,16 @@ def test_path_outside_the_root(stub: Stub, root: Path) -> None:
     write_dataset(outside)
     (root / "link").symlink_to(outside)
     (root / "file.parquet").symlink_to(outside / "part-0.parquet")
-    for path in ("../outside", str(outside), "link", "file.parquet", "rows/../../outside",
-                 "../out*", "/", "/etc/*"):
+    for path in (
+        "../outside",
+        str(outside),
+        "link",
+        "file.parquet",
+        "rows/../../outside",
+        "../out*",
+        "/",
+        "/etc/*",
+    ):
         check(
             describe(stub, named(path)),
             grpc.StatusCode.PERMISSION_DENIED,
@@ -204,8 +210,16 @@ def test_feature_that_does_not_fit(
 
 
 @pytest.mark.parametrize(
-    "where", ["label =", "nothing = 1", "price", "label = 1; SELECT 1", "sum(price) > 1",
-              "price > (SELECT 1)", "city = 1 OR read_text('/etc/passwd') = ''"]
+    "where",
+    [
+        "label =",
+        "nothing = 1",
+        "price",
+        "label = 1; SELECT 1",
+        "sum(price) > 1",
+        "price > (SELECT 1)",
+        "city = 1 OR read_text('/etc/passwd') = ''",
+    ],
 )
 def test_filter_that_is_none(stub: Stub, where: str) -> None:
     refusal = describe(stub, spec(where))
@@ -226,9 +240,7 @@ def test_group_by_column_that_is_not_there(stub: Stub) -> None:
 def test_dataset_with_a_field_from_the_future(stub: Stub) -> None:
     dataset = spec()
     dataset.MergeFromString(b"\xfa\x3e\x03abc")  # field 1007, length-delimited
-    check(
-        describe(stub, dataset), grpc.StatusCode.FAILED_PRECONDITION, "DATASET_TOO_NEW", "1007"
-    )
+    check(describe(stub, dataset), grpc.StatusCode.FAILED_PRECONDITION, "DATASET_TOO_NEW", "1007")
 
 
 @pytest.mark.parametrize("batch_size", [0, (1 << 20) + 1, 2**32 - 1])
@@ -240,16 +252,14 @@ def test_batch_size_out_of_bounds(stub: Stub, batch_size: int) -> None:
                 pb.PlanEpochRequest(dataset=spec(), identity=identity), timeout=60
             )
         ),
-        Refusal(
-            lambda: receive(stub, pb.StreamBatchesRequest(dataset=spec(), identity=identity))
-        ),
+        Refusal(lambda: receive(stub, pb.StreamBatchesRequest(dataset=spec(), identity=identity))),
     ):
         check(refusal, grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", "batch_size")
         assert refusal.fields == ["identity.batch_size"]
 
 
 def test_negative_batch_size_cannot_be_written() -> None:
-    with pytest.raises(json_format.ParseError, match="batch_size|batchSize|Value out of range"):
+    with pytest.raises(json_format.ParseError, match=r"batch_?[sS]ize|out of range"):
         json_format.ParseDict({"batch_size": -1}, pb.BatchIdentity())
 
 
@@ -286,9 +296,7 @@ def test_batch_that_fits_no_message(
     ],
 )
 def test_cursor_that_fits_no_split(stub: Stub, cursor: batch_pb2.Cursor) -> None:
-    identity = pb.BatchIdentity(
-        batch_size=64, num_shards=1, shuffle=True, shuffle_window_splits=2
-    )
+    identity = pb.BatchIdentity(batch_size=64, num_shards=1, shuffle=True, shuffle_window_splits=2)
     (request,) = shard_requests(stub, spec(), identity)
     request.cursor.CopyFrom(cursor)
     refusal = Refusal(lambda: receive(stub, request))
@@ -410,9 +418,7 @@ def test_codec_that_the_server_does_not_have(stub: Stub) -> None:
 def test_encoding_version_that_the_server_does_not_have(stub: Stub) -> None:
     identity = pb.BatchIdentity(batch_size=64, encoding_version=2)
     check(
-        Refusal(
-            lambda: stub.PlanEpoch(pb.PlanEpochRequest(dataset=spec(), identity=identity))
-        ),
+        Refusal(lambda: stub.PlanEpoch(pb.PlanEpochRequest(dataset=spec(), identity=identity))),
         grpc.StatusCode.FAILED_PRECONDITION,
         "ENCODING_UNSUPPORTED",
     )

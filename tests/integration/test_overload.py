@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -46,7 +47,7 @@ def test_stalled_streams_harm_nobody_and_give_way(
         next(stream)
         next(stream)
     with grpc.insecure_channel(server.address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
         answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     described = stub.DescribeDataset(pb.DescribeDatasetRequest(dataset=dataset), timeout=10)

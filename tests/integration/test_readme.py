@@ -1,4 +1,4 @@
-"""Whatever the README shows is run: its Python, its shell, and its grpcurl with the real grpcurl."""
+"""Whatever the README shows is run: its Python, its shell, and its grpcurl by the real grpcurl."""
 
 import json
 import re
@@ -97,7 +97,9 @@ def test_grpcurl_blocks(folder: Path, start_server: Callable[..., Server]) -> No
     assert json.loads(plan + "\n}")["batch_count"] == "6"
     rows = json.loads(preview + "\n}")["rows"]
     assert rows[1]["source"]["history"] == rows[1]["output"]["history"] == [0]
-    messages = [json.loads(part + "\n}") for part in streamed.strip().removesuffix("\n}").split("\n}\n")]
+    messages = [
+        json.loads(part + "\n}") for part in streamed.strip().removesuffix("\n}").split("\n}\n")
+    ]
     assert [next(iter(message)) for message in messages] == ["schema", "batch", "batch", "end"]
     assert messages[1]["batch"]["row_count"] == 64
     assert messages[0]["schema"]["blocks"][1]["features"] == ["item_id", "history"]

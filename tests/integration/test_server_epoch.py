@@ -92,9 +92,7 @@ def test_restoring_at_every_batch_gives_the_identical_rest(
     shuffle: bool,
     window: int,
 ) -> None:
-    first, second = (
-        connect(start_server(data_root=(dataset_root,)).address) for _ in range(2)
-    )
+    first, second = (connect(start_server(data_root=(dataset_root,)).address) for _ in range(2))
     identity = pb.BatchIdentity(
         batch_size=512, num_shards=2, shuffle=shuffle, shuffle_window_splits=window
     )
@@ -105,7 +103,10 @@ def test_restoring_at_every_batch_gives_the_identical_rest(
         rest = [canonical(batch) for batch in whole.batches]
         for i, batch in enumerate(whole.batches):
             assert batch.index == i
-            for position, expected in ((batch.cursor, rest[i:]), (batch.next_cursor, rest[i + 1 :])):
+            for position, expected in (
+                (batch.cursor, rest[i:]),
+                (batch.next_cursor, rest[i + 1 :]),
+            ):
                 again = pb.StreamBatchesRequest()
                 again.CopyFrom(request)
                 again.cursor.CopyFrom(position)
@@ -136,9 +137,7 @@ def test_shuffling_keeps_groups_together_and_differs_between_epochs_and_seeds(
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_batch_limit_and_codec(
-    start_server: Start, connect: Connect, dataset_root: Path
-) -> None:
+def test_batch_limit_and_codec(start_server: Start, connect: Connect, dataset_root: Path) -> None:
     stub = connect(start_server(data_root=(dataset_root,)).address)
     identity = pb.BatchIdentity(batch_size=300, num_shards=1)
     (request,) = shard_requests(stub, spec(), identity)

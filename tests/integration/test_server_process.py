@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -22,7 +23,7 @@ Connect = Callable[[str], pb_grpc.PreprocessorServiceStub]
 
 def health(address: str, service: str = "") -> int:
     with grpc.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         return int(answer.status)
 
@@ -76,7 +77,8 @@ def test_a_health_watch_does_not_hold_up_the_end(dataset_root: Path) -> None:
     with ServerProcess(*arguments, "--drain-timeout-s", "3600") as server:
         address = server.wait_for("serving")["address"]
         with grpc.insecure_channel(address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             server.process.send_signal(signal.SIGTERM)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -87,8 +89,12 @@ def test_ends_when_nobody_holds_its_lifeline(dataset_root: Path, tmp_path: Path)
     fifo = tmp_path / "lifeline"
     os.mkfifo(fifo)
     with ServerProcess(
-        "--listen", f"unix:{tmp_path}/socket", "--data-root", str(dataset_root),
-        "--lifeline", str(fifo),
+        "--listen",
+        f"unix:{tmp_path}/socket",
+        "--data-root",
+        str(dataset_root),
+        "--lifeline",
+        str(fifo),
     ) as server:
         writer = os.open(fifo, os.O_WRONLY)
         server.wait_for("serving")
@@ -99,8 +105,12 @@ def test_ends_when_nobody_holds_its_lifeline(dataset_root: Path, tmp_path: Path)
 
 def test_metrics_are_served(dataset_root: Path, connect: Connect) -> None:
     with ServerProcess(
-        "--listen", "127.0.0.1:0", "--data-root", str(dataset_root),
-        "--metrics-listen", "127.0.0.1:0",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-root",
+        str(dataset_root),
+        "--metrics-listen",
+        "127.0.0.1:0",
     ) as server:
         stub = connect(server.wait_for("listening")["address"])
         (request,) = shard_requests(stub, spec(), pb.BatchIdentity(batch_size=100, num_shards=1))

@@ -99,7 +99,10 @@ def test_restoring_at_every_batch_gives_the_identical_rest(
 ) -> None:
     servers = [start_server(data_root=(dataset_root,)) for _ in range(2)]
     common = {
-        "target": target(servers), "batch_size": 700, "shuffle": shuffle, "num_shards": 3,
+        "target": target(servers),
+        "batch_size": 700,
+        "shuffle": shuffle,
+        "num_shards": 3,
         "interleave": interleave,
     }
     with BatchStream(rows_dataset(where), **common) as stream:  # type: ignore[arg-type]
@@ -131,8 +134,13 @@ def test_ranks_share_an_epoch_in_equal_steps(
     steps, left_out = set(), set()
     for rank in range(world_size):
         with BatchStream(
-            rows_dataset(), target=target([server]), batch_size=300, num_shards=3, rank=rank,
-            world_size=world_size, snapshot_dir=dataset_root / f"snapshots-{world_size}",
+            rows_dataset(),
+            target=target([server]),
+            batch_size=300,
+            num_shards=3,
+            rank=rank,
+            world_size=world_size,
+            snapshot_dir=dataset_root / f"snapshots-{world_size}",
         ) as stream:
             batches = list(stream)
             assert len(stream) == len(batches)
@@ -152,14 +160,18 @@ def test_ranks_without_known_counts_share_every_row(
     server = start_server(data_root=(dataset_root,))
     seen: list[int] = []
     for rank in range(2):
-        with (
-            pytest.warns(UserWarning, match="unknown"),
-            BatchStream(
-                rows_dataset(FILTERS[1]), target=target([server]), batch_size=300, num_shards=5,
-                rank=rank, world_size=2, snapshot_dir=dataset_root / "snapshots-unknown",
-            ) as stream,
-        ):
-            seen += [i for batch in stream for i in ids_of(batch)]
+        with BatchStream(
+            rows_dataset(FILTERS[1]),
+            target=target([server]),
+            batch_size=300,
+            num_shards=5,
+            rank=rank,
+            world_size=2,
+            snapshot_dir=dataset_root / "snapshots-unknown",
+        ) as stream:
+            with pytest.warns(UserWarning, match="unknown"):
+                batches = list(stream)
+            seen += [i for batch in batches for i in ids_of(batch)]
             with pytest.raises(TypeError, match="filter"):
                 len(stream)
     assert sorted(seen) == expected_ids(dataset_root, FILTERS[1])
@@ -182,14 +194,18 @@ def test_a_resume_keeps_the_snapshot_of_its_state_on_a_server_that_never_saw_it(
 ) -> None:
     kept = tmp_path / "checkpoints"
     with BatchStream(
-        rows_dataset(), target=target([start_server(data_root=(small_root,))]), batch_size=500,
+        rows_dataset(),
+        target=target([start_server(data_root=(small_root,))]),
+        batch_size=500,
         snapshot_dir=kept,
     ) as stream:
         batches = list(stream)
         state = stream.state_dict(batches[3])
     pq.write_table(make_table(1_000), small_root / "rows" / "part-9.parquet")
     with BatchStream(
-        rows_dataset(), target=target([start_server(data_root=(small_root,))]), batch_size=500,
+        rows_dataset(),
+        target=target([start_server(data_root=(small_root,))]),
+        batch_size=500,
         snapshot_dir=kept,
     ) as stream:
         stream.load_state_dict(state)
@@ -206,9 +222,8 @@ def test_a_file_replaced_before_a_resume_is_named(
     pq.write_table(make_table(1_000, seed=1), small_root / "rows" / "part-1.parquet")
     with BatchStream(rows_dataset(), **common) as stream:  # type: ignore[arg-type]
         stream.load_state_dict(state)
-        with pytest.raises(Exception, match="part-1.parquet") as caught:
+        with pytest.raises(Exception, match=r"part-1\.parquet.*changed"):
             list(stream)
-    assert "SNAPSHOT_CHANGED" in repr(caught.value) or "changed" in str(caught.value)
 
 
 def test_a_state_of_another_identity_names_the_field_and_both_values(
@@ -225,19 +240,19 @@ def test_a_state_of_another_identity_names_the_field_and_both_values(
         stream.load_state_dict(other)
 
 
-def test_nobody_listens(dataset_root: Path) -> None:
-    with BatchStream(
-        rows_dataset(), target="static:///127.0.0.1:1,127.0.0.1:2", batch_size=500, timeout=2.0
-    ) as stream:
-        with pytest.raises(TimeoutError) as caught:
-            next(iter(stream))
+def test_nobody_listens() -> None:
+    with (
+        BatchStream(
+            rows_dataset(), target="static:///127.0.0.1:1,127.0.0.1:2", batch_size=500, timeout=2.0
+        ) as stream,
+        pytest.raises(TimeoutError) as caught,
+    ):
+        next(iter(stream))
     for address in ("127.0.0.1:1", "127.0.0.1:2"):
         assert address in str(caught.value)
 
 
-def test_an_epoch_goes_on_when_a_server_is_stopped(
-    start_server: Start, dataset_root: Path
-) -> None:
+def test_an_epoch_goes_on_when_a_server_is_stopped(start_server: Start, dataset_root: Path) -> None:
     servers = [start_server(data_root=(dataset_root,)) for _ in range(2)]
     with BatchStream(rows_dataset(), target=target(servers), batch_size=128, seed=1) as stream:
         whole = [fingerprint(batch) for batch in stream]
@@ -259,13 +274,13 @@ def test_wrong_batch_size_is_named_at_once(batch_size: int) -> None:
         BatchStream(rows_dataset(), target="static:///127.0.0.1:1", batch_size=batch_size)
 
 
-def test_errors_of_servers_reach_the_trainer_whole(
-    start_server: Start, dataset_root: Path
-) -> None:
+def test_errors_of_servers_reach_the_trainer_whole(start_server: Start, dataset_root: Path) -> None:
     server = start_server(data_root=(dataset_root,))
     dataset = Dataset(source=parquet("rows"), features=[Dense("pric")])
-    with BatchStream(dataset, target=target([server]), batch_size=10) as stream:
-        with pytest.raises(ValueError, match="price") as caught:
-            next(iter(stream))
+    with (
+        BatchStream(dataset, target=target([server]), batch_size=10) as stream,
+        pytest.raises(ValueError, match="price") as caught,
+    ):
+        next(iter(stream))
     assert not isinstance(caught.value, ServerUnavailableError)
     assert "FEATURE_UNMATCHED" in str(caught.value)

@@ -1,0 +1,135 @@
+"""Frames with runs hold the same rows as their expansions."""
+
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessor_server.frame import (
+    Bytes,
+    Column,
+    Flat,
+    Frame,
+    Jagged,
+    Opaque,
+    Runs,
+    concat_frames,
+    frame_bytes,
+)
+
+Value = int | str | list[int] | None
+
+
+def flat(values: list[int | None]) -> Flat:
+    return Flat(
+        np.array([0 if v is None else v for v in values], np.int64),
+        np.array([v is not None for v in values], np.bool_),
+    )
+
+
+def strings(values: list[str]) -> Bytes:
+    encoded = [value.encode() for value in values]
+    offsets = np.concatenate([[0], np.cumsum([len(e) for e in encoded])]).astype(np.int64)
+    return Bytes(offsets, np.frombuffer(b"".join(encoded), np.uint8))
+
+
+def jagged(lists: list[list[int]]) -> Jagged:
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in lists])]).astype(np.int64)
+    return Jagged(offsets, Flat(np.array([v for part in lists for v in part], np.int64)))
+
+
+def values_of(column: Column) -> list[Value]:
+    match column:
+        case Flat(values, valid):
+            return [
+                value if valid is None or valid[i] else None
+                for i, value in enumerate(values.tolist())
+            ]
+        case Bytes(offsets, data, _):
+            return [
+                data[offsets[i] : offsets[i + 1]].tobytes().decode() for i in range(len(column))
+            ]
+        case Jagged(offsets, inner):
+            assert isinstance(inner, Flat)
+            return [inner.values[offsets[i] : offsets[i + 1]].tolist() for i in range(len(column))]
+        case Opaque(array):
+            return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def rows_of(frame: Frame) -> list[dict[str, Value]]:
+    plain = frame.expanded()
+    columns = {name: values_of(column) for name, column in plain.columns.items()}
+    return [{name: column[i] for name, column in columns.items()} for i in range(plain.row_count)]
+
+
+row = st.tuples(
+    st.none() | st.integers(-5, 5), st.text(max_size=3), st.lists(st.integers(0, 9), max_size=3)
+)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    runs = draw(st.lists(row, min_size=1, max_size=5))
+    inverse = draw(st.lists(st.integers(0, len(runs) - 1), max_size=12))
+    count = len(inverse)
+    rows = draw(st.lists(row, min_size=count, max_size=count))
+    return Frame(
+        count,
+        {"a": flat([r[0] for r in rows]), "j": jagged([r[2] for r in rows])},
+        (
+            Runs(
+                np.array(inverse, np.int32),
+                {
+                    "b": flat([r[0] for r in runs]),
+                    "s": strings([r[1] for r in runs]),
+                    "k": jagged([r[2] for r in runs]),
+                },
+            ),
+        ),
+    )
+
+
+@given(frame=frames(), data=st.data())
+def test_taking_rows_of_a_frame_with_runs_is_taking_rows_of_its_expansion(
+    frame: Frame, data: st.DataObject
+) -> None:
+    rows = data.draw(
+        st.lists(st.integers(0, frame.row_count - 1)) if frame.row_count else st.just([])
+    )
+    indices = np.array(rows, np.int64)
+    whole = rows_of(frame)
+    assert rows_of(frame.take(indices)) == [whole[i] for i in rows]
+    assert rows_of(frame.expanded().take(indices)) == [whole[i] for i in rows]
+    assert sorted(frame.names()) == ["a", "b", "j", "k", "s"]
+
+
+@given(parts=st.lists(frames(), min_size=1, max_size=3))
+def test_frames_laid_end_to_end_hold_the_rows_of_each(parts: list[Frame]) -> None:
+    features = [
+        Frame(
+            part.row_count,
+            part.columns,
+            tuple(
+                Runs(runs.inverse, {n: c for n, c in runs.columns.items() if n != "s"})
+                for runs in part.runs
+            ),
+        )
+        for part in parts
+    ]
+    whole = concat_frames(features)
+    assert rows_of(whole) == [row for part in features for row in rows_of(part)]
+    assert frame_bytes(whole) > 0
+
+
+def test_a_column_that_is_not_there() -> None:
+    with pytest.raises(KeyError):
+        Frame(0, {}).column("absent")
+
+
+def test_opaque_columns_are_taken_too() -> None:
+    column = Opaque(pa.array([Decimal(1), None, Decimal(3)], pa.decimal128(5, 2)))
+    taken = Frame(3, {"d": column}).take(np.array([2, 1])).columns["d"]
+    assert [None if v is None else int(str(v).split(".")[0]) for v in values_of(taken)] == [3, None]
