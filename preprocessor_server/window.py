@@ -127,7 +127,8 @@ def _row_keys(
     groups = np.cumsum(starts)
     count = int(groups[-1]) + 1 if len(groups) else 0
     keys: npt.NDArray[np.uint64] = shuffle_keys(identity.seed, identity.epoch, ordinal, count)
-    return keys[groups]
+    row_keys: npt.NDArray[np.uint64] = keys[groups]
+    return row_keys
 
 
 def _changes(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

@@ -72,8 +72,8 @@ class BatchEncoder:
             raise DeploymentError(
                 "BATCH_TOO_LARGE",
                 f"a batch of {rows:,} rows encodes to {batch.uncompressed_size_bytes:,} bytes, "
-                f"more than a message may hold ({self._max_message_bytes:,}, --max-message-bytes); use "
-                "a smaller batch_size or raise the setting",
+                f"more than a message may hold ({self._max_message_bytes:,}, "
+                "--max-message-bytes); use a smaller batch_size or raise the setting",
                 field="identity.batch_size",
             )
         arena = np.zeros(batch.uncompressed_size_bytes, np.uint8)
