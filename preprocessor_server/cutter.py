@@ -15,7 +15,7 @@ from preprocessor_server.frame import frame_bytes
 from preprocessor_server.plan.identity import Cursor, Identity, Split
 from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.telemetry import Metrics
-from preprocessor_server.window import Window, prepare_bytes, prepare_window
+from preprocessor_server.window import Window, decoded_bytes, prepare_bytes, prepare_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,20 @@ class Shard:
         for start in range(0, len(self.splits), self.identity.window_splits):
             needed = prepare_bytes(self.dataset, self.window(start))
             if needed > capacity_bytes:
-                place = describe_split(self.dataset.snapshot, self.splits[start])
-                more = self.identity.window_splits - 1
-                raise DeploymentError(
-                    "SPLIT_TOO_LARGE",
-                    f"{place}{f' and {more} more splits of its window' if more else ''}: reading "
-                    f"takes {needed:,} bytes, more than this server's --read-ahead-bytes "
-                    f"({capacity_bytes:,}); lower the dataset's max_split_bytes "
-                    "or shuffle_window_splits, rewrite the file with smaller row groups, or raise "
-                    "the setting",
-                )
+                raise self._too_large(start, needed, capacity_bytes)
+
+    def _too_large(self, start: int, needed: int, capacity_bytes: int) -> DeploymentError:
+        window = self.window(start)
+        place = describe_split(self.dataset.snapshot, window[0])
+        more = f" and {len(window) - 1} more splits of its window" if len(window) > 1 else ""
+        largest = max(decoded_bytes(self.dataset, split) for split in window)
+        return DeploymentError(
+            "SPLIT_TOO_LARGE",
+            f"{place}{more}: reading takes {needed:,} bytes, more than this server's "
+            f"--read-ahead-bytes ({capacity_bytes:,}); set the dataset's max_split_bytes to "
+            f"{largest * capacity_bytes // needed:,} or less, rewrite the file with smaller row "
+            "groups, or raise the setting",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Server:
         log.info("listening", address=self.address, pid=os.getpid())
         if self._settings.metrics_listen:
             log.info("metrics", port=self._serve_metrics())
-        log.info("kernels", cache=cache_place())
+        log.info("kernel cache", place=cache_place())
         warm(lambda step: log.info("kernels", step=step))
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", address=self.address, after_s=round(time.monotonic() - began, 2))

@@ -41,14 +41,18 @@ class Window:
 
 def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split]) -> int:
     """What preparing a window takes up in memory, in bytes; an estimate from the footers."""
+    return sum(
+        PREPARE_FACTOR * decoded_bytes(dataset, split) + ORDER_BYTES * split.row_count
+        for split in splits
+    )
+
+
+def decoded_bytes(dataset: BoundDataset, split: Split) -> int:
+    """What the needed columns of a split take up in memory, in bytes; by its share of rows."""
     groups = dataset.snapshot.row_groups
-    total = 0
-    for split in splits:
-        group = dataset.snapshot.first_row_groups[split.file] + split.row_group
-        share = split.row_count / max(1, int(groups.rows[group]))
-        total += PREPARE_FACTOR * int(int(groups.decoded_bytes[group]) * share)
-        total += ORDER_BYTES * split.row_count
-    return total
+    group = dataset.snapshot.first_row_groups[split.file] + split.row_group
+    rows = max(1, int(groups.rows[group]))
+    return int(groups.decoded_bytes[group]) * split.row_count // rows
 
 
 def prepare_window(

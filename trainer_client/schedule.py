@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,18 +115,7 @@ def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segm
 
 
 def assign_whole_shards(num_shards: int, rank: int, world_size: int) -> list[Segment]:
-    """The segments of a rank where counts are unknown: shards rank, rank + world_size, ...
-
-    Warns where ranks may therefore take different numbers of steps.
-    """
-    if world_size > 1:
-        warnings.warn(
-            "the dataset's row counts are unknown (a filter decides them), so ranks get whole "
-            "shards and may take different numbers of steps: have collective operations tolerate "
-            "that (torch.distributed.algorithms.Join), or write the filtered rows to files",
-            UserWarning,
-            stacklevel=2,
-        )
+    """The segments of a rank where counts are unknown: shards rank, rank + world_size, ..."""
     return [Segment(shard, 0, None) for shard in range(rank, num_shards, world_size)]
 
 

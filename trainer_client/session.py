@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +72,7 @@ class Session:
         self._plans: dict[int, RankPlan] = {}
         self._reader: EpochReader | None = None
         self._closed = False
+        self._warned = False
         self._codec = Codec(
             accepted=decode.ACCEPTED_CODECS,
             check_schema=decode.check_schema,
@@ -234,6 +236,7 @@ class Session:
         summary = planner.plan(self._connect(), self._message, self._chosen(), identity)
         self.num_shards = summary.identity.num_shards
         if summary.batch_counts is None:
+            self._warn_of_uneven_steps()
             segments = schedule.assign_whole_shards(self.num_shards, self._rank, self._world_size)
             return RankPlan(summary, segments, None)
         counts, dropped = list(summary.batch_counts), (0, 0)
@@ -245,6 +248,19 @@ class Session:
         dealt, rest = schedule.deal(counts, self._world_size)
         steps = sum(counts) // self._world_size
         return RankPlan(summary, dealt[self._rank], steps, self._rows(summary, rest), dropped)
+
+    def _warn_of_uneven_steps(self) -> None:
+        """Warns, once a stream, where ranks may take different numbers of steps."""
+        if self._world_size > 1 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the dataset's row counts are unknown (a filter decides them), so ranks get whole "
+                "shards and may take different numbers of steps: have collective operations "
+                "tolerate that (torch.distributed.algorithms.Join), or write the filtered rows to "
+                "files",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _rows(self, summary: planner.PlanSummary, rest: Sequence[Segment]) -> tuple[int, int]:
         """The batches and rows of segments."""

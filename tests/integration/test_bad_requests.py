@@ -1,6 +1,7 @@
 """What a server answers to bad input: the status, the reason, and a message with a way out."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -399,7 +400,10 @@ def test_split_too_large_for_the_memory_allowed(
         "--read-ahead-bytes",
     )
     # The way out that the message names: smaller splits, whatever the file.
-    small = spec(source=source, features=features, max_split_bytes=str(4 << 20))
+    advice = re.search(r"max_split_bytes to ([\d,]+) or less", refusal.message)
+    assert advice is not None
+    size = advice.group(1).replace(",", "")
+    small = spec(source=source, features=features, max_split_bytes=size)
     requests = shard_requests(stub, small, identity)
     assert sum(batch.row_count for r in requests for batch in receive(stub, r).batches) == 2_000_000
 
