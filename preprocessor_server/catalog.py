@@ -110,11 +110,17 @@ class Catalog:
         self._roots = Roots(settings.data_root)
         self._footers = FooterCache()
         self._footer_pool = ThreadPoolExecutor(FOOTER_THREADS, "footer")
+        memory = settings.snapshot_cache_bytes
         self._snapshots: LruCache[str, Snapshot] = LruCache(
-            settings.snapshot_cache_bytes, lambda snapshot: len(snapshot.frame)
+            memory // 2, lambda snapshot: snapshot.size_bytes
         )
-        self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(64, lambda _: 1)
-        self._plans: LruCache[tuple[str, int, bool, Identity], EpochPlan] = LruCache(8, lambda _: 1)
+        self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(
+            memory // 4, lambda bound: bound.snapshot.size_bytes
+        )
+        self._plans: LruCache[tuple[str, int, bool, Identity], EpochPlan] = LruCache(
+            memory // 4, lambda plan: plan.size_bytes
+        )
+        self._planning = threading.Lock()
         self.reader = SplitReader(self._roots, self._footers)
 
     def describe(self, spec: dataset_pb2.DatasetSpec) -> BoundDataset:
@@ -161,26 +167,36 @@ class Catalog:
         """The plan of an epoch of a dataset."""
         size = dataset.spec.max_split_bytes or DEFAULT_MAX_SPLIT_BYTES
         key = (dataset.snapshot.id, size, dataset.counts_known, identity)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = plan_epoch(
-                dataset.snapshot.row_groups,
-                identity,
-                max_split_bytes=size,
-                counts_known=dataset.counts_known,
-            )
-            self._plans.put(key, plan)
-        return plan
+        # One plan at a time: ranks that ask for the same one together wait for one computation.
+        with self._planning:
+            plan = self._plans.get(key)
+            if plan is None:
+                plan = plan_epoch(
+                    dataset.snapshot.row_groups,
+                    identity,
+                    max_split_bytes=size,
+                    counts_known=dataset.counts_known,
+                )
+                self._plans.put(key, plan)
+            return plan
 
     def close(self) -> None:
-        """Ends the threads that read footers."""
-        self._footer_pool.shutdown(cancel_futures=True)
+        """Ends the threads that read footers; nobody waits for them."""
+        self._footer_pool.shutdown(wait=False, cancel_futures=True)
 
     def _bind(self, spec: dataset_pb2.DatasetSpec, snapshot: Snapshot) -> BoundDataset:
         key = (spec.SerializeToString(deterministic=True), snapshot.id)
         bound = self._bound.get(key)
         if bound is None:
             transform, where, columns = _compile(spec, snapshot.schema)
+            others = sorted(set(columns) - set(snapshot.message.measured_columns))
+            if others:
+                raise RequestError(
+                    "SNAPSHOT_INVALID",
+                    f"snapshot {snapshot.id} was taken for other columns: this dataset also needs "
+                    f"{', '.join(others)}; take a snapshot of this dataset (refresh_snapshot)",
+                    field="snapshot_id",
+                )
             bound = BoundDataset(spec, snapshot, transform, where, columns)
             self._bound.put(key, bound)
         return bound
@@ -202,11 +218,25 @@ def _compile(
                 f"{', '.join(schema.names)}",
                 field=field,
             )
-        if pa.types.is_nested(schema.field(name).type):
+        kind = schema.field(name).type
+        if not _is_comparable(kind):
             raise DatasetError(
                 "TYPE_UNFIT",
-                f"group_by column {name!r} is {schema.field(name).type}; group by single values",
+                f"group_by column {name!r} is {kind}; group by numbers, booleans, strings, binary, "
+                "dates or times (no float16)",
                 field=field,
             )
         needed.add(name)
     return transform, where, tuple(name for name in schema.names if name in needed)
+
+
+def _is_comparable(kind: pa.DataType) -> bool:
+    """Whether adjacent values of a column can be compared, for groups."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_number = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    is_float = pa.types.is_floating(kind) and not pa.types.is_float16(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    is_fixed = pa.types.is_fixed_size_binary(kind) or pa.types.is_boolean(kind)
+    return is_number or is_float or is_text or is_binary or is_fixed or pa.types.is_temporal(kind)

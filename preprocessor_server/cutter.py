@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from preprocessor_server.budget import Lease
+from preprocessor_server.budget import Lease, LeaseClosedError
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.encode.batch import Piece
 from preprocessor_server.errors import DeploymentError
@@ -52,6 +53,17 @@ class Shard:
         )
 
 
+class Cut(NamedTuple):
+    """A batch that was cut: its pieces and the position after it.
+
+    held_bytes of the lease are to be given back once the pieces are no longer needed.
+    """
+
+    pieces: list[Piece]
+    after: Cursor
+    held_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Ahead:
     start: int
@@ -88,6 +100,7 @@ class BatchCutter:
         self._window: Window | None = None
         self._taken = 0
         self._ahead: _Ahead | None = None
+        self._carried = 0
         self.held_bytes = 0
 
     @property
@@ -103,14 +116,11 @@ class BatchCutter:
         """Whether nothing is being read for this cutter right now."""
         return self._ahead is None or self._ahead.window.done()
 
-    def next(self) -> tuple[list[Piece], Cursor] | None:
-        """The pieces of the next batch and the position after it; None at the end of the shard.
-
-        Raises ServerError.
-        """
+    def next(self) -> Cut | None:
+        """The next batch; None at the end of the shard. Raises ServerError."""
         wanted = self._shard.identity.batch_size
         pieces: list[Piece] = []
-        carried = 0
+        held = 0
         position: Cursor | None = None
         while wanted:
             window = self._load()
@@ -128,17 +138,22 @@ class BatchCutter:
                 # The window makes room for the next one; what the batch needs of it is copied.
                 frame = window.frame.take(rows)
                 pieces.append(Piece(frame, np.arange(len(rows))))
-                carried += frame_bytes(frame)
+                self._carried += frame_bytes(frame)
                 self._hold(frame_bytes(frame))
-                self._check_carried(carried, pieces)
+                self._check_carried(pieces)
             elif len(rows):
+                # The batch's pieces are the last to need the window.
                 pieces.append(Piece(window.frame, rows))
+                held += window.size_bytes
+                self._hold(window.size_bytes)
             self._leave(window)
-        self._hold(-carried)
+        held += self._carried
+        self._carried = 0
+        self.held_bytes -= held
         if position is None:
             return None
         self._batch += 1
-        return pieces, position
+        return Cut(pieces, position, held)
 
     def _position(self, window: Window) -> Cursor:
         """The position right after the last row taken."""
@@ -157,8 +172,12 @@ class BatchCutter:
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             size = prepare_bytes(self._shard.dataset, self._shard.window(self._start))
+            # Who waits must hold nothing that others wait for: what the batch at hand has carried
+            # along is bounded by a message, and is not counted meanwhile.
+            self._hold(-self._carried)
             self._lease.acquire(size)
             self.held_bytes += size
+            self._hold(self._carried)
             ahead = self._read(self._start, size)
         try:
             window = ahead.window.result()
@@ -181,16 +200,19 @@ class BatchCutter:
                 self._ahead = self._read(start, size)
 
     def _read(self, start: int, size: int) -> _Ahead:
-        splits = self._shard.window(start)
-        future = self._pool.submit(
-            prepare_window,
+        return _Ahead(start, self._pool.submit(self._prepare, start), size)
+
+    def _prepare(self, start: int) -> Window:
+        if self._lease.closed:
+            # Its turn came after the stream was cancelled: the worker is for others now.
+            raise LeaseClosedError
+        return prepare_window(
             self._reader,
             self._shard.dataset,
-            splits,
+            self._shard.window(start),
             self._shard.identity,
             self._metrics,
         )
-        return _Ahead(start, future, size)
 
     def _leave(self, window: Window) -> None:
         self._start += len(self._shard.window(self._start))
@@ -202,14 +224,14 @@ class BatchCutter:
         self.held_bytes += change
         self._lease.add(change)
 
-    def _check_carried(self, carried: int, pieces: list[Piece]) -> None:
+    def _check_carried(self, pieces: list[Piece]) -> None:
         # Offsets take 8 bytes in a Frame and 4 in a batch; no other value takes less in a batch.
-        if carried > 2 * self._max_batch_bytes:
+        if self._carried > 2 * self._max_batch_bytes:
             rows = sum(len(piece.rows) for piece in pieces)
             raise DeploymentError(
                 "BATCH_TOO_LARGE",
                 f"{rows:,} of {self._shard.identity.batch_size:,} rows of a batch take "
-                f"{carried:,} bytes already, more than a message may hold "
+                f"{self._carried:,} bytes already, more than a message may hold "
                 f"({self._max_batch_bytes:,}, --max-message-bytes); use a smaller batch_size",
                 field="identity.batch_size",
             )

@@ -15,8 +15,8 @@ from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.budget import MemoryBudget
 from preprocessor_server.catalog import Catalog
-from preprocessor_server.cutter import BatchCutter, Shard
-from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.cutter import BatchCutter, Cut, Shard
+from preprocessor_server.encode.batch import BatchEncoder
 from preprocessor_server.encode.checksum import end_checksum
 from preprocessor_server.plan.identity import Cursor
 from preprocessor_server.settings import Settings
@@ -40,8 +40,8 @@ class Pipeline:
         metrics.evictions.set_function(lambda: self.budget.evictions)
 
     def close(self) -> None:
-        """Ends the worker threads, once they have finished what they are at."""
-        self.pool.shutdown(cancel_futures=True)
+        """Ends the worker threads; they finish what they are at, and nobody waits for them."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Job(NamedTuple):
@@ -88,7 +88,6 @@ class ShardStream:
             following = self._cut() if ready else None
             message, rows = job.message.result(), job.rows
             size = len(message)
-            self._lease.add(SEND_FACTOR * size)
             self._lease.rest()
             job = None
             with metrics.stage("send"):
@@ -135,17 +134,19 @@ class ShardStream:
             self._end = pb.END_REASON_SHARD_END
             self._position = Cursor(len(self._shard.splits), 0, 0, before.batch)
             return None
-        pieces, self._position = cut
-        rows = sum(len(piece.rows) for piece in pieces)
-        message = self._pipeline.pool.submit(self._encode, pieces, before, self._position)
-        return _Job(message, rows)
+        self._position = cut.after
+        rows = sum(len(piece.rows) for piece in cut.pieces)
+        return _Job(self._pipeline.pool.submit(self._encode, cut, before), rows)
 
-    def _encode(self, pieces: list[Piece], before: Cursor, after: Cursor) -> bytes:
+    def _encode(self, cut: Cut, before: Cursor) -> bytes:
+        """The message of a batch; what it holds is counted in place of what its rows held."""
         with self._pipeline.metrics.stage("encode"):
             batch = self._encoder.encode(
-                pieces, self._shard.number, before.to_proto(), after.to_proto()
+                cut.pieces, self._shard.number, before.to_proto(), cut.after.to_proto()
             )
-            return pb.StreamBatchesResponse(batch=batch).SerializeToString()
+            message = pb.StreamBatchesResponse(batch=batch).SerializeToString()
+        self._lease.add(SEND_FACTOR * len(message) - cut.held_bytes)
+        return message
 
     def _drop(self) -> int:
         """Lets go of decoded rows; called while this stream is blocked in sending."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -143,17 +144,42 @@ def serve(settings: Settings) -> None:
         ended.wait()
     finally:
         server.stop()
+    if not _threads_ended():
+        # A read that hangs in the kernel cannot be ended, and Python would wait for it for ever.
+        log.warning("leaving threads behind that storage holds up")
+        os._exit(0)
+
+
+def _threads_ended() -> bool:
+    """Waits for the threads of the pools, with a bound; whether all have ended."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    pools = tuple(f"{name}_" for name in ("worker", "footer", "call"))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(pools)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def _follow(lifeline: str, ended: threading.Event) -> None:
     """Sets the event once no process holds the FIFO open for writing any more."""
+    try:
+        # Without waiting for a writer: who starts a server holds the FIFO open before it does, so
+        # one that nobody holds any more means that its holder is gone already.
+        fifo = os.open(lifeline, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise SettingsError(f"--lifeline={lifeline}: {error.strerror}") from None
 
     def wait() -> None:
-        with open(lifeline, "rb", buffering=0) as fifo:
-            while fifo.read(64):
-                pass
+        readable = select.poll()
+        readable.register(fifo, select.POLLIN)
+        held = True
+        while held:
+            try:
+                held = os.read(fifo, 64) != b""
+            except BlockingIOError:
+                # Somebody holds it, and has written nothing.
+                readable.poll()
+        os.close(fifo)
         ended.set()
 
-    if not os.path.exists(lifeline):
-        raise SettingsError(f"--lifeline={lifeline}: no such FIFO")
     threading.Thread(target=wait, name="lifeline", daemon=True).start()

@@ -251,14 +251,13 @@ def plan_response(
 ) -> pb.PlanEpochResponse:
     """One page of a plan. Raises RequestError for a shard or page that there is not."""
     count = len(plan.shards)
-    rows = [plan.row_count(shard) for shard in range(count)]
-    batches = [plan.batch_count(shard) for shard in range(count)]
+    rows, batches = plan.row_counts, plan.batch_counts
     response = pb.PlanEpochResponse(
         snapshot_id=dataset.snapshot.id,
         identity=identity.to_proto(count),
-        row_count=sum(n or 0 for n in rows) if plan.counts_known else None,
-        batch_count=sum(n or 0 for n in batches) if plan.counts_known else None,
-        shard_batch_counts=[n for n in batches if n is not None],
+        row_count=None if rows is None else sum(rows),
+        batch_count=None if batches is None else sum(batches),
+        shard_batch_counts=batches or (),
         reread_share=plan.reread_share,
         notes=plan.notes,
     )
@@ -289,8 +288,8 @@ def plan_response(
         response.shards.add(
             shard=shard,
             splits=[pb.Split(**split._asdict()) for split in splits],
-            row_count=rows[shard],
-            batch_count=batches[shard],
+            row_count=None if rows is None else rows[shard],
+            batch_count=None if batches is None else batches[shard],
         )
     return response
 

@@ -87,8 +87,9 @@ class Settings(BaseModel):
         default=256 * MIB,
         ge=MIB,
         le=64 * GIB,
-        description="Memory for snapshots of datasets, in bytes, least recently used dropped "
-        "first. Default: about 40 snapshots of a million row groups.",
+        description="Memory for snapshots of datasets and plans of epochs, in bytes, least "
+        "recently used dropped first. Default: one dataset of a million row groups, or very many "
+        "small ones.",
     )
     metrics_listen: str = Field(
         default="",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ BATCHES_A_SHARD = 16
 MAX_DEFAULT_SHARDS = 4096
 MAX_REREAD_SHARE = 0.05
 SPLITS_ORDINAL = 2**64 - 1
+# A tuple of four integers, two of them too large to be shared.
+_SPLIT_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,12 @@ class RowGroups:
     decoded_bytes: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EpochPlan:
-    """The splits of every shard, and what is known of their rows."""
+    """The splits of every shard, and what is known of their rows.
+
+    row_counts and batch_counts are by shard, None where a filter decides them.
+    """
 
     shards: tuple[tuple[Split, ...], ...]
     batch_size: int
@@ -38,16 +44,24 @@ class EpochPlan:
     reread_share: float
     notes: tuple[str, ...]
 
-    def row_count(self, shard: int) -> int | None:
-        """The rows that a shard delivers, None where a filter decides it."""
+    @cached_property
+    def row_counts(self) -> tuple[int, ...] | None:
+        """The rows that each shard delivers."""
         if not self.counts_known:
             return None
-        return sum(split.row_count for split in self.shards[shard])
+        return tuple(sum(split.row_count for split in shard) for shard in self.shards)
 
-    def batch_count(self, shard: int) -> int | None:
-        """The batches that a shard delivers, None where a filter decides it."""
-        rows = self.row_count(shard)
-        return None if rows is None else -(-rows // self.batch_size)
+    @cached_property
+    def batch_counts(self) -> tuple[int, ...] | None:
+        """The batches that each shard delivers."""
+        if self.row_counts is None:
+            return None
+        return tuple(-(-rows // self.batch_size) for rows in self.row_counts)
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """What the plan takes up in memory, in bytes; an estimate."""
+        return sum(64 + _SPLIT_BYTES * len(shard) for shard in self.shards)
 
 
 def plan_epoch(

@@ -15,6 +15,7 @@ from preprocessor_server.source.snapshot import Snapshot
 
 # Rows decoded at once where only a part of a row group is wanted.
 _STEP_ROWS = 8192
+_RANGE_BUFFER_BYTES = 1 << 20
 
 
 class SplitReader:
@@ -39,9 +40,17 @@ class SplitReader:
         check_columns(name, footer.schema, expected, first)
         place = describe_split(snapshot, split)
         try:
-            with pq.ParquetFile(file.real, metadata=footer.metadata) as parquet:
-                rows = footer.metadata.row_group(split.row_group).num_rows
-                if split.first_row == 0 and split.row_count == rows:
+            rows = footer.metadata.row_group(split.row_group).num_rows
+            whole = split.first_row == 0 and split.row_count == rows
+            with pq.ParquetFile(
+                file.real,
+                metadata=footer.metadata,
+                page_checksum_verification=True,
+                # A part of a row group is read page by page, never all of its chunks at once.
+                buffer_size=0 if whole else _RANGE_BUFFER_BYTES,
+                pre_buffer=whole,
+            ) as parquet:
+                if whole:
                     table = parquet.read_row_group(
                         split.row_group, columns=list(columns), use_threads=False
                     )

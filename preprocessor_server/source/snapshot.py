@@ -67,6 +67,11 @@ class Snapshot:
         _ = self.schema
 
     @cached_property
+    def size_bytes(self) -> int:
+        """What the snapshot takes up in memory, in bytes; an estimate."""
+        return self.message.ByteSize() + len(self.frame) + 64 * len(self.message.row_group_rows)
+
+    @cached_property
     def schema(self) -> pa.Schema:
         """The schema of the first file."""
         return pa.ipc.read_schema(pa.py_buffer(self.message.arrow_schema))
@@ -103,7 +108,9 @@ def take_snapshot(
     the first file; DatasetError if there is no row at all.
     """
     expected = pa.schema([field for field in schema if field.name in needed])
-    message = pb.Snapshot(arrow_schema=schema.serialize().to_pybytes())
+    message = pb.Snapshot(
+        arrow_schema=schema.serialize().to_pybytes(), measured_columns=expected.names
+    )
 
     def summarise(file: NamedFile) -> tuple[pb.SnapshotFile, list[int], list[int]]:
         footer = footers.read(file)

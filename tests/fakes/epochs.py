@@ -17,13 +17,16 @@ from tests.fakes.encoder import Cursor, Rows
 class FakeData:
     """Rows per split, shard by shard; counts_known says whether plans state them.
 
-    A row's id is its place in shard order. files name what the snapshot holds.
+    A row's id is its place in shard order. files name what the snapshot holds. encoding_version is
+    the highest that the servers say they have.
     """
 
     shards: tuple[tuple[int, ...], ...]
     batch_size: int
     counts_known: bool = True
     files: tuple[str, ...] = ("a.parquet", "b.parquet")
+    notes: tuple[str, ...] = ()
+    encoding_version: int = 1
 
     def rows_in(self, shard: int) -> int:
         return sum(self.shards[shard])

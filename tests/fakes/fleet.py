@@ -167,7 +167,9 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
             self._fleet.describe_count += 1
         self._fleet.known_snapshots[self._number].add(name)
         return pb2.DescribeDatasetResponse(
-            snapshot_id=name, snapshot=data if request.include_snapshot else b"", encoding_version=1
+            snapshot_id=name,
+            snapshot=data if request.include_snapshot else b"",
+            encoding_version=self._fleet.data.encoding_version,
         )
 
     def PutSnapshot(  # noqa: N802 - gRPC fixes the name
@@ -192,6 +194,7 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
         identity.CopyFrom(request.identity)
         identity.num_shards = len(data.shards)
         identity.shuffle_window_splits = identity.shuffle_window_splits or 1
+        identity.encoding_version = identity.encoding_version or data.encoding_version
         wanted = list(request.shards) or list(range(len(data.shards)))
         start = int(request.page_token or 0)
         page = wanted[start : start + self._fleet.page_shards]
@@ -201,6 +204,7 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
             identity=identity,
             shards=[self._shard(s, request.omit_splits) for s in page],
             next_page_token=str(end) if end < len(wanted) else "",
+            notes=data.notes,
         )
         if data.counts_known:
             counts = [data.batches_in(s) for s in range(len(data.shards))]

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -160,6 +161,32 @@ def test_corrupt_page(stub: Stub, root: Path) -> None:
     )
 
 
+def test_flipped_bit_in_a_page_with_a_checksum(stub: Stub, root: Path) -> None:
+    path = root / "rows" / "checked.parquet"
+    pq.write_table(
+        make_table(1000).select(["id"]),
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=True,
+    )
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+    dataset = spec(
+        source={"parquet": {"paths": ["rows/checked.parquet"]}},
+        features=[{"sparse": {"columns": ["id"]}}],
+    )
+    (request,) = shard_requests(stub, dataset, pb.BatchIdentity(batch_size=64))
+    check(
+        Refusal(lambda: receive(stub, request)),
+        grpc.StatusCode.DATA_LOSS,
+        "FILE_CORRUPT",
+        "rows/checked.parquet",
+        "row group 0",
+    )
+
+
 def test_column_missing_in_one_file(stub: Stub, root: Path) -> None:
     table = make_table(100).drop_columns(["seq"])
     pq.write_table(table, root / "rows" / "part-9.parquet")
@@ -236,6 +263,44 @@ def test_group_by_column_that_is_not_there(stub: Stub) -> None:
         "COLUMN_MISSING",
         "'requests'",
     )
+
+
+def test_group_by_column_that_cannot_be_compared(stub: Stub) -> None:
+    source = {"parquet": {"paths": ["rows"], "group_by": ["seq"]}}
+    refusal = describe(stub, spec(source=source))
+    check(refusal, grpc.StatusCode.INVALID_ARGUMENT, "TYPE_UNFIT", "'seq'", "list<element: int64>")
+
+
+def test_snapshot_of_a_dataset_with_other_columns(stub: Stub) -> None:
+    narrow = spec(
+        source={"parquet": {"paths": ["rows"]}}, features=[{"sparse": {"columns": ["id"]}}]
+    )
+    taken = stub.DescribeDataset(pb.DescribeDatasetRequest(dataset=narrow)).snapshot_id
+    refusal = Refusal(
+        lambda: stub.PlanEpoch(
+            pb.PlanEpochRequest(
+                dataset=spec(), snapshot_id=taken, identity=pb.BatchIdentity(batch_size=1)
+            )
+        )
+    )
+    check(refusal, grpc.StatusCode.INVALID_ARGUMENT, "SNAPSHOT_INVALID", "other columns", "seq")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"page_size": 100_001}, "page_size"),
+        ({"page_token": "x"}, "page_token"),
+        ({"page_token": "99"}, "page_token"),
+        ({"shards": [5]}, "shards"),
+    ],
+)
+def test_plan_that_cannot_be_paged(stub: Stub, changes: dict[str, Any], field: str) -> None:
+    identity = pb.BatchIdentity(batch_size=100, num_shards=5)
+    request = pb.PlanEpochRequest(dataset=spec(), identity=identity, **changes)
+    refusal = Refusal(lambda: stub.PlanEpoch(request))
+    check(refusal, grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+    assert refusal.fields == [field]
 
 
 def test_dataset_with_a_field_from_the_future(stub: Stub) -> None:

@@ -171,3 +171,43 @@ def test_filter_that_nothing_passes_gives_no_batch(
         assert received.batches == []
         assert received.end is not None
         assert received.end.reason == pb.END_REASON_SHARD_END
+
+
+def test_batches_across_windows_need_no_more_memory_than_a_window(
+    start_server: Start, connect: Connect, dataset_root: Path
+) -> None:
+    """What a batch carries from one window to the next must not keep the next one out."""
+    wide = spec(features=[{"sparse": {"columns": ["id"]}}], source={"parquet": {"paths": ["rows"]}})
+    stub = connect(start_server(data_root=(dataset_root,), read_ahead_bytes=16 << 20).address)
+    identity = pb.BatchIdentity(batch_size=9_999, num_shards=1, shuffle=True)
+    (request,) = shard_requests(stub, wide, identity)
+    server = start_server(data_root=(dataset_root,))
+    budget = server.budget
+    stub = connect(server.address)
+    stub.DescribeDataset(pb.DescribeDatasetRequest(dataset=wide))
+    # Room for the largest window alone: 700 rows of 8 bytes decoded.
+    budget.capacity = 700 * (2 * 8 + 48)
+    assert [batch.row_count for batch in receive(stub, request).batches] == [9_999, 1]
+    assert budget.used == 0
+
+
+def test_pages_of_a_plan_make_up_the_plan(
+    start_server: Start, connect: Connect, dataset_root: Path
+) -> None:
+    stub = connect(start_server(data_root=(dataset_root,)).address)
+    identity = pb.BatchIdentity(batch_size=100, num_shards=5, shuffle=True)
+    request = pb.PlanEpochRequest(dataset=spec(), identity=identity, page_size=4)
+    whole = stub.PlanEpoch(pb.PlanEpochRequest(dataset=spec(), identity=identity))
+    shards, pages = [], 0
+    while True:
+        page = stub.PlanEpoch(request)
+        shards += list(page.shards)
+        pages += 1
+        assert page.shard_batch_counts == whole.shard_batch_counts
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert pages > 1
+    assert shards == list(whole.shards)
+    request = pb.PlanEpochRequest(dataset=spec(), identity=identity, shards=[3, 1])
+    assert [shard.shard for shard in stub.PlanEpoch(request).shards] == [3, 1]

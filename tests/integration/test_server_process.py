@@ -88,6 +88,8 @@ def test_a_health_watch_does_not_hold_up_the_end(dataset_root: Path) -> None:
 def test_ends_when_nobody_holds_its_lifeline(dataset_root: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "lifeline"
     os.mkfifo(fifo)
+    # Held before the server starts; opened for reading too, since nobody reads it yet.
+    writer = os.open(fifo, os.O_RDWR)
     with ServerProcess(
         "--listen",
         f"unix:{tmp_path}/socket",
@@ -96,10 +98,19 @@ def test_ends_when_nobody_holds_its_lifeline(dataset_root: Path, tmp_path: Path)
         "--lifeline",
         str(fifo),
     ) as server:
-        writer = os.open(fifo, os.O_WRONLY)
         server.wait_for("serving")
         assert health(f"unix:{tmp_path}/socket") == health_pb2.HealthCheckResponse.SERVING
         os.close(writer)
+        assert server.wait() == 0
+
+
+def test_ends_at_once_when_the_holder_of_its_lifeline_is_gone_already(
+    dataset_root: Path, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "lifeline"
+    os.mkfifo(fifo)
+    arguments = ("--listen", "127.0.0.1:0", "--data-root", str(dataset_root))
+    with ServerProcess(*arguments, "--lifeline", str(fifo)) as server:
         assert server.wait() == 0
 
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.fleet import FakeFleet, Script, Stall
 from tests.unit.client.conftest import DATA, DATASET
+from trainer_client.cli import server_figure
 
 COMMAND = [sys.executable, "-m", "trainer_client", "pull"]
 
@@ -26,14 +29,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "200"}
 
 
-def pull(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pull(tmp_path: Path, *arguments: str, columns: str = "200") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
-        env=environment(tmp_path),
+        env=environment(tmp_path) | {"COLUMNS": columns},
     )
 
 
@@ -61,6 +64,30 @@ def test_people_get_a_summary_and_a_table(dataset: str, tmp_path: Path) -> None:
         assert fleet.addresses[0] in done.stdout
         assert "examples/s" in done.stderr
         assert "metrics on port" in done.stderr
+
+
+def test_what_the_plan_notes_is_said_once(dataset: str, tmp_path: Path) -> None:
+    with FakeFleet(replace(DATA, notes=("splits are few",))) as fleet:
+        options = ("--target", fleet.target, "--batch-size", "4", "--epochs", "2", "--json")
+        done = pull(tmp_path, dataset, *options)
+        assert (done.returncode, done.stderr) == (0, "note: splits are few\n")
+
+
+def test_the_bar_has_a_figure_for_each_server(dataset: str, tmp_path: Path) -> None:
+    with FakeFleet(DATA, 3) as fleet:
+        options = ("--target", fleet.target, "--batch-size", "4")
+        done = pull(tmp_path, dataset, *options, columns="100")
+        assert done.returncode == 0, done.stderr
+        for address in fleet.addresses:
+            assert re.search(rf"{address} [\d.]+k?/s", done.stderr)
+        assert max(map(len, done.stderr.splitlines())) <= 100
+
+
+def test_servers_have_short_names_and_figures() -> None:
+    assert server_figure("unix:/tmp/headrace-0-123456789abc/server-0.sock", 20999.0) == (
+        "server-0 21.0k/s"
+    )
+    assert server_figure("10.0.0.1:50051", 950.2) == "10.0.0.1:50051 950/s"
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from trainer_client import DeploymentError
+from tests.unit.client.conftest import MakeStream
+from trainer_client import DeploymentError, StreamClosedError
 from trainer_client.transport import lifeline
 
 STAND_IN = Path(__file__).parents[2] / "fakes" / "local_server"
@@ -192,3 +194,77 @@ def test_a_long_temporary_folder_is_not_used(
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     assert lifeline.directory_for("key").parent == Path("/tmp")  # noqa: S108
+
+
+def test_a_start_that_fails_halfway_kills_what_it_has_started(short_tmp: Path) -> None:
+    """A server that has not opened the lifeline yet would wait there for a writer for ever."""
+    script = """
+from trainer_client.transport import lifeline, local
+directory = lifeline.directory_for(local._key(2, shared=False))
+directory.mkdir(mode=0o700)
+(directory / "server-1.log").mkdir()
+try:
+    local.LocalFleet(2, shared=False)
+except IsADirectoryError:
+    print([server.poll() for server in local._STARTED])
+"""
+    paths = [str(STAND_IN), *filter(None, sys.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": ":".join(paths), "TMPDIR": str(short_tmp)},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"[{-signal.SIGKILL}]\n", "")
+
+
+SLOW_STAND_IN = f"""
+import os, runpy
+with open(os.environ["STARTED"], "w") as started:
+    started.write("x")
+with open(os.environ["GO_ON"]) as go_on:
+    go_on.read()
+runpy.run_path({str(STAND_IN / "preprocessor_server" / "__main__.py")!r}, run_name="__main__")
+"""
+
+
+def test_closing_does_not_wait_for_servers_that_start(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, make_stream: MakeStream
+) -> None:
+    package = short_tmp / "modules" / "preprocessor_server"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(SLOW_STAND_IN)
+    fifos = {name: short_tmp / name.lower() for name in ("STARTED", "GO_ON")}
+    for name, path in fifos.items():
+        os.mkfifo(path)
+        monkeypatch.setenv(name, str(path))
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_tmp))
+    stream = make_stream("local://1")
+    failures: list[Exception] = []
+
+    def use() -> None:
+        try:
+            stream.row_count()
+        except Exception as error:
+            failures.append(error)
+
+    started = os.open(fifos["STARTED"], os.O_RDONLY | os.O_NONBLOCK)
+    user, closer = threading.Thread(target=use), threading.Thread(target=stream.close)
+    user.start()
+    try:
+        assert select.select([started], [], [], WAIT_S)[0]
+        closer.start()
+        closer.join(5)
+        closed_at_once = not closer.is_alive()
+    finally:
+        os.close(started)
+        fifos["GO_ON"].write_text("")
+        user.join(WAIT_S)
+    closer.join(WAIT_S)
+    assert closed_at_once
+    assert [type(error) for error in failures] == [StreamClosedError]
+    assert not list(short_tmp.glob("headrace-*"))

@@ -12,7 +12,6 @@ from trainer_client.schedule import (
     Position,
     Schedule,
     Segment,
-    assign,
     assign_whole_shards,
     deal,
     start_cursor,
@@ -63,12 +62,12 @@ def test_every_batch_goes_to_one_rank_and_all_ranks_take_as_many_steps(
     everything = sorted(step for part in (*dealt, rest) for step in steps(part))
     assert everything == [(s, b) for s, count in enumerate(counts) for b in range(count)]
     assert len(steps(rest)) == sum(counts) % world_size
-    assert [assign(counts, rank, world_size) for rank in range(world_size)] == dealt
 
 
 def test_whole_shards_come_first_and_are_dealt_round_robin() -> None:
-    assert assign([4, 4, 4, 4, 4], 0, 2) == [Segment(0, 0, 4), Segment(2, 0, 4), Segment(4, 0, 2)]
-    assert assign([4, 4, 4, 4, 4], 1, 2) == [Segment(1, 0, 4), Segment(3, 0, 4), Segment(4, 2, 2)]
+    dealt, _ = deal([4, 4, 4, 4, 4], 2)
+    assert dealt[0] == [Segment(0, 0, 4), Segment(2, 0, 4), Segment(4, 0, 2)]
+    assert dealt[1] == [Segment(1, 0, 4), Segment(3, 0, 4), Segment(4, 2, 2)]
 
 
 def test_unknown_counts_give_whole_shards_and_a_warning() -> None:
@@ -81,7 +80,7 @@ def test_unknown_counts_give_whole_shards_and_a_warning() -> None:
 def test_resuming_anywhere_gives_the_identical_rest(
     counts: list[int], world_size: int, interleave: int, known: bool
 ) -> None:
-    segments = assign(counts, 0, world_size)
+    segments = deal(counts, world_size)[0][0]
     ends = [s.batch_count or 0 for s in segments]
     if not known:
         segments = [Segment(s.shard, s.first_batch, None) for s in segments]
@@ -99,7 +98,7 @@ def test_resuming_anywhere_gives_the_identical_rest(
 def test_another_interleave_delivers_exactly_the_rest(
     counts: list[int], before: int, after: int
 ) -> None:
-    segments = assign(counts, 0, 1)
+    segments = deal(counts, 1)[0][0]
     ends = [s.batch_count or 0 for s in segments]
     whole = walk(segments, before, Position(0), ends)
     order = [step for step, _ in whole]
@@ -108,7 +107,7 @@ def test_another_interleave_delivers_exactly_the_rest(
 
 
 def test_round_robin_gives_an_ended_slot_to_the_next_segment() -> None:
-    segments = assign([1, 3, 2, 1], 0, 1)
+    segments = deal([1, 3, 2, 1], 1)[0][0]
     order = run(segments, 2, Position(0), [1, 3, 2, 1])
     assert order == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (1, 2), (3, 0)]
 

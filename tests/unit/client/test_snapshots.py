@@ -6,12 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.fakes.epochs import FakeData
-from tests.fakes.fleet import FakeFleet
+from tests.fakes.fleet import FakeFleet, Script, Stall, Status
 from tests.unit.client.conftest import DATA, DATASET, MakeStream, drain, ids_of
-from trainer_client import BatchStream, HeadraceError, RequestError, SnapshotMismatchError
+from trainer_client import (
+    BatchStream,
+    DeploymentError,
+    HeadraceError,
+    RequestError,
+    SnapshotMismatchError,
+)
 from trainer_client.snapshot_store import SnapshotStore, first_difference, identify
 from trainer_client.snapshots import SnapshotChoice
 from trainer_client.transport.calls import Snapshot
@@ -74,6 +81,44 @@ def test_a_server_that_does_not_know_the_snapshot_is_handed_it(make_stream: Make
         assert sum(map(len, drain(stream))) == DATA.row_count
         assert fleet.put_count == 2
         assert stream.stats().retries == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "SERVER_BUSY", retry_delay_s=0.01),
+        Status(grpc.StatusCode.CANCELLED),
+        Status(grpc.StatusCode.DEADLINE_EXCEEDED),
+        Status(grpc.StatusCode.UNAVAILABLE),
+        Stall(),
+    ],
+)
+def test_a_server_that_cannot_take_the_snapshot_now_is_left_for_another(
+    make_stream: MakeStream, fault: Status | Stall
+) -> None:
+    with FakeFleet(DATA, 2, Script(calls={"PutSnapshot": [fault]})) as fleet:
+        stream = make_stream(fleet.target, timeout=2.0)
+        assert sum(map(len, drain(stream))) == DATA.row_count
+        assert stream.stats().retries == 1
+
+
+def test_a_server_that_could_not_take_the_snapshot_is_handed_it_again(
+    make_stream: MakeStream,
+) -> None:
+    busy = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "SERVER_BUSY", retry_delay_s=0.01)
+    with FakeFleet(DATA, script=Script(calls={"PutSnapshot": [busy, busy]})) as fleet:
+        stream = make_stream(fleet.target)
+        assert len(stream) == sum(map(DATA.batches_in, range(5)))
+        fleet.known_snapshots[0].clear()
+        assert sum(map(len, drain(stream))) == DATA.row_count
+        assert fleet.put_count >= 1
+
+
+def test_a_server_that_refuses_the_snapshot_ends_it(make_stream: MakeStream) -> None:
+    refusal = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
+    with FakeFleet(DATA, 2, Script(calls={"PutSnapshot": [refusal] * 9})) as fleet:
+        with pytest.raises(DeploymentError, match="too large"):
+            drain(make_stream(fleet.target))
 
 
 def test_a_snapshot_dir_is_adopted_by_later_streams(

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.epochs import FakeData
 from tests.fakes.fleet import FakeFleet
-from tests.unit.client.conftest import DATA, MakeStream, drain
-from trainer_client import StateMismatchError
+from tests.unit.client.conftest import DATA, MakeStream, drain, ids_of
+from trainer_client import (
+    DeploymentError,
+    StateMismatchError,
+    StreamClosedError,
+    decode,
+)
 
 UNKNOWN = replace(DATA, counts_known=False)
 
@@ -113,3 +119,99 @@ def test_a_state_of_other_segments_is_refused(make_stream: MakeStream) -> None:
         resumed.load_state_dict(state)
         with pytest.raises(StateMismatchError, match="segments"):
             next(iter(resumed))
+
+
+@pytest.mark.parametrize(("epoch", "reset"), [(1, False), (0, True)])
+def test_choosing_another_epoch_ends_the_iterator(
+    make_stream: MakeStream, epoch: int, reset: bool
+) -> None:
+    with FakeFleet(DATA) as fleet:
+        stream = make_stream(fleet.target, prefetch_bytes=1)
+        iterator = iter(stream)
+        next(iterator)
+        stream.set_epoch(epoch, reset=reset)
+        assert fleet.wait_for_streams(0)
+        for _ in range(2):
+            with pytest.raises(StreamClosedError, match="another epoch"):
+                next(iterator)
+        state = stream.state_dict()
+        assert (state["epoch"], state["position"]) == (epoch, None)
+        resumed = make_stream(fleet.target)
+        resumed.load_state_dict(state)
+        assert drain(resumed) == drain(stream)
+
+
+def test_choosing_the_epoch_that_is_read_keeps_the_iterator(make_stream: MakeStream) -> None:
+    with FakeFleet(DATA) as fleet:
+        expected = drain(make_stream(fleet.target))
+        stream = make_stream(fleet.target)
+        iterator = iter(stream)
+        stream.set_epoch(0)
+        got = [ids_of(next(iterator))]
+        state = stream.state_dict()
+        stream.set_epoch(0)
+        assert stream.state_dict() == state
+        assert got + [ids_of(batch) for batch in iterator] == expected
+
+
+def test_choosing_the_epoch_of_an_abandoned_iterator_starts_it_again(
+    make_stream: MakeStream,
+) -> None:
+    with FakeFleet(DATA) as fleet:
+        stream = make_stream(fleet.target)
+        next(iter(stream))
+        stream.set_epoch(0)
+        assert stream.state_dict()["position"] is None
+        assert sum(map(len, drain(stream))) == DATA.row_count
+
+
+def test_what_is_left_out_counts_once_an_epoch(make_stream: MakeStream, tmp_path: Path) -> None:
+    with FakeFleet(DATA) as fleet:
+        stream = make_stream(
+            fleet.target, rank=0, world_size=3, drop_last=True, snapshot_dir=tmp_path / "s"
+        )
+        drain(stream)
+        once = stream.stats()
+        assert once.left_out_rows > 0
+        assert once.dropped_rows > 0
+        stream.set_epoch(0)
+        for _ in range(2):
+            next(iter(stream))
+            stream.load_state_dict(stream.state_dict())
+        again = stream.stats()
+        assert (again.left_out_batches, again.left_out_rows) == (
+            once.left_out_batches,
+            once.left_out_rows,
+        )
+        assert (again.dropped_batches, again.dropped_rows) == (
+            once.dropped_batches,
+            once.dropped_rows,
+        )
+
+
+def test_the_encoding_version_is_the_plans(make_stream: MakeStream) -> None:
+    with FakeFleet(replace(DATA, encoding_version=3)) as fleet:
+        stream = make_stream(fleet.target)
+        assert stream.state_dict()["encoding_version"] is None
+        drain(stream)
+        # The fleet has a higher one, which this client did not ask for.
+        state = stream.state_dict()
+        assert state["encoding_version"] == 1
+        state["encoding_version"] = 3
+        other = make_stream(fleet.target)
+        other.load_state_dict(state)
+        with pytest.raises(DeploymentError, match="encoding version 3.*decodes version 1"):
+            next(iter(other))
+        with pytest.raises(StateMismatchError, match="encoding_version 3"):
+            stream.load_state_dict(state)
+
+
+def test_an_older_fleet_is_asked_for_what_it_has(
+    make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "ENCODING_VERSION", 2)
+    with FakeFleet(DATA) as fleet:
+        # This client's only version is 2: it says so itself, at the plan.
+        with pytest.raises(DeploymentError, match="plans encoding version 1"):
+            next(iter(make_stream(fleet.target)))
+        assert not fleet.opened

@@ -72,11 +72,12 @@ def test_every_row_is_dealt_exactly_once(
     for split in itertools.chain.from_iterable(plan.shards):
         assert split.row_count >= 1
         assert split.row_count * 100 <= max(max_split_bytes, 100)
-    counts = [plan.row_count(shard) for shard in range(len(plan.shards))]
     if known:
-        assert [sum(s.row_count for s in shard) for shard in plan.shards] == counts
+        sizes = tuple(sum(s.row_count for s in shard) for shard in plan.shards)
+        assert plan.row_counts == sizes
+        assert plan.batch_counts == tuple(-(-size // batch_size) for size in sizes)
     else:
-        assert set(counts) == {None}
+        assert plan.row_counts is plan.batch_counts is None
 
 
 def test_shards_of_whole_batches_where_cuts_are_cheap() -> None:
@@ -85,10 +86,10 @@ def test_shards_of_whole_batches_where_cuts_are_cheap() -> None:
         groups, identity(64, num_shards=8), max_split_bytes=NO_LIMIT, counts_known=True
     )
     assert 0 < plan.reread_share <= MAX_REREAD_SHARE
-    sizes = [plan.row_count(shard) or 0 for shard in range(8)]
+    sizes = plan.row_counts or ()
     short = [size for size in sizes if size % 64]
     assert len(short) <= 1
-    assert sum(plan.batch_count(shard) or 0 for shard in range(8)) == -(-1_000_000 // 64)
+    assert sum(plan.batch_counts or ()) == -(-1_000_000 // 64)
 
 
 def test_shards_of_whole_row_groups_where_cuts_would_cost_too_much() -> None:
@@ -98,7 +99,7 @@ def test_shards_of_whole_row_groups_where_cuts_would_cost_too_much() -> None:
     )
     assert plan.reread_share == 0
     assert {split.row_count for shard in plan.shards for split in shard} == {1000}
-    assert sorted(plan.row_count(shard) or 0 for shard in range(4)) == [2000, 2000, 3000, 3000]
+    assert sorted(plan.row_counts or ()) == [2000, 2000, 3000, 3000]
     assert any("whole row groups" in note for note in plan.notes)
 
 
