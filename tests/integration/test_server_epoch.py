@@ -177,18 +177,17 @@ def test_batches_across_windows_need_no_more_memory_than_a_window(
     start_server: Start, connect: Connect, dataset_root: Path
 ) -> None:
     """What a batch carries from one window to the next must not keep the next one out."""
-    wide = spec(features=[{"sparse": {"columns": ["id"]}}], source={"parquet": {"paths": ["rows"]}})
-    stub = connect(start_server(data_root=(dataset_root,), read_ahead_bytes=16 << 20).address)
-    identity = pb.BatchIdentity(batch_size=9_999, num_shards=1, shuffle=True)
-    (request,) = shard_requests(stub, wide, identity)
+    dataset = spec(
+        source={"parquet": {"paths": ["rows"]}}, features=[{"sparse": {"columns": ["id"]}}]
+    )
     server = start_server(data_root=(dataset_root,))
-    budget = server.budget
     stub = connect(server.address)
-    stub.DescribeDataset(pb.DescribeDatasetRequest(dataset=wide))
-    # Room for the largest window alone: 700 rows of 8 bytes decoded.
-    budget.capacity = 700 * (2 * 8 + 48)
+    identity = pb.BatchIdentity(batch_size=9_999, num_shards=1, shuffle=True)
+    (request,) = shard_requests(stub, dataset, identity)
+    # Room for the largest window alone: 700 rows, 8 bytes of each decoded, twice, and its order.
+    server.budget.capacity = 700 * (2 * 8 + 48)
     assert [batch.row_count for batch in receive(stub, request).batches] == [9_999, 1]
-    assert budget.used == 0
+    assert server.budget.used == 0
 
 
 def test_pages_of_a_plan_make_up_the_plan(
