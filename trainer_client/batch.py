@@ -113,9 +113,8 @@ class Batch:
     """One batch: dense float32 [B, D], labels float32 [B, L], sparse a SparseBlock; or None.
 
     dense and labels are transposed views of feature-major matrices, so a column is contiguous.
-    cursor and next_cursor are the positions in the shard before and after the batch. padding is
-    True for a batch that only keeps ranks in step and counts nowhere. position is for
-    BatchStream.state_dict alone.
+    cursor and next_cursor are the positions in the shard before and after the batch. position is
+    for BatchStream.state_dict alone.
     """
 
     arena: torch.Tensor = field(repr=False)
@@ -124,7 +123,6 @@ class Batch:
     index: int
     cursor: Cursor
     next_cursor: Cursor
-    padding: bool = False
     position: object = field(default=None, repr=False)
 
     @property

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -76,12 +77,17 @@ def pull(
             prefetch_bytes=prefetch_bytes,
             timeout=timeout,
         )
+        said: set[str] = set()
         with stream:
             for epoch in range(epochs):
                 asked_s = time.monotonic()
                 stream.set_epoch(epoch)
                 # Starting local servers and planning are no one's throughput: not on the clock.
                 row_count = stream.row_count()
+                for note in stream.plan_notes():
+                    if note not in said:
+                        click.secho(f"note: {note}", dim=True, err=True)
+                        said.add(note)
                 before, began_s = stream.stats(), time.monotonic()
                 if as_json:
                     for _ in stream:
@@ -134,7 +140,8 @@ def _serving_metrics(listen: str | None) -> Iterator[None]:
 
 
 def _drain_with_bar(stream: BatchStream, epoch: int, row_count: int | None) -> None:
-    from rich.console import Console
+    from rich.columns import Columns
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
@@ -147,15 +154,43 @@ def _drain_with_bar(stream: BatchStream, epoch: int, row_count: int | None) -> N
             waited = (stats.wait_s - before.wait_s) / elapsed
             return Text(
                 f"{rows:,.0f} examples/s  {sent / elapsed / 1e6:.1f} MB/s  "
-                f"waiting {min(1.0, waited):.0%}  {len(stats.servers)} servers"
+                f"waiting {min(1.0, waited):.0%}"
             )
+
+    class WithServers(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            elapsed = self.tasks[0].elapsed if self.tasks else None
+            if elapsed:
+                yield Columns(
+                    [
+                        Text(server_figure(address, rows / elapsed), style="dim", no_wrap=True)
+                        for address, rows in _rows_since(before, stream.stats()).items()
+                    ],
+                    padding=(0, 3),
+                )
 
     before = stream.stats()
     columns = (TextColumn("epoch {task.description}"), BarColumn(), Rates())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with WithServers(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(str(epoch), total=row_count)
         for batch in stream:
             progress.advance(task, batch.batch_size)
+
+
+def server_figure(address: str, rows_per_s: float) -> str:
+    """A server's rate in few letters; a local one's socket says no more than its name."""
+    name = PurePath(address).stem if address.startswith("unix:") else address
+    rate = f"{rows_per_s / 1e3:.1f}k" if rows_per_s >= 1e3 else f"{rows_per_s:.0f}"
+    return f"{name} {rate}/s"
+
+
+def _rows_since(before: StreamStats, after: StreamStats) -> dict[str, int]:
+    old = before.servers
+    return {
+        address: stats.rows - (old[address].rows if address in old else 0)
+        for address, stats in after.servers.items()
+    }
 
 
 def _figures(

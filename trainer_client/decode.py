@@ -52,13 +52,18 @@ def end_checksum(message: preprocessor_service_pb2.StreamEnd) -> int:
     return _checksum_words((message.reason, *_cursor_words(message.cursor)))
 
 
+def check_version(version: int, who: str) -> None:
+    """Raises DeploymentError if this encoding version cannot be decoded here."""
+    if version != ENCODING_VERSION:
+        raise DeploymentError(
+            f"{who} encoding version {version}, this client decodes version {ENCODING_VERSION}: "
+            "upgrade the older of the two"
+        )
+
+
 def check_schema(schema: batch_pb2.BatchSchema) -> None:
     """Raises DeploymentError if batches of this schema cannot be decoded here."""
-    if schema.encoding_version != ENCODING_VERSION:
-        raise DeploymentError(
-            f"the server sends encoding version {schema.encoding_version}, this client decodes "
-            f"version {ENCODING_VERSION}: upgrade the older of the two"
-        )
+    check_version(schema.encoding_version, "the server sends")
     kinds = []
     for block in schema.blocks:
         if block.kind not in _DTYPE:

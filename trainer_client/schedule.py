@@ -109,11 +109,6 @@ def deal(batch_counts: Sequence[int], world_size: int) -> tuple[list[list[Segmen
     return segments, [Segment(*piece) for piece in reversed(rest)]
 
 
-def assign(batch_counts: Sequence[int], rank: int, world_size: int) -> list[Segment]:
-    """The segments of one rank, as deal gives them."""
-    return deal(batch_counts, world_size)[0][rank]
-
-
 def assign_whole_shards(num_shards: int, rank: int, world_size: int) -> list[Segment]:
     """The segments of a rank where counts are unknown: shards rank, rank + world_size, ..."""
     return [Segment(shard, 0, None) for shard in range(rank, num_shards, world_size)]

@@ -58,6 +58,8 @@ class Session:
     ) -> None:
         self.wanted_snapshot = options.snapshot
         self.num_shards = options.num_shards
+        # None until a plan, or a state, says which.
+        self.encoding_version: int | None = None
         self._dataset = dataset
         self._message = dataset.to_proto()
         self._target = target
@@ -65,11 +67,13 @@ class Session:
         self._rank = rank
         self._world_size = world_size
         self._meter = meter
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that closes may interrupt the thread that holds it.
+        self._lock = threading.RLock()
         self._guard = StallGuard()
         self._connection: Connection | None = None
         self._snapshot: Snapshot | None = None
         self._plans: dict[int, RankPlan] = {}
+        self._counted: set[int] = set()
         self._reader: EpochReader | None = None
         self._closed = False
         self._warned = False
@@ -105,12 +109,15 @@ class Session:
                 f"the state goes on in segments that epoch {epoch} does not have ({len(segments)} "
                 "on this rank): it is of another dataset or identity"
             )
-        self._meter.add(
-            left_out_batches=plan.left_out[0],
-            left_out_rows=plan.left_out[1],
-            dropped_batches=plan.dropped[0],
-            dropped_rows=plan.dropped[1],
-        )
+        if epoch not in self._counted:
+            # Not at every read: an epoch that goes on from a state leaves nothing out anew.
+            self._counted.add(epoch)
+            self._meter.add(
+                left_out_batches=plan.left_out[0],
+                left_out_rows=plan.left_out[1],
+                dropped_batches=plan.dropped[0],
+                dropped_rows=plan.dropped[1],
+            )
         ordered = Schedule(segments, self._options.interleave, start)
         cursors = {o.segment: o for o in ordered.reading_order()}
         job = self._job(plan)
@@ -153,6 +160,7 @@ class Session:
         self._snapshot = self._choice().refresh()
         self.wanted_snapshot = ""
         self.num_shards = self._options.num_shards
+        self.encoding_version = None
         self._plans.clear()
         return self._snapshot.snapshot_id
 
@@ -174,12 +182,21 @@ class Session:
         with self._lock:
             if self._closed:
                 raise StreamClosedError("the stream is closed")
-            if self._connection is None:
-                fleet = open_fleet(self._target, self._world_size)
-                self._connection = Connection(
-                    fleet, timeout_s=self._options.timeout_s, meter=self._meter
-                )
-            return self._connection
+            if self._connection is not None:
+                return self._connection
+        # Not under the lock: local servers take up to a minute to start, and close() may come
+        # from a signal handler of this very thread.
+        fleet = open_fleet(self._target, self._world_size)
+        opened = Connection(fleet, timeout_s=self._options.timeout_s, meter=self._meter)
+        with self._lock:
+            if not self._closed and self._connection is None:
+                self._connection = opened
+            held = None if self._closed else self._connection
+        if held is not opened:
+            opened.close()
+        if held is None:
+            raise StreamClosedError("the stream was closed")
+        return held
 
     def _choice(self) -> SnapshotChoice:
         connection = self._connect()
@@ -223,7 +240,10 @@ class Session:
         )
 
     def _make_plan(self, epoch: int) -> RankPlan:
-        options = self._options
+        options, snapshot = self._options, self._chosen()
+        own = decode.ENCODING_VERSION
+        # A fleet may be older than its trainers; a kept snapshot does not say what it has.
+        version = self.encoding_version or min(own, snapshot.encoding_version or own)
         identity = preprocessor_service_pb2.BatchIdentity(
             seed=options.seed,
             epoch=epoch,
@@ -231,10 +251,12 @@ class Session:
             batch_size=options.batch_size,
             shuffle=options.shuffle,
             shuffle_window_splits=options.shuffle_window_splits,
-            encoding_version=decode.ENCODING_VERSION,
+            encoding_version=version,
         )
-        summary = planner.plan(self._connect(), self._message, self._chosen(), identity)
+        summary = planner.plan(self._connect(), self._message, snapshot, identity)
+        decode.check_version(summary.identity.encoding_version, "the fleet plans")
         self.num_shards = summary.identity.num_shards
+        self.encoding_version = summary.identity.encoding_version
         if summary.batch_counts is None:
             self._warn_of_uneven_steps()
             segments = schedule.assign_whole_shards(self.num_shards, self._rank, self._world_size)

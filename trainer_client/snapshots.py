@@ -134,15 +134,21 @@ class SnapshotChoice:
                 found = find()
             except (HeadraceError, OSError) as error:
                 failure = error
-        news = (found.snapshot_id, found.data, "") if found else ("", b"", str(failure))
-        name, data, problem = group.share(news if group.rank == 0 else None)[0]
+        found_or_none = found or Snapshot("", b"")
+        news = (
+            found_or_none.snapshot_id,
+            found_or_none.data,
+            found_or_none.encoding_version,
+            "" if found else str(failure),
+        )
+        name, data, version, problem = group.share(news if group.rank == 0 else None)[0]
         if failure is not None:
             raise failure
         if problem:
             raise RequestError(f"rank 0 found no snapshot: {problem}")
         if identify(data) != name:
             raise SnapshotMismatchError(f"the bytes from rank 0 are not snapshot {name}")
-        snapshot = Snapshot(name, data)
+        snapshot = Snapshot(name, data, version)
         if group.rank:
             self.keep(snapshot)
         return snapshot

@@ -10,13 +10,15 @@ from trainer_client.errors import StateMismatchError
 from trainer_client.schedule import Position
 
 VERSION = 1
+CHOSEN_LATER = ("snapshot", "num_shards", "encoding_version")
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What fixes the batches of a rank and their order, the epoch aside.
 
-    num_shards is None until a plan chose it, snapshot "" until one was chosen.
+    num_shards and encoding_version are None until a plan chose them, snapshot "" until one was
+    chosen.
     """
 
     dataset: str
@@ -26,7 +28,7 @@ class Setup:
     batch_size: int
     shuffle: bool
     shuffle_window_splits: int
-    encoding_version: int
+    encoding_version: int | None
     drop_last: bool
     rank: int
     world_size: int
@@ -40,6 +42,7 @@ class Restored:
     position: Position | None
     snapshot: str
     num_shards: int | None
+    encoding_version: int | None
 
 
 def save(setup: Setup, interleave: int, epoch: int, position: Position | None) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def load(state: Mapping[str, Any], setup: Setup) -> Restored:
                 f"the state lacks {name!r}: is it from BatchStream.state_dict?"
             )
         its = state[name]
-        chosen_later = name in ("snapshot", "num_shards") and (not mine or not its)
+        chosen_later = name in CHOSEN_LATER and (not mine or not its)
         if its != mine and not chosen_later:
             raise StateMismatchError(_differs(name, its, mine))
     try:
@@ -83,7 +86,8 @@ def load(state: Mapping[str, Any], setup: Setup) -> Restored:
         raise StateMismatchError(
             f"the state is damaged ({type(error).__name__}: {error}): restore another one"
         ) from error
-    return Restored(epoch, position, state["snapshot"], state["num_shards"])
+    chosen = (state[name] for name in CHOSEN_LATER)
+    return Restored(epoch, position, *chosen)
 
 
 def _differs(name: str, its: object, mine: object) -> str:

@@ -6,13 +6,13 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from trainer_client import decode, state
+from trainer_client import state
 from trainer_client.batch import Batch, register_pipelineable
 from trainer_client.dataset import Dataset
 from trainer_client.device import DeviceMover
@@ -91,6 +91,7 @@ class BatchStream:
         self._progress: Position | None = None
         self._restored = False
         self._generation = 0
+        self._live: Callable[[], _Steps | None] = _none
         self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session)
 
     @property
@@ -104,10 +105,10 @@ class BatchStream:
         return self
 
     def set_epoch(self, epoch: int, *, reset: bool = False) -> None:
-        """Chooses the epoch of the next iter().
+        """Chooses the epoch of the next iter(); the epoch that is being read goes on.
 
-        The epoch of a loaded state keeps its position; another one is a StateMismatchError unless
-        reset, which drops the position.
+        Another one, or reset, ends the live iterator. The epoch of a loaded state keeps its
+        position; another one is a StateMismatchError unless reset, which drops the position.
         """
         if type(epoch) is not int or epoch < 0:
             raise RequestError(f"epoch is {epoch!r}: it must be an integer from 0")
@@ -119,19 +120,29 @@ class BatchStream:
                 "start the loop at stream.epoch, or drop the state's position with "
                 f"set_epoch({epoch}, reset=True)"
             )
+        if self._live() is not None:
+            if epoch == self._epoch and not reset:
+                return
+            # Else its next batch would be the new epoch's progress, and rows would be lost.
+            self._end_iterator()
         self._epoch, self._progress, self._restored = epoch, None, False
 
     def __iter__(self) -> Iterator[Batch]:
-        self._check_usable()
-        self._session.stop_reading()
+        self._end_iterator()
         register_pipelineable()
         start = self._progress if self._restored else None
         self._progress, self._restored = start, False
-        self._generation += 1
-        return _Steps(self._batches(self._generation, self._epoch, start))
+        steps = _Steps(self._batches(self._generation, self._epoch, start))
+        # Weak: an iterator that its loop has left is abandoned, not live.
+        self._live = weakref.ref(steps)
+        return steps
 
     def __len__(self) -> int:
-        """The steps of this epoch on this rank. Raises TypeError where counts are unknown."""
+        """The steps of this epoch on this rank. Raises TypeError where counts are unknown.
+
+        With torch.distributed initialised, the first use of a stream is collective (the ranks
+        agree on a snapshot): every rank must call it, or those that do wait for the others.
+        """
         self._check_usable()
         steps = self._session.plan(self._epoch).steps
         if steps is None:
@@ -141,20 +152,30 @@ class BatchStream:
         return steps
 
     def row_count(self) -> int | None:
-        """The rows of this epoch over all ranks, None where a filter decides them."""
+        """The rows of this epoch over all ranks, None where a filter decides them.
+
+        With torch.distributed initialised, the first use of a stream is collective, as that of
+        len() is: every rank must call it.
+        """
         self._check_usable()
         return self._session.plan(self._epoch).summary.row_count
+
+    def plan_notes(self) -> tuple[str, ...]:
+        """What the servers say about this epoch's plan, for people. Collective as row_count is."""
+        self._check_usable()
+        return self._session.plan(self._epoch).summary.notes
 
     def state_dict(self, batch: Batch | None = None) -> dict[str, Any]:
         """The state after a batch; without one, after the last batch that next() returned.
 
         JSON-able and small. Raises RequestError if the batch is not of a stream.
         """
-        epoch, position = self._epoch, self._progress
+        position = self._progress
         if batch is not None:
             if not isinstance(batch.position, Position):
                 raise RequestError("the batch carries no position: is it from a BatchStream?")
-            epoch, position = batch.position.epoch, batch.position
+            position = batch.position
+        epoch = self._epoch if position is None else position.epoch
         return state.save(self._setup(), self._options.interleave, epoch, position)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -167,10 +188,10 @@ class BatchStream:
             return
         self._check_usable()
         restored = state.load(state_dict, self._setup())
-        self._session.stop_reading()
-        self._generation += 1
+        self._end_iterator()
         self._session.wanted_snapshot = restored.snapshot or self._session.wanted_snapshot
         self._session.num_shards = restored.num_shards or self._session.num_shards
+        self._session.encoding_version = restored.encoding_version or self._session.encoding_version
         self._epoch, self._progress, self._restored = restored.epoch, restored.position, True
 
     def refresh_snapshot(self) -> str:
@@ -228,14 +249,23 @@ class BatchStream:
             if os.getpid() == self._pid:
                 reader.close()
                 self._meter.paused()
+                if generation == self._generation:
+                    self._live = _none
         self._epoch, self._progress = epoch + 1, None
+
+    def _end_iterator(self) -> None:
+        self._check_usable()
+        self._generation += 1
+        self._live = _none
+        self._session.stop_reading()
 
     def _check_live(self, generation: int) -> None:
         self._check_usable()
         if generation != self._generation:
             raise StreamClosedError(
-                "this iterator was closed, since a newer one of the same stream was started or a "
-                "state was loaded: use one iterator at a time, or two streams"
+                "this iterator was closed, since a newer one of the same stream was started, "
+                "another epoch was chosen or a state was loaded: use one iterator at a time, or "
+                "two streams"
             )
 
     def _check_usable(self) -> None:
@@ -258,7 +288,7 @@ class BatchStream:
             batch_size=options.batch_size,
             shuffle=options.shuffle,
             shuffle_window_splits=options.shuffle_window_splits,
-            encoding_version=decode.ENCODING_VERSION,
+            encoding_version=self._session.encoding_version,
             drop_last=options.drop_last,
             rank=self._rank,
             world_size=self._world_size,
@@ -286,6 +316,10 @@ class _Steps(Iterator[Batch]):
         except BaseException:
             self._failure = StreamClosedError("the iterator was interrupted: start a new one")
             raise
+
+
+def _none() -> None:
+    return None
 
 
 def _close_in(pid: int, session: Session) -> None:

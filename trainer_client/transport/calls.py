@@ -23,10 +23,14 @@ from trainer_client.transport.retry import Attempts
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot's id and its bytes (one ZSTD frame)."""
+    """A snapshot's id and its bytes (one ZSTD frame).
+
+    encoding_version is the highest that the server had which described it, 0 if none just did.
+    """
 
     snapshot_id: str
     data: bytes
+    encoding_version: int = 0
 
 
 class Connection:
@@ -66,9 +70,9 @@ class Connection:
                 error.__cause__ = rpc_error
             except HeadraceError as failure:
                 error = failure
-            if self.hand_over(error, address, snapshot, handed):
-                continue
-            self.pause(attempts, error)
+            left = self.hand_over(error, address, snapshot, handed, attempts.patience_s())
+            if left is not None:
+                self.pause(attempts, left)
         raise StreamClosedError(f"{what}: the stream was closed meanwhile")
 
     def attempts(self, what: str, start: int) -> Attempts:
@@ -87,15 +91,21 @@ class Connection:
         self.closed.wait(pause_s)
 
     def hand_over(
-        self, error: HeadraceError, address: str, snapshot: Snapshot | None, handed: set[str]
-    ) -> bool:
-        """Whether the error was that a server lacks the snapshot, and it has it now.
+        self,
+        error: HeadraceError,
+        address: str,
+        snapshot: Snapshot | None,
+        handed: set[str],
+        patience_s: float,
+    ) -> HeadraceError | None:
+        """None if the error was that a server lacks the snapshot, and it has it now.
 
-        handed holds the servers that were given it for this call; one that still lacks it is a
-        DeploymentError.
+        Else the error that is left, for pause(): a server that cannot take the snapshot now is no
+        reason to end, another may have it. handed holds the servers that were given it for this
+        call; one that still lacks it is a DeploymentError.
         """
         if error.reason != "SNAPSHOT_UNKNOWN" or snapshot is None:
-            return False
+            return error
         if address in handed:
             raise DeploymentError(
                 f"{address} was handed snapshot {snapshot.snapshot_id} and does not know it: raise "
@@ -103,24 +113,21 @@ class Connection:
                 reason=error.reason,
                 server=address,
             ) from error
-        handed.add(address)
         request = preprocessor_service_pb2.PutSnapshotRequest(snapshot=snapshot.data)
         try:
-            reply = self.pool.stub(address).PutSnapshot(request, timeout=self.timeout_s)
+            reply = self.pool.stub(address).PutSnapshot(request, timeout=patience_s)
         except grpc.RpcError as rpc_error:
             failure = from_rpc_error(rpc_error, address)
             failure.__cause__ = rpc_error
-            if failure.status is grpc.StatusCode.UNAVAILABLE:
-                # The server went away: the next try meets that, and goes elsewhere.
-                return True
-            raise failure from rpc_error
+            return failure
+        handed.add(address)
         if reply.snapshot_id != snapshot.snapshot_id:
             raise DeploymentError(
                 f"{address} reads the snapshot {snapshot.snapshot_id} as {reply.snapshot_id}: the "
                 "kept bytes are damaged, or the server is of another version",
                 server=address,
             )
-        return True
+        return None
 
     def close(self) -> None:
         """Ends every call and wait, then lets the fleet go; idempotent."""

@@ -56,8 +56,8 @@ class LocalFleet:
             self._users = lifeline.join_users(self.directory)
             writer = lifeline.open_writer(self.directory)
             self._writer = self._start() if writer is None else writer
-        _FLEETS.add(self)
         try:
+            _FLEETS.add(self)
             self._wait_until_serving()
         except BaseException:
             self.close()
@@ -120,6 +120,11 @@ class LocalFleet:
                 self._servers.append(server)
                 _STARTED.append(server)
         except BaseException:
+            # Before the lifeline closes: a server that has not opened it yet would wait there,
+            # for ever, for somebody to write.
+            for server in self._servers:
+                server.kill()
+                server.wait(END_TIMEOUT_S)
             os.close(writer)
             os.close(self._users)
             raise

@@ -33,7 +33,7 @@ def describe(
     response = connection.call(
         "DescribeDataset", request, what=f"describing the dataset {', '.join(paths)}"
     )
-    return Snapshot(response.snapshot_id, response.snapshot)
+    return Snapshot(response.snapshot_id, response.snapshot, response.encoding_version)
 
 
 def plan(

@@ -111,8 +111,11 @@ class ShardStream(Generic[T]):
             if isinstance(error, CorruptBatchError):
                 error.server = address
                 connection.meter.add(refetches=1)
-            if not connection.hand_over(error, address, self._job.snapshot, handed):
-                connection.pause(attempts, error)
+            left = connection.hand_over(
+                error, address, self._job.snapshot, handed, attempts.patience_s()
+            )
+            if left is not None:
+                connection.pause(attempts, left)
 
     def close(self) -> None:
         """Ends the stream; idempotent."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.client.conftest import MakeStream
-from trainer_client import DeploymentError, StreamClosedError
+from trainer_client import DeploymentError, HeadraceError, StreamClosedError
 from trainer_client.transport import lifeline
 
 STAND_IN = Path(__file__).parents[2] / "fakes" / "local_server"
@@ -249,7 +249,7 @@ def test_closing_does_not_wait_for_servers_that_start(
     def use() -> None:
         try:
             stream.row_count()
-        except Exception as error:
+        except HeadraceError as error:
             failures.append(error)
 
     started = os.open(fifos["STARTED"], os.O_RDONLY | os.O_NONBLOCK)

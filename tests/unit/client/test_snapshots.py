@@ -116,9 +116,11 @@ def test_a_server_that_could_not_take_the_snapshot_is_handed_it_again(
 
 def test_a_server_that_refuses_the_snapshot_ends_it(make_stream: MakeStream) -> None:
     refusal = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
-    with FakeFleet(DATA, 2, Script(calls={"PutSnapshot": [refusal] * 9})) as fleet:
-        with pytest.raises(DeploymentError, match="too large"):
-            drain(make_stream(fleet.target))
+    with (
+        FakeFleet(DATA, 2, Script(calls={"PutSnapshot": [refusal] * 9})) as fleet,
+        pytest.raises(DeploymentError, match="too large"),
+    ):
+        drain(make_stream(fleet.target))
 
 
 def test_a_snapshot_dir_is_adopted_by_later_streams(

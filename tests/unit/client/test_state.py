@@ -200,7 +200,7 @@ def test_the_encoding_version_is_the_plans(make_stream: MakeStream) -> None:
         state["encoding_version"] = 3
         other = make_stream(fleet.target)
         other.load_state_dict(state)
-        with pytest.raises(DeploymentError, match="encoding version 3.*decodes version 1"):
+        with pytest.raises(DeploymentError, match=r"encoding version 3.*decodes version 1"):
             next(iter(other))
         with pytest.raises(StateMismatchError, match="encoding_version 3"):
             stream.load_state_dict(state)
