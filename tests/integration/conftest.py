@@ -10,6 +10,7 @@ from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
 from preprocessor_server.server import Server
 from preprocessor_server.settings import Settings
 from tests.fakes.parquet import ROW_COUNT, write_dataset
+from tests.fakes.refusal import Stub
 
 LARGE_MESSAGES = [("grpc.max_receive_message_length", 512 * 1024 * 1024)]
 
@@ -56,3 +57,14 @@ def connect() -> Iterator[Callable[[str], pb_grpc.PreprocessorServiceStub]]:
     yield stub
     for channel in channels:
         channel.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "data" / "rows")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def stub(root: Path, start_server: Callable[..., Server], connect: Callable[[str], Stub]) -> Stub:
+    return connect(start_server(data_root=(root,)).address)
