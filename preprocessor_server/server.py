@@ -52,8 +52,9 @@ class Server:
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         threads = settings.max_streams + MAX_SHORT_CALLS + SPARE_THREADS
+        self._calls = futures.ThreadPoolExecutor(threads, "call")
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(threads, "call"),
+            self._calls,
             options=[
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -93,6 +94,7 @@ class Server:
         if not self._service.wait_until_idle(self._settings.drain_timeout_s):
             log.warning("cutting calls that did not end in time")
         self._server.stop(FLUSH_S).wait(FLUSH_S + STOP_TIMEOUT_S)
+        self._calls.shutdown(wait=False)
         self._pipeline.close()
         self._catalog.close()
         log.info("stopped", after_s=round(time.monotonic() - began, 2))
