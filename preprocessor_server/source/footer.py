@@ -76,8 +76,8 @@ def _read(file: NamedFile, stat: os.stat_result) -> Footer:
 def decoded_bytes(metadata: pq.FileMetaData, row_group: int, columns: frozenset[str]) -> int:
     """An estimate of what the named columns of a row group take up in memory, in bytes.
 
-    Exact for numbers. Strings count as what they take up in the file, or 16 bytes each where a
-    dictionary makes that less.
+    Exact for numbers. Strings count as what they take up in the file; where a dictionary makes
+    that less, each counts as the mean length of the smallest and the greatest, at least 16 bytes.
     """
     total = 0
     group = metadata.row_group(row_group)
@@ -87,11 +87,22 @@ def decoded_bytes(metadata: pq.FileMetaData, row_group: int, columns: frozenset[
         if path in columns or path.split(".", 1)[0] in columns:
             width = _WIDTHS.get(chunk.physical_type)
             if width is None:
-                total += max(chunk.total_uncompressed_size, 16 * chunk.num_values)
+                length = max(16, _mean_length(chunk))
+                total += max(chunk.total_uncompressed_size, length * chunk.num_values)
             else:
                 total += width * chunk.num_values
             total += _OFFSET_BYTES * chunk.num_values if width is None or "." in path else 0
     return total
+
+
+def _mean_length(chunk: pq.ColumnChunkMetaData) -> int:
+    """A guess at the length of strings whose chunk holds each distinct one once, in bytes."""
+    if not chunk.has_dictionary_page or not chunk.is_stats_set:
+        return 0
+    statistics = chunk.statistics
+    if not statistics.has_min_max or not isinstance(statistics.min, str | bytes):
+        return 0
+    return (len(statistics.min) + len(statistics.max)) // 2
 
 
 def check_columns(name: str, schema: pa.Schema, expected: pa.Schema, first: str) -> None:
