@@ -8,9 +8,11 @@ each from its own seed and with its own users, so memory is bounded whatever the
 
 logged     the rows of a chunk shuffled, as a log in time order has them
 clustered  sorted by user, then request
-grouped    one Parquet row a request, the row-level columns as lists
+grouped    one Parquet row a request, the row-level columns as lists side by side, or (--form
+           struct) as one list of structs called impressions
 
-All layouts of one variant and seed hold the same rows.
+All layouts of one variant and seed hold the same rows. dataset.yaml reads all of them, but for its
+path and for the rows that it names (of the struct form others than of the rest).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -27,9 +30,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 LAYOUTS = ("logged", "clustered", "grouped")
+# The forms of the grouped layout, and what the dataset names as rows.
+FORMS = {"lists": ["item_cat_*", "dense_*", "label"], "struct": ["impressions"]}
 VARIANTS = ("mean16", "fixed16", "skewed")
 CHUNK_ROWS = 1_000_000
 ROW_GROUP_ROWS = 50_000
@@ -72,7 +78,7 @@ class Chunk:
                 names=[*of_request.column_names, *of_row.column_names],
             )
 
-    def grouped(self) -> Iterator[pa.Table]:
+    def grouped(self, form: str) -> Iterator[pa.Table]:
         """One row a request, by row groups that hold about as many rows as the others do."""
         ends = np.cumsum(self.sizes)
         cuts = np.searchsorted(ends, np.arange(ROW_GROUP_ROWS, ends[-1], ROW_GROUP_ROWS))
@@ -83,14 +89,15 @@ class Chunk:
             base = int(ends[first] - self.sizes[first])
             offsets = pa.array(np.append(0, ends[first:last] - base), pa.int32())
             rows = self.rows.slice(base, int(ends[last - 1]) - base)
+            columns = {name: rows.column(name) for name in rows.column_names}
+            if form == "struct":
+                columns = {"impressions": rows.to_struct_array()}
+            requests = self.requests.slice(first, last - first)
             lists = [
                 pa.ListArray.from_arrays(offsets, column.combine_chunks())
-                for column in rows.columns
+                for column in columns.values()
             ]
-            requests = self.requests.slice(first, last - first)
-            yield pa.table(
-                [*requests.columns, *lists], names=[*requests.column_names, *rows.column_names]
-            )
+            yield pa.table([*requests.columns, *lists], names=[*requests.column_names, *columns])
 
 
 def homefeed(rows: int, *, variant: str, seed: int) -> Iterator[Chunk]:
@@ -169,12 +176,17 @@ def scatter(numbers: Ints) -> Ints:
 
 
 def write_homefeed(
-    out: Path, rows: int, *, layout: str, variant: str = "mean16", seed: int = 0
+    out: Path,
+    rows: int,
+    *,
+    layout: str,
+    variant: str = "mean16",
+    seed: int = 0,
+    form: str = "lists",
 ) -> int:
     """Writes out/part-*.parquet, one file a chunk, and dataset.yaml; returns the bytes of Parquet.
 
-    The grouped layout gets no dataset.yaml: servers do not read it yet. Raises FileExistsError
-    where out holds something, since a folder is read whole.
+    Raises FileExistsError where out holds something, since a folder is read whole.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
@@ -183,36 +195,49 @@ def write_homefeed(
     for index, chunk in enumerate(homefeed(rows, variant=variant, seed=seed)):
         path = out / f"part-{index:05d}.parquet"
         if layout == "grouped":
-            tables = chunk.grouped()
+            tables = chunk.grouped(form)
         elif layout == "clustered":
             tables = chunk.clustered()
         else:
             tables = chunk.logged(np.random.default_rng([seed, index, 1]))
         _write_file(path, tables)
         written += path.stat().st_size
-    if layout != "grouped":
-        (out / "dataset.yaml").write_text(homefeed_yaml(out, layout))
+    (out / "dataset.yaml").write_text(homefeed_yaml(out, layout, form))
     return written
 
 
 def _write_file(path: Path, tables: Iterator[pa.Table]) -> None:
     first = next(tables)
+    row_group_rows = []
     with pq.ParquetWriter(
         path, first.schema, compression="zstd", compression_level=3, write_statistics=False
     ) as writer:
-        writer.write_table(first, row_group_size=first.num_rows)
-        for table in tables:
+        for table in itertools.chain([first], tables):
             writer.write_table(table, row_group_size=table.num_rows)
+            last = table.column(table.num_columns - 1)
+            row_group_rows.append(len(pc.list_flatten(last)) if _is_list(last) else 0)
+        if any(row_group_rows):
+            # So that servers need not count the rows of grouped files.
+            counts = json.dumps(row_group_rows)
+            writer.add_key_value_metadata({"headrace.row_group_rows": counts})
 
 
-def homefeed_yaml(folder: Path, layout: str) -> str:
+def _is_list(column: pa.ChunkedArray) -> bool:
+    return bool(pa.types.is_list(column.type))
+
+
+def homefeed_yaml(folder: Path, layout: str, form: str = "lists") -> str:
     """The dataset of a folder that holds homefeed, with the transformation all figures share."""
     # Only here: it loads torch, which the generator does not need.
     from trainer_client import Dataset, Dense, Label, Sparse, ops, parquet
 
     buckets = 1 << 20
     dataset = Dataset(
-        source=parquet(folder.resolve(), group_by=["request_id"] if layout == "clustered" else []),
+        source=parquet(
+            folder.resolve(),
+            group_by=[] if layout == "logged" else ["request_id"],
+            rows=FORMS[form],
+        ),
         features=(
             Dense("dense_*", ops=[ops.FillNull(0.0), ops.Log1p()]),
             Sparse("user_cat_*", "item_cat_*", ops=[ops.HashBucket(buckets)]),
@@ -232,21 +257,21 @@ def main() -> int:
     command.add_argument("--out", type=Path, required=True, help="an empty or new folder")
     command.add_argument("--variant", choices=VARIANTS, default="mean16")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--form", choices=FORMS, default="lists", help="of the grouped layout")
     a = parser.parse_args()
     if a.rows < 1 or a.seed < 0:
         parser.error("--rows must be at least 1, --seed at least 0")
     began_s = time.monotonic()
     try:
-        written = write_homefeed(a.out, a.rows, layout=a.layout, variant=a.variant, seed=a.seed)
+        written = write_homefeed(
+            a.out, a.rows, layout=a.layout, variant=a.variant, seed=a.seed, form=a.form
+        )
     except OSError as error:
         print(f"workloads: {error}", file=sys.stderr)
         return 2
     took_s = time.monotonic() - began_s
     print(f"{a.out}: {a.rows:,} rows, {written:,} bytes, {took_s:.1f} s")
-    if a.layout == "grouped":
-        print("no dataset.yaml: servers do not read the grouped layout yet")
-    else:
-        print(f"trainer-client pull {a.out / 'dataset.yaml'} --target local://2 --batch-size 4096")
+    print(f"trainer-client pull {a.out / 'dataset.yaml'} --target local://2 --batch-size 4096")
     return 0
 
 

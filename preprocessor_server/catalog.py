@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from preprocessor_server.plan.epoch import EpochPlan, plan_epoch
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
+from preprocessor_server.source.nesting import RowSchema, resolve_rows
 from preprocessor_server.source.paths import Roots
 from preprocessor_server.source.reader import SplitReader
 from preprocessor_server.source.snapshot import Snapshot, take_snapshot
@@ -73,13 +74,17 @@ class LruCache(Generic[K, V]):
 
 @dataclass(frozen=True)
 class BoundDataset:
-    """A dataset bound to a snapshot: checked, compiled, ready to be planned and read."""
+    """A dataset bound to a snapshot: checked, compiled, ready to be planned and read.
+
+    source has all columns of the rows, columns those that are read.
+    """
 
     spec: dataset_pb2.DatasetSpec
     snapshot: Snapshot
+    source: RowSchema
+    columns: RowSchema
     transform: Transform
     filter: Filter | None
-    columns: tuple[str, ...]
 
     @property
     def group_by(self) -> tuple[str, ...]:
@@ -88,7 +93,7 @@ class BoundDataset:
 
     @property
     def counts_known(self) -> bool:
-        """Whether the footers say how many rows are delivered."""
+        """Whether the snapshot says how many rows are delivered."""
         return self.filter is None
 
     @cached_property
@@ -132,10 +137,8 @@ class Catalog:
                 "PATH_NOT_FOUND", "the dataset names no file", field="dataset.source.parquet.paths"
             )
         schema = self._footers.read(files[0]).schema
-        columns = _compile(spec, schema)[2]
-        snapshot = take_snapshot(
-            files, schema, frozenset(columns), self._footers, self._footer_pool
-        )
+        columns = _compile(spec, schema).columns
+        snapshot = take_snapshot(files, schema, columns, self._footers, self._footer_pool)
         self._snapshots.put(snapshot.id, snapshot)
         return self._bind(spec, snapshot)
 
@@ -188,8 +191,9 @@ class Catalog:
         key = (spec.SerializeToString(deterministic=True), snapshot.id)
         bound = self._bound.get(key)
         if bound is None:
-            transform, where, columns = _compile(spec, snapshot.schema)
-            others = sorted(set(columns) - set(snapshot.message.measured_columns))
+            compiled = _compile(spec, snapshot.schema)
+            needed = {column.measured_name for column in compiled.columns.columns}
+            others = sorted(needed - set(snapshot.message.measured_columns))
             if others:
                 raise RequestError(
                     "SNAPSHOT_INVALID",
@@ -197,18 +201,44 @@ class Catalog:
                     f"{', '.join(others)}; take a snapshot of this dataset (refresh_snapshot)",
                     field="snapshot_id",
                 )
-            bound = BoundDataset(spec, snapshot, transform, where, columns)
+            bound = BoundDataset(spec, snapshot, *compiled)
             self._bound.put(key, bound)
         return bound
 
 
-def _compile(
-    spec: dataset_pb2.DatasetSpec, schema: pa.Schema
-) -> tuple[Transform, Filter | None, tuple[str, ...]]:
-    """Features, filter, and every column they and group_by need, in the order of the schema."""
+class _Compiled(NamedTuple):
+    source: RowSchema
+    columns: RowSchema
+    transform: Transform
+    filter: Filter | None
+
+
+def _compile(spec: dataset_pb2.DatasetSpec, files: pa.Schema) -> _Compiled:
+    """All columns of the rows, those that features, filter and group_by need, and the former two.
+
+    files is the schema of the files.
+    """
+    source = resolve_rows(spec, files)
+    try:
+        return _compile_rows(spec, source)
+    except DatasetError as error:
+        unknown = error.reason in {"FEATURE_UNMATCHED", "COLUMN_MISSING"}
+        if source.grouped or not (unknown and spec.source.parquet.rows):
+            raise
+        raise DatasetError(
+            error.reason,
+            f"{error.message} (what source.parquet.rows names holds no list of rows here, so the "
+            "files are read as flat ones)",
+            field=error.field,
+        ) from error
+
+
+def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> _Compiled:
+    schema = source.schema
     transform = compile_features(spec, schema)
     where = compile_filter(spec.where, schema)
     needed = {*transform.columns, *(where.columns if where else ())}
+    in_lists = {column.name for column in source.columns if column.in_lists}
     for i, name in enumerate(spec.source.parquet.group_by):
         field = f"dataset.source.parquet.group_by[{i}]"
         if schema.get_field_index(name) < 0:
@@ -226,8 +256,16 @@ def _compile(
                 "dates or times (no float16)",
                 field=field,
             )
+        if name in in_lists:
+            raise DatasetError(
+                "TYPE_UNFIT",
+                f"group_by column {name!r} lies in lists with one element a row; a group is made "
+                "of whole Parquet rows, so group by columns that hold one value a Parquet row, or "
+                "by none, which keeps the rows of each Parquet row together",
+                field=field,
+            )
         needed.add(name)
-    return transform, where, tuple(name for name in schema.names if name in needed)
+    return _Compiled(source, source.select(needed), transform, where)
 
 
 def _is_comparable(kind: pa.DataType) -> bool:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from preprocessor_server.budget import Lease, LeaseClosedError
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.encode.batch import Piece
-from preprocessor_server.errors import DeploymentError
+from preprocessor_server.errors import DeploymentError, RequestError
 from preprocessor_server.frame import frame_bytes
 from preprocessor_server.plan.identity import Cursor, Identity, Split
 from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.telemetry import Metrics
-from preprocessor_server.window import Window, decoded_bytes, prepare_bytes, prepare_window
+from preprocessor_server.window import (
+    Window,
+    decoded_bytes,
+    known_rows,
+    place_of,
+    position_of,
+    prepare_bytes,
+    prepare_window,
+)
+
+# Where a stream starts: at a position, or at the batch of an index.
+Start: TypeAlias = Cursor | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +66,25 @@ class Shard:
 
 
 class Cut(NamedTuple):
-    """A batch that was cut: its pieces and the position after it.
+    """A batch that was cut: its pieces and the positions before and after it.
 
     held_bytes of the lease are to be given back once the pieces are no longer needed.
     """
 
     pieces: list[Piece]
+    before: Cursor
     after: Cursor
     held_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    start: int
     window: Future[Window]
     size_bytes: int
 
 
 class BatchCutter:
-    """The batches of a shard from a cursor on, as pieces of windows.
+    """The batches of a shard from where it starts on, as pieces of windows.
 
     It holds one window, what a batch has taken from former ones, and one window ahead where the
     memory for that is free; all of it is counted on the stream's lease.
@@ -81,7 +93,7 @@ class BatchCutter:
     def __init__(
         self,
         shard: Shard,
-        cursor: Cursor,
+        start: Start,
         reader: SplitReader,
         pool: Executor,
         lease: Lease,
@@ -94,9 +106,12 @@ class BatchCutter:
         self._lease = lease
         self._metrics = metrics
         self._max_batch_bytes = max_batch_bytes
-        self._start = cursor.split
-        self._skip = cursor.parquet_row
-        self._batch = cursor.batch
+        # After the last batch; None before one that was asked for by its index.
+        self._position = start if isinstance(start, Cursor) else None
+        self._batch = start.batch if isinstance(start, Cursor) else start
+        self._start = start.split if isinstance(start, Cursor) else 0
+        # Rows still to be passed by on the way to that batch; None once it is found.
+        self._skip = None if isinstance(start, Cursor) else start * shard.identity.batch_size
         self._window: Window | None = None
         self._taken = 0
         self._ahead: _Ahead | None = None
@@ -121,7 +136,7 @@ class BatchCutter:
         wanted = self._shard.identity.batch_size
         pieces: list[Piece] = []
         held = 0
-        position: Cursor | None = None
+        after: Cursor | None = None
         while wanted:
             window = self._load()
             if window is None:
@@ -130,7 +145,8 @@ class BatchCutter:
             self._taken += len(rows)
             wanted -= len(rows)
             if len(rows):
-                position = self._position(window)
+                position = int(window.positions[self._taken - 1]) + 1
+                after = self._place(window, position)._replace(batch=self._batch + 1)
             if self._taken < len(window.rows):
                 pieces.append(Piece(window.frame, rows))
                 break
@@ -150,25 +166,73 @@ class BatchCutter:
         held += self._carried
         self._carried = 0
         self.held_bytes -= held
-        if position is None:
+        before = self._position
+        if before is None or after is None:
             return None
         self._batch += 1
-        return Cut(pieces, position, held)
+        self._position = after
+        return Cut(pieces, before, after, held)
 
-    def _position(self, window: Window) -> Cursor:
-        """The position right after the last row taken."""
-        after = int(window.positions[self._taken - 1]) + 1
-        splits = self._shard.window(self._start)
-        if after == sum(split.row_count for split in splits):
-            return Cursor(self._start + len(splits), 0, 0, self._batch + 1)
-        return Cursor(self._start, after, 0, self._batch + 1)
+    def _place(self, window: Window, position: int) -> Cursor:
+        """The cursor of a position in a window; at its end it is the start of the next one."""
+        if position == window.row_count:
+            splits = self._shard.window(self._start)
+            return Cursor(self._start + len(splits), 0, 0, self._batch)
+        return Cursor(self._start, *place_of(window.starts, position), self._batch)
 
     def _load(self) -> Window | None:
         """The window at hand, or the next one; None at the end of the shard."""
-        if self._window is not None:
-            return self._window
-        if self._start >= len(self._shard.splits):
-            return None
+        while self._window is None:
+            splits = self._shard.window(self._start)
+            if not splits:
+                if self._skip is not None:
+                    raise RequestError(
+                        "REQUEST_INVALID",
+                        f"first_batch is {self._batch}, but the shard ends before it; take it "
+                        "from the plan of the epoch",
+                        field="first_batch",
+                    )
+                return None
+            if self._skip is not None and self._pass_by(splits, self._skip):
+                continue
+            window = self._obtain()
+            self._taken = self._first_row(window)
+            self._window = window
+            if self._taken == len(window.rows):
+                self._leave(window)
+        return self._window
+
+    def _pass_by(self, splits: Sequence[Split], rows: int) -> bool:
+        """Whether all of a window lies in the rows to be passed by, as far as is known unread."""
+        if rows == 0:
+            self._position, self._skip = Cursor(self._start, 0, 0, self._batch), None
+            return False
+        held = None if self._ahead else known_rows(self._shard.dataset, splits)
+        if held is None or held > rows:
+            return False
+        self._skip = rows - held
+        self._start += len(splits)
+        return True
+
+    def _first_row(self, window: Window) -> int:
+        """Which of a window's rows comes first, in the order of delivery."""
+        if self._skip is not None:
+            first = min(self._skip, len(window.rows))
+            if first == len(window.rows):
+                self._skip -= first
+            else:
+                self._position, self._skip = self._place(window, first), None
+            return first
+        cursor = self._position
+        if cursor is None or cursor.split != self._start:
+            return 0
+        position = position_of(window.starts, cursor.parquet_row, cursor.offset)
+        if position is None:
+            raise cursor.invalid("the Parquet row there holds no row at that offset")
+        return int(np.searchsorted(window.positions, position))
+
+    def _obtain(self) -> Window:
+        """Reads the next window, or waits for it, and has the one after it read."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             size = prepare_bytes(self._shard.dataset, self._shard.window(self._start))
@@ -185,9 +249,6 @@ class BatchCutter:
             self._hold(-ahead.size_bytes)
             raise
         self._hold(window.size_bytes - ahead.size_bytes)
-        self._window = window
-        self._taken = int(np.searchsorted(window.positions, self._skip))
-        self._skip = 0
         self._look_ahead()
         return window
 
@@ -200,7 +261,7 @@ class BatchCutter:
                 self._ahead = self._read(start, size)
 
     def _read(self, start: int, size: int) -> _Ahead:
-        return _Ahead(start, self._pool.submit(self._prepare, start), size)
+        return _Ahead(self._pool.submit(self._prepare, start), size)
 
     def _prepare(self, start: int) -> Window:
         if self._lease.closed:

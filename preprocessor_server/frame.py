@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from preprocessor_server.kernels import take_lists
+
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -82,10 +84,23 @@ Column: TypeAlias = Scalars | Jagged
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Columns kept once per run: row i has the values of run inverse[i] (int32 [rows])."""
+    """Columns kept once per run: row i has the values of run inverse[i] (int32 [rows]).
+
+    inverse never decreases. A run may be that of no row, and adjacent runs may be equal.
+    """
 
     inverse: npt.NDArray[np.int32]
     columns: Mapping[str, Column]
+
+    def take(self, rows: Indices) -> Runs:
+        """The runs of the rows of the given numbers, in that order, and no others."""
+        wanted = self.inverse[rows]
+        starts = starts_of_runs(wanted)
+        kept = wanted[starts].astype(np.int64)
+        return Runs(
+            np.repeat(np.arange(len(starts), dtype=np.int32), np.diff(starts, append=len(rows))),
+            {name: take_column(column, kept) for name, column in self.columns.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +119,19 @@ class Frame:
 
         Raises KeyError if there is no such column.
         """
+        column, runs = self.locate(name)
+        return column, None if runs is None else runs.inverse
+
+    def locate(self, name: str) -> tuple[Column, Runs | None]:
+        """A column and the run structure that it is kept in, None if it is a column of rows.
+
+        Raises KeyError if there is no such column.
+        """
         if name in self.columns:
             return self.columns[name], None
         for runs in self.runs:
             if name in runs.columns:
-                return runs.columns[name], runs.inverse
+                return runs.columns[name], runs
         raise KeyError(name)
 
     def names(self) -> Iterator[str]:
@@ -118,20 +141,30 @@ class Frame:
             yield from runs.columns
 
     def take(self, rows: Indices) -> Frame:
-        """The rows of the given numbers, in that order; run-level columns stay as they are."""
+        """The rows of the given numbers, in that order, and no others' values."""
         return Frame(
             row_count=len(rows),
             columns={name: take_column(column, rows) for name, column in self.columns.items()},
-            runs=tuple(Runs(runs.inverse[rows], runs.columns) for runs in self.runs),
+            runs=tuple(runs.take(rows) for runs in self.runs),
         )
 
     def expanded(self) -> Frame:
         """The same rows without runs."""
-        columns = dict(self.columns)
-        for runs in self.runs:
-            rows = runs.inverse.astype(np.int64)
-            columns |= {name: take_column(column, rows) for name, column in runs.columns.items()}
-        return Frame(self.row_count, columns)
+        return Frame(self.row_count, {name: _expanded(self, name) for name in self.names()})
+
+
+def starts_of_runs(values: npt.NDArray[np.integer[Any]]) -> Indices:
+    """The places [runs] at which values [n] differ from the one before, with the first."""
+    if len(values) == 0:
+        return np.empty(0, np.int64)
+    return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+
+
+def as_slice(rows: Indices) -> Indices | slice:
+    """Rows [n] as a slice where each follows the one before, which selects them without a copy."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(rows[1:] > rows[:-1]):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def take_column(column: Column, rows: Indices) -> Column:
@@ -144,6 +177,9 @@ def take_column(column: Column, rows: Indices) -> Column:
             return Bytes(new_offsets, data[elements], None if valid is None else valid[rows])
         case Opaque(array):
             return Opaque(array.take(pa.array(rows)))
+        case Jagged(offsets, Flat(values, None)):
+            new_offsets, copied = take_lists(offsets, values, rows)
+            return Jagged(new_offsets, Flat(copied))
         case Jagged(offsets, values):
             elements, new_offsets = _elements(offsets, rows)
             taken = take_column(values, elements)
@@ -162,23 +198,59 @@ def _elements(offsets: Indices, rows: Indices) -> tuple[Indices, Indices]:
 
 
 def concat_frames(frames: Sequence[Frame]) -> Frame:
-    """The rows of Frames that have the same columns and no runs, one Frame after the other.
+    """The rows of Frames of features that have the same columns, one Frame after the other.
 
-    A single Frame is returned as it is, with its runs; several are expanded first.
+    A column that every Frame keeps once per run is kept so, together with those that all of them
+    keep beside it; others become columns of rows.
     """
     if len(frames) == 1:
         return frames[0]
-    expanded = [frame.expanded() for frame in frames]
+    columns: dict[str, Column] = {}
+    together: dict[tuple[int, ...], list[str]] = {}
+    for name in frames[0].names():
+        places = tuple(_place_of(frame, name) for frame in frames)
+        if _OF_ROWS in places:
+            columns[name] = _concat_columns([_expanded(frame, name) for frame in frames])
+        else:
+            together.setdefault(places, []).append(name)
     return Frame(
         row_count=sum(frame.row_count for frame in frames),
-        columns={
-            name: _concat_columns([frame.columns[name] for frame in expanded])
-            for name in expanded[0].columns
-        },
+        columns=columns,
+        runs=tuple(
+            _concat_runs([frame.runs[i] for frame, i in zip(frames, places, strict=True)], names)
+            for places, names in together.items()
+        ),
     )
 
 
+_OF_ROWS = -1
+
+
+def _place_of(frame: Frame, name: str) -> int:
+    """Which run structure of a frame has a column; _OF_ROWS if it is a column of rows."""
+    if name in frame.columns:
+        return _OF_ROWS
+    return next(i for i, runs in enumerate(frame.runs) if name in runs.columns)
+
+
+def _expanded(frame: Frame, name: str) -> Column:
+    column, inverse = frame.column(name)
+    return column if inverse is None else take_column(column, inverse.astype(np.int64))
+
+
+def _concat_runs(parts: Sequence[Runs], names: Sequence[str]) -> Runs:
+    inverses, before = [], 0
+    for part in parts:
+        inverses.append(part.inverse + np.int32(before))
+        before += len(part.columns[names[0]])
+    columns = {name: _concat_columns([part.columns[name] for part in parts]) for name in names}
+    return Runs(np.concatenate(inverses), columns)
+
+
 def _concat_columns(columns: Sequence[Column]) -> Column:
+    if any(isinstance(column, Jagged) for column in columns):
+        # One id a row, and lists where a row of another Frame has none.
+        columns = [as_lists(column) for column in columns]
     if all(isinstance(column, Jagged) for column in columns):
         values = _concat_columns([c.values for c in columns if isinstance(c, Jagged)])
         assert not isinstance(values, Jagged)
@@ -195,6 +267,13 @@ def _concat_columns(columns: Sequence[Column]) -> Column:
             )
         return Flat(np.concatenate([flat.values for flat in flats]), valid)
     raise TypeError("only feature columns (Flat, Jagged of Flat) are ever laid end to end")
+
+
+def as_lists(column: Column) -> Jagged:
+    """A list a row, of one value each where the column has one value a row and no nulls."""
+    if isinstance(column, Jagged):
+        return column
+    return Jagged(np.arange(len(column) + 1), column)
 
 
 def frame_bytes(frame: Frame) -> int:

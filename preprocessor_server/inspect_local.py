@@ -69,8 +69,11 @@ def describe_text(response: pb.DescribeDatasetResponse) -> str:
     rows = (
         f"{response.row_count:,}"
         if response.HasField("row_count")
-        else f"at most {response.parquet_row_count:,} (the filter decides)"
+        else f"at most {response.unfiltered_row_count:,} (the filter decides)"
     )
+    grouped = any(column.list_column for column in response.source_columns)
+    if grouped:
+        rows += f", in the lists of {response.parquet_row_count:,} Parquet rows"
     lines = [
         f"dataset      {response.dataset_fingerprint}",
         f"snapshot     {response.snapshot_id}",
@@ -82,12 +85,14 @@ def describe_text(response: pb.DescribeDatasetResponse) -> str:
         "source columns (* needed)",
     ]
     width = max((len(column.name) for column in response.source_columns), default=0)
-    lines += [
-        f"  {'*' if column.needed else ' '} {column.name:<{width}}  {column.type}"
-        for column in response.source_columns
-    ]
+    lines += [_column(column, width) for column in response.source_columns]
     lines += ["", "output blocks", *_blocks(response.output_schema)]
     return "\n".join(lines)
+
+
+def _column(column: pb.SourceColumn, width: int) -> str:
+    lists = f" (in the lists of {column.list_column})" if column.list_column else ""
+    return f"  {'*' if column.needed else ' '} {column.name:<{width}}  {column.type}{lists}"
 
 
 def _blocks(schema: batch_pb2.BatchSchema) -> list[str]:

@@ -15,9 +15,10 @@ from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.budget import MemoryBudget
 from preprocessor_server.catalog import Catalog
-from preprocessor_server.cutter import BatchCutter, Cut, Shard
+from preprocessor_server.cutter import BatchCutter, Cut, Shard, Start
 from preprocessor_server.encode.batch import BatchEncoder
 from preprocessor_server.encode.checksum import end_checksum
+from preprocessor_server.errors import TemporaryError
 from preprocessor_server.plan.identity import Cursor
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import Metrics
@@ -59,13 +60,14 @@ class ShardStream:
         self,
         pipeline: Pipeline,
         shard: Shard,
-        cursor: Cursor,
+        start: Start,
         batch_limit: int | None,
         codec: batch_pb2.Codec,
     ) -> None:
         self._pipeline = pipeline
         self._shard = shard
-        self._last_batch = None if batch_limit is None else cursor.batch + batch_limit
+        self._batch = start if isinstance(start, int) else start.batch
+        self._last_batch = None if batch_limit is None else self._batch + batch_limit
         self._encoder = BatchEncoder(
             shard.dataset.schema,
             codec,
@@ -73,8 +75,8 @@ class ShardStream:
             pipeline.settings.max_message_bytes,
         )
         self._lease = pipeline.budget.open(self._drop)
-        # The position after the last batch that was cut: where a new cutter starts.
-        self._position = cursor
+        # Where a new cutter starts: the position after the last batch that was cut.
+        self._position = start
         self._cutter: BatchCutter | None = None
         self._end: pb.EndReason | None = None
 
@@ -100,6 +102,7 @@ class ShardStream:
             metrics.wire_bytes.inc(size)
             job = following or self._cut()
         assert self._end is not None
+        assert isinstance(self._position, Cursor)
         end = pb.StreamEnd(reason=self._end, cursor=self._position.to_proto())
         end.checksum = end_checksum(end)
         yield pb.StreamBatchesResponse(end=end).SerializeToString()
@@ -112,10 +115,14 @@ class ShardStream:
         """Cuts the next batch and has it encoded; None, and why in _end, where there is none."""
         if self._end is not None:
             return None
-        if self._position.batch == self._last_batch:
+        if self._batch == self._last_batch:
             self._end = pb.END_REASON_BATCH_LIMIT
             return None
         if self._pipeline.draining.is_set():
+            if not isinstance(self._position, Cursor):
+                raise TemporaryError(
+                    "DRAINING", "this server is shutting down; open the stream on another one"
+                )
             self._end = pb.END_REASON_DRAINING
             return None
         if self._cutter is None:
@@ -129,22 +136,21 @@ class ShardStream:
                 self._pipeline.settings.max_message_bytes,
             )
         cut = self._cutter.next()
-        before = self._position
         if cut is None:
             self._end = pb.END_REASON_SHARD_END
-            self._position = Cursor(len(self._shard.splits), 0, 0, before.batch)
+            self._position = Cursor(len(self._shard.splits), 0, 0, self._batch)
             return None
         self._position = cut.after
+        self._batch += 1
         rows = sum(len(piece.rows) for piece in cut.pieces)
-        return _Job(self._pipeline.pool.submit(self._encode, cut, before), rows)
+        return _Job(self._pipeline.pool.submit(self._encode, cut), rows)
 
-    def _encode(self, cut: Cut, before: Cursor) -> bytes:
+    def _encode(self, cut: Cut) -> bytes:
         """The message of a batch; what it holds is counted in place of what its rows held."""
         with self._pipeline.metrics.stage("encode"):
-            batch = self._encoder.encode(
-                cut.pieces, self._shard.number, before.to_proto(), cut.after.to_proto()
+            message = self._encoder.encode(
+                cut.pieces, self._shard.number, cut.before.to_proto(), cut.after.to_proto()
             )
-            message = pb.StreamBatchesResponse(batch=batch).SerializeToString()
         self._lease.add(SEND_FACTOR * len(message) - cut.held_bytes)
         return message
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.errors import RequestError, ServerError
-from preprocessor_server.frame import Flat, Frame, Jagged
+from preprocessor_server.frame import Flat, Frame, as_lists
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.reader import SplitReader, describe_split
+from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.transform import arrow_to_column
 
 Json: TypeAlias = bool | float | str | list["Json"] | dict[str, "Json"] | None
@@ -55,22 +56,29 @@ def preview(reader: SplitReader, dataset: BoundDataset, row_count: int) -> Previ
     rows: list[tuple[dict[str, Json], dict[str, Json]]] = []
     scanned = 0
     groups = dataset.snapshot.row_groups
-    for file, index, count in zip(
-        groups.file.tolist(), groups.index.tolist(), groups.rows.tolist(), strict=True
+    for file, index, count, held in zip(
+        groups.file.tolist(),
+        groups.index.tolist(),
+        groups.parquet_rows.tolist(),
+        groups.rows.tolist(),
+        strict=True,
     ):
-        for first in range(0, count, _STEP_ROWS):
+        # So many Parquet rows that they hold about _STEP_ROWS rows.
+        step = min(_STEP_ROWS, max(1, _STEP_ROWS * count // max(1, held)))
+        for first in range(0, count, step):
             if len(rows) >= wanted or scanned >= MAX_ROWS_SCANNED:
                 return Preview(rows, scanned, time.monotonic() - start)
-            split = Split(file, index, first, min(_STEP_ROWS, count - first))
-            rows += _split_rows(reader, dataset, split, wanted - len(rows))
-            scanned += split.row_count
+            split = Split(file, index, first, min(step, count - first))
+            table = reader.read(dataset.snapshot, split, dataset.columns)
+            scanned += table.rows.num_rows
+            rows += _first_rows(dataset, split, table, wanted - len(rows))
     return Preview(rows, scanned, time.monotonic() - start)
 
 
-def _split_rows(
-    reader: SplitReader, dataset: BoundDataset, split: Split, limit: int
+def _first_rows(
+    dataset: BoundDataset, split: Split, source: SplitTable, limit: int
 ) -> list[tuple[dict[str, Json], dict[str, Json]]]:
-    table = reader.read(dataset.snapshot, split, dataset.columns)
+    table = source.at_rows(dataset.columns.schema.names)
     try:
         if dataset.filter is not None:
             table = table.filter(pa.array(dataset.filter.mask(table)))
@@ -92,12 +100,13 @@ def _split_rows(
 
 def _feature(features: Frame, name: str, row: int) -> Json:
     column, _ = features.column(name)
-    if isinstance(column, Jagged):
-        assert isinstance(column.values, Flat)
-        values = column.values.values[column.offsets[row] : column.offsets[row + 1]]
-        return [_json(value) for value in values.tolist()]
-    assert isinstance(column, Flat)
-    return _json(column.values[row].item())
+    if isinstance(column, Flat) and column.values.dtype.kind == "f":
+        return _json(column.values[row].item())
+    # A sparse feature, which a trainer gets as lists even where every row has one id.
+    ids = as_lists(column)
+    assert isinstance(ids.values, Flat)
+    values = ids.values.values[ids.offsets[row] : ids.offsets[row + 1]]
+    return [_json(value) for value in values.tolist()]
 
 
 def _json(value: object) -> Json:

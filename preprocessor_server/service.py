@@ -161,12 +161,8 @@ class PreprocessorService:
                     field="shard",
                 )
             splits = plan.shards[request.shard]
-        cursor = (
-            Cursor.from_proto(request.cursor, splits, identity.window_splits)
-            if request.HasField("cursor")
-            else Cursor()
-        )
         shard = Shard(dataset, identity, request.shard, splits)
+        cursor = _start(request, shard)
         shard.check_size(self._pipeline.budget.capacity)
         return ShardStream(self._pipeline, shard, cursor, request.batch_limit or None, codec)
 
@@ -224,24 +220,29 @@ def describe_response(
 ) -> pb.DescribeDatasetResponse:
     """What a dataset names."""
     snapshot = dataset.snapshot
-    rows = sum(snapshot.message.row_group_rows)
+    rows = int(snapshot.row_groups.rows.sum())
     response = pb.DescribeDatasetResponse(
         snapshot_id=snapshot.id,
         snapshot=snapshot.frame if include_snapshot else b"",
         output_schema=dataset.schema,
         file_count=len(snapshot.message.files),
         row_group_count=len(snapshot.message.row_group_rows),
-        parquet_row_count=rows,
+        parquet_row_count=sum(snapshot.message.row_group_rows),
         file_bytes=sum(file.size_bytes for file in snapshot.message.files),
         decoded_bytes=sum(snapshot.message.row_group_decoded_bytes),
+        unfiltered_row_count=rows,
         row_count=rows if dataset.counts_known else None,
         dataset_fingerprint=dataset.fingerprint,
         encoding_version=ENCODING_VERSION,
         server_version=server_version(),
     )
-    for field in snapshot.schema:
+    needed = set(dataset.columns.columns)
+    for column in dataset.source.columns:
         response.source_columns.add(
-            name=field.name, type=str(field.type), needed=field.name in dataset.columns
+            name=column.name,
+            type=str(column.type),
+            needed=column in needed,
+            list_column=column.source if column.in_lists else "",
         )
     return response
 
@@ -316,7 +317,7 @@ def _checked_splits(messages: Sequence[pb.Split], dataset: BoundDataset) -> tupl
             rows = 0
         else:
             first = dataset.snapshot.first_row_groups[split.file]
-            rows = int(groups.rows[first + split.row_group])
+            rows = int(groups.parquet_rows[first + split.row_group])
         if split.row_count < 1 or split.first_row + split.row_count > rows:
             raise RequestError(
                 "REQUEST_INVALID",
@@ -327,6 +328,31 @@ def _checked_splits(messages: Sequence[pb.Split], dataset: BoundDataset) -> tupl
             )
         splits.append(split)
     return tuple(splits)
+
+
+def _start(request: pb.StreamBatchesRequest, shard: Shard) -> Cursor | int:
+    """The position to start at, or the index of a batch."""
+    if not request.HasField("cursor"):
+        if request.first_batch and not shard.dataset.counts_known:
+            raise RequestError(
+                "REQUEST_INVALID",
+                f"first_batch is {request.first_batch}, but a filter decides which rows a batch "
+                "holds; start at batch 0, or go on from a cursor",
+                field="first_batch",
+            )
+        return request.first_batch or Cursor()
+    if request.first_batch:
+        raise RequestError(
+            "REQUEST_INVALID",
+            "both first_batch and cursor are given; a cursor says by itself where to start",
+            field="first_batch",
+        )
+    return Cursor.from_proto(
+        request.cursor,
+        shard.splits,
+        shard.identity.window_splits,
+        grouped=shard.dataset.columns.grouped,
+    )
 
 
 def _choose_codec(accepted: Sequence[batch_pb2.Codec]) -> batch_pb2.Codec:

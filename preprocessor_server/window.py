@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,12 @@ import pyarrow.compute as pc
 
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.errors import ServerError
-from preprocessor_server.frame import Frame, Indices, concat_frames, frame_bytes
+from preprocessor_server.frame import Column, Frame, Indices, Mask, Runs, concat_frames, frame_bytes
 from preprocessor_server.kernels import shuffle_keys
 from preprocessor_server.plan.identity import Identity, Split
+from preprocessor_server.runs import find_runs
 from preprocessor_server.source.reader import SplitReader, describe_split
+from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import arrow_to_column
 
@@ -29,30 +32,75 @@ ORDER_BYTES = 48
 class Window:
     """Feature rows that pass the filter, and the order in which they are delivered.
 
-    rows [k] are row numbers of frame in delivery order; positions [k] count the Parquet rows of
-    the window before each of them in that order, rows that the filter leaves out included.
+    rows [k] are row numbers of frame in delivery order; positions [k] count the rows of the window
+    before each of them in that order, rows that the filter leaves out included, and row_count all
+    of them. starts [Parquet rows + 1] count the rows before each Parquet row in delivery order, and
+    all of them; None where Parquet rows are rows.
     """
 
     frame: Frame
     rows: Indices
     positions: Indices
+    row_count: int
+    starts: Indices | None
     size_bytes: int
+
+
+def place_of(starts: Indices | None, position: int) -> tuple[int, int]:
+    """A position as a cursor has it: (Parquet rows wholly before it, rows of the next before it).
+
+    Parquet rows that hold no row are passed by.
+    """
+    if starts is None:
+        return position, 0
+    parquet_row = int(np.searchsorted(starts, position, side="right")) - 1
+    return parquet_row, position - int(starts[parquet_row])
+
+
+def position_of(starts: Indices | None, parquet_row: int, offset: int) -> int | None:
+    """The position that a cursor means; None if its Parquet row has no row after the offset."""
+    if starts is None:
+        return parquet_row
+    position = int(starts[parquet_row]) + offset
+    return position if offset == 0 or position < starts[parquet_row + 1] else None
 
 
 def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split]) -> int:
     """What preparing a window takes up in memory, in bytes; an estimate from the footers."""
     return sum(
-        PREPARE_FACTOR * decoded_bytes(dataset, split) + ORDER_BYTES * split.row_count
+        PREPARE_FACTOR * decoded_bytes(dataset, split) + ORDER_BYTES * _row_count(dataset, split)
         for split in splits
     )
 
 
 def decoded_bytes(dataset: BoundDataset, split: Split) -> int:
     """What the needed columns of a split take up in memory, in bytes; by its share of rows."""
+    return _share(dataset, split, dataset.snapshot.row_groups.decoded_bytes)
+
+
+def known_rows(dataset: BoundDataset, splits: Sequence[Split]) -> int | None:
+    """The rows of splits before the filter; None where only reading them tells."""
+    if not dataset.columns.grouped:
+        return sum(split.row_count for split in splits)
     groups = dataset.snapshot.row_groups
+    total = 0
+    for split in splits:
+        group = dataset.snapshot.first_row_groups[split.file] + split.row_group
+        if split.row_count < groups.parquet_rows[group]:
+            return None
+        total += int(groups.rows[group])
+    return total
+
+
+def _row_count(dataset: BoundDataset, split: Split) -> int:
+    """The rows of a split; an estimate where it is a part of a grouped row group."""
+    return _share(dataset, split, dataset.snapshot.row_groups.rows)
+
+
+def _share(dataset: BoundDataset, split: Split, of: npt.NDArray[np.int64]) -> int:
     group = dataset.snapshot.first_row_groups[split.file] + split.row_group
-    rows = max(1, int(groups.rows[group]))
-    return int(groups.decoded_bytes[group]) * split.row_count // rows
+    whole = max(1, int(dataset.snapshot.row_groups.parquet_rows[group]))
+    return -(-int(of[group]) * split.row_count // whole)
 
 
 def prepare_window(
@@ -63,23 +111,58 @@ def prepare_window(
     metrics: Metrics,
 ) -> Window:
     """Reads a window. Raises ServerError that names the file and row group at fault."""
-    frames, masks, keys = [], [], []
-    for split in splits:
-        frame, mask, row_keys = _prepare_split(reader, dataset, split, identity, metrics)
-        frames.append(frame)
-        masks.append(mask)
-        keys.append(row_keys)
-    passes = np.concatenate(masks)
-    frame = concat_frames(frames)
+    parts = [_prepare_split(reader, dataset, split, identity, metrics) for split in splits]
+    frame = concat_frames([part.frame for part in parts])
+    passes = np.concatenate([part.passes for part in parts])
+    order = None
     if identity.shuffle:
-        order = np.argsort(np.concatenate(keys), kind="stable")
-        positions = np.flatnonzero(passes[order])
-        rows = (np.cumsum(passes) - 1)[order[positions]]
-    else:
+        order = np.argsort(np.concatenate([part.keys for part in parts]), kind="stable")
+    lengths = [part.lengths for part in parts if part.lengths is not None]
+    starts = None
+    if lengths:
+        order, starts = rows_in_order(np.concatenate(lengths), order)
+    if order is None:
         positions = np.flatnonzero(passes)
         rows = np.arange(len(positions))
+    else:
+        positions = np.flatnonzero(passes[order])
+        rows = (np.cumsum(passes) - 1)[order[positions]]
+        # Laid out as they are delivered: what batches do afterwards runs through memory in order.
+        with metrics.stage("transform"):
+            frame = frame.take(rows)
+        rows = np.arange(len(rows))
     size = frame_bytes(frame) + rows.nbytes + positions.nbytes
-    return Window(frame, rows, positions, size)
+    size += 0 if starts is None else starts.nbytes
+    return Window(frame, rows, positions, len(passes), starts, size)
+
+
+def rows_in_order(lengths: Indices, order: Indices | None) -> tuple[Indices | None, Indices]:
+    """The numbers of all rows in delivery order, and the rows before each Parquet row in it.
+
+    lengths are the rows of each Parquet row; order has the Parquet rows in delivery order, and
+    None stands for the order in which they lie, as it does in the result.
+    """
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    if order is None:
+        np.cumsum(lengths, out=starts[1:])
+        return None, starts
+    firsts = (np.cumsum(lengths) - lengths)[order]
+    lengths = lengths[order]
+    np.cumsum(lengths, out=starts[1:])
+    return np.repeat(firsts - starts[:-1], lengths) + np.arange(starts[-1]), starts
+
+
+class _Part(NamedTuple):
+    """The features of a split's rows that pass; of all rows, which pass.
+
+    keys are what its Parquet rows are delivered in the order of; lengths their rows, None where
+    each is one row.
+    """
+
+    frame: Frame
+    passes: Mask
+    keys: npt.NDArray[np.uint64]
+    lengths: Indices | None
 
 
 def _prepare_split(
@@ -88,49 +171,92 @@ def _prepare_split(
     split: Split,
     identity: Identity,
     metrics: Metrics,
-) -> tuple[Frame, npt.NDArray[np.bool_], npt.NDArray[np.uint64]]:
-    """The features of the rows that pass, which rows pass, and every row's shuffle key."""
+) -> _Part:
     with metrics.stage("read"):
         table = reader.read(dataset.snapshot, split, dataset.columns)
-    place = describe_split(dataset.snapshot, split)
     try:
         with metrics.stage("transform"):
-            if dataset.filter is None:
-                mask = np.ones(table.num_rows, np.bool_)
-            else:
-                mask = dataset.filter.mask(table)
-            keys = _row_keys(dataset, table, split, identity)
-            wanted = table.select(list(dataset.transform.columns))
-            if not mask.all():
-                place += " (row numbers count those that pass the filter)"
-                wanted = wanted.filter(pa.array(mask))
-            frame = Frame(
-                row_count=wanted.num_rows,
-                columns={
-                    name: arrow_to_column(wanted.column(name)) for name in dataset.transform.columns
-                },
-            )
-            return dataset.transform.apply(frame), mask, keys
+            passes = _passing(dataset, table)
+            keys = _keys(dataset, table, split, identity)
+            frame = _source_frame(table, passes, dataset.transform.columns)
+            features = dataset.transform.apply(find_runs(frame))
+            return _Part(features, passes, keys, table.lengths)
     except ServerError as error:
-        raise error.at(place) from error
+        raise error.at(_row_place(dataset, split)) from error
 
 
-def _row_keys(
-    dataset: BoundDataset, table: pa.Table, split: Split, identity: Identity
+def _row_place(dataset: BoundDataset, split: Split) -> str:
+    """Where the rows of a split are, for messages that give row numbers."""
+    place = describe_split(dataset.snapshot, split)
+    counted = []
+    if dataset.columns.grouped:
+        counted.append("are in the split's lists")
+    if dataset.filter is not None:
+        counted.append("pass the filter")
+    return f"{place} (row numbers count those that {' and '.join(counted)})" if counted else place
+
+
+def _passing(dataset: BoundDataset, table: SplitTable) -> Mask:
+    """Which rows pass the filter."""
+    where = dataset.filter
+    if where is None:
+        return np.ones(table.rows.num_rows, np.bool_)
+    if table.lengths is None or not set(where.columns) <= set(table.parquet_rows.column_names):
+        return where.mask(table.at_rows(where.columns))
+    # Once for all rows of a Parquet row; one that holds none need not have a value.
+    held = table.lengths > 0
+    masks = where.mask(table.parquet_rows.select(list(where.columns)).filter(pa.array(held)))
+    return np.repeat(masks, table.lengths[held])
+
+
+def _source_frame(table: SplitTable, passes: Mask, names: Sequence[str]) -> Frame:
+    """The named columns of the rows that pass; what is in no list is kept once a Parquet row."""
+    rows, parquet_rows, inverse = table.rows, table.parquet_rows, table.inverse
+    if not passes.all():
+        rows = rows.filter(pa.array(passes))
+        if inverse is not None:
+            inverse = inverse[passes]
+            parquet_rows, inverse = _needed(parquet_rows, inverse)
+    of_rows, of_runs = _columns(rows, names), {}
+    if inverse is not None:
+        of_runs = _columns(parquet_rows, names)
+    runs = (Runs(inverse, of_runs),) if inverse is not None and of_runs else ()
+    return Frame(rows.num_rows, of_rows, runs)
+
+
+def _columns(table: pa.Table, names: Sequence[str]) -> dict[str, Column]:
+    there = set(table.column_names)
+    return {name: arrow_to_column(table.column(name)) for name in names if name in there}
+
+
+def _needed(
+    table: pa.Table, inverse: npt.NDArray[np.int32]
+) -> tuple[pa.Table, npt.NDArray[np.int32]]:
+    """Without the Parquet rows that no row needs, where they are many: no work is done on them."""
+    needed = np.zeros(table.num_rows, np.bool_)
+    needed[inverse] = True
+    if 2 * np.count_nonzero(needed) > len(needed):
+        return table, inverse
+    return table.filter(pa.array(needed)), (np.cumsum(needed) - 1).astype(np.int32)[inverse]
+
+
+def _keys(
+    dataset: BoundDataset, table: SplitTable, split: Split, identity: Identity
 ) -> npt.NDArray[np.uint64]:
-    """A key for every row, equal within a group; rows are delivered in the order of their keys."""
+    """A key for every Parquet row, equal within a group; they are delivered in order of keys."""
     if not identity.shuffle:
         return np.zeros(0, np.uint64)
     group = dataset.snapshot.first_row_groups[split.file] + split.row_group
     ordinal = (group << 40) + split.first_row
+    count = table.parquet_row_count
     if not dataset.group_by:
-        return shuffle_keys(identity.seed, identity.epoch, ordinal, table.num_rows)
-    starts = np.zeros(table.num_rows, np.bool_)
+        return shuffle_keys(identity.seed, identity.epoch, ordinal, count)
+    starts = np.zeros(count, np.bool_)
     for name in dataset.group_by:
-        starts |= _changes(table.column(name))
+        starts |= _changes(table.parquet_rows.column(name))
     groups = np.cumsum(starts)
-    count = int(groups[-1]) + 1 if len(groups) else 0
-    keys: npt.NDArray[np.uint64] = shuffle_keys(identity.seed, identity.epoch, ordinal, count)
+    group_count = int(groups[-1]) + 1 if len(groups) else 0
+    keys: npt.NDArray[np.uint64] = shuffle_keys(identity.seed, identity.epoch, ordinal, group_count)
     row_keys: npt.NDArray[np.uint64] = keys[groups]
     return row_keys
 

@@ -1,7 +1,7 @@
 """Streams of ready training batches from a fleet of preprocessing servers."""
 
 from trainer_client import ops
-from trainer_client.batch import Batch, JaggedView, SparseBlock
+from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset, Dense, Label, Sparse, parquet
 from trainer_client.errors import (
@@ -17,6 +17,7 @@ from trainer_client.errors import (
     StreamClosedError,
     StreamTimeoutError,
 )
+from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, SparsePart
 from trainer_client.stream import BatchStream
 from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
 
@@ -27,6 +28,7 @@ __all__ = [
     "Cursor",
     "DataError",
     "Dataset",
+    "DeduplicatedBlock",
     "Dense",
     "DeploymentError",
     "HeadraceError",
@@ -39,6 +41,7 @@ __all__ = [
     "SnapshotMismatchError",
     "Sparse",
     "SparseBlock",
+    "SparsePart",
     "StateMismatchError",
     "StreamClosedError",
     "StreamStats",

@@ -6,106 +6,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 
 from trainer_client.cursor import Cursor
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixLayout:
-    """Where a feature-major float32 matrix [features, rows] starts in the arena, in bytes."""
-
-    features: tuple[str, ...]
-    offset_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class JaggedLayout:
-    """Where int32 lengths [features, rows] and int64 values [value_count] start, in bytes."""
-
-    features: tuple[str, ...]
-    lengths_offset_bytes: int
-    values_offset_bytes: int
-    value_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ArenaLayout:
-    """Which blocks an arena holds, and where."""
-
-    row_count: int
-    dense: MatrixLayout | None = None
-    sparse: JaggedLayout | None = None
-    labels: MatrixLayout | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class JaggedView:
-    """One list of ids a row: values int64 [n], lengths int32 [B], offsets int64 [B + 1].
-
-    Row i has values[offsets[i]:offsets[i + 1]]; offsets[0] is 0.
-    """
-
-    values: torch.Tensor
-    lengths: torch.Tensor
-    offsets: torch.Tensor
-
-    def to_list(self) -> list[list[int]]:
-        """The lists, row by row; for looking at, not for training."""
-        rows: list[list[int]] = [
-            part.tolist() for part in torch.split(self.values, self.lengths.tolist())
-        ]
-        return rows
-
-
-@dataclass(frozen=True, eq=False)
-class SparseBlock:
-    """Every sparse feature as one key-major jagged block.
-
-    values is int64 [n]; lengths is int32 [F * B], the B lengths of keys[0] first.
-    """
-
-    keys: tuple[str, ...]
-    values: torch.Tensor
-    lengths: torch.Tensor
-    batch_size: int
-
-    @cached_property
-    def offsets(self) -> torch.Tensor:
-        """int64 [F * B + 1]; made when first asked for, on the tensors' device."""
-        offsets = torch.zeros(len(self.lengths) + 1, dtype=torch.int64, device=self.lengths.device)
-        torch.cumsum(self.lengths, dim=0, dtype=torch.int64, out=offsets[1:])
-        return offsets
-
-    @cached_property
-    def _bounds(self) -> list[int]:
-        """Where each key's values start, and the end; on a GPU this waits for it once."""
-        bounds: list[int] = self.offsets[:: self.batch_size].tolist()
-        return bounds
-
-    def __getitem__(self, key: str) -> JaggedView:
-        """The lists of one feature. Raises KeyError if there is no such feature."""
-        try:
-            f = self.keys.index(key)
-        except ValueError:
-            raise KeyError(key) from None
-        size, bounds = self.batch_size, self._bounds
-        return JaggedView(
-            values=self.values[bounds[f] : bounds[f + 1]],
-            lengths=self.lengths[f * size : (f + 1) * size],
-            offsets=self.offsets[f * size : (f + 1) * size + 1] - bounds[f],
-        )
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys
-
-    def to_kjt(self) -> Any:
-        """The block as a torchrec KeyedJaggedTensor, sharing memory; needs torchrec."""
-        from torchrec import KeyedJaggedTensor  # type: ignore[import-not-found]
-
-        return KeyedJaggedTensor(keys=list(self.keys), values=self.values, lengths=self.lengths)
+from trainer_client.layout import ArenaLayout, MatrixLayout
+from trainer_client.sparse import JaggedView, SparseBlock
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,14 +56,9 @@ class Batch:
 
     @cached_property
     def sparse(self) -> SparseBlock | None:
-        """Every sparse feature."""
+        """Every sparse feature; those that were sent once a run are expanded when asked for."""
         layout = self.layout.sparse
-        if layout is None:
-            return None
-        rows = self.layout.row_count
-        lengths = self._view(layout.lengths_offset_bytes, len(layout.features) * rows, torch.int32)
-        values = self._view(layout.values_offset_bytes, layout.value_count, torch.int64)
-        return SparseBlock(layout.features, values, lengths, rows)
+        return None if layout is None else SparseBlock(self.arena, layout, self.layout.row_count)
 
     def keys(self) -> list[str]:
         """The names of all features: dense, sparse, then labels."""
@@ -201,10 +102,9 @@ class Batch:
         if layout is None:
             return None
         shape = (len(layout.features), self.layout.row_count)
-        return self._view(layout.offset_bytes, shape[0] * shape[1], torch.float32).view(shape).t()
-
-    def _view(self, offset_bytes: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        return self.arena[offset_bytes : offset_bytes + count * dtype.itemsize].view(dtype)
+        end = layout.offset_bytes + 4 * shape[0] * shape[1]
+        matrix = self.arena[layout.offset_bytes : end].view(torch.float32)
+        return matrix.view(shape).t()
 
 
 def register_pipelineable() -> None:

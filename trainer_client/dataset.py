@@ -69,16 +69,23 @@ FEATURES: dict[str, type[Feature]] = {cls.kind: cls for cls in (Dense, Sparse, L
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource:
-    """Parquet files, folders and globs, and the columns whose equal values keep rows together."""
+    """Parquet files, folders and globs, and how their rows belong together."""
 
     paths: tuple[str, ...]
     group_by: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
 
-def parquet(*paths: str | os.PathLike[str], group_by: Sequence[str] = ()) -> ParquetSource:
+def parquet(
+    *paths: str | os.PathLike[str], group_by: Sequence[str] = (), rows: str | Sequence[str] = ()
+) -> ParquetSource:
     """A source of Parquet files; relative paths are resolved against the server's first data root.
 
-    Raises InvalidDatasetError if no path is given, or one is no path.
+    group_by are columns whose equal values, in adjacent rows, keep those rows together when
+    shuffling. rows are names or globs of the columns that hold, in each Parquet row of grouped
+    files, a list with one element a training row: rows="impressions" for one list of structs,
+    rows=["item_*", "label"] for lists side by side. The same source reads flat files of the same
+    rows. Raises InvalidDatasetError if no path is given, or a path or name is none.
     """
     if isinstance(group_by, str):
         raise InvalidDatasetError(f"group_by is {group_by!r}: it must be a list of column names")
@@ -86,7 +93,10 @@ def parquet(*paths: str | os.PathLike[str], group_by: Sequence[str] = ()) -> Par
     _check_names("parquet paths", texts)
     if group_by:
         _check_names("group_by", tuple(group_by))
-    return ParquetSource(texts, tuple(group_by))
+    lists = (rows,) if isinstance(rows, str) else tuple(rows)
+    if lists:
+        _check_names("rows", lists)
+    return ParquetSource(texts, tuple(group_by), lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +138,9 @@ class Dataset:
         return dataset_pb2.DatasetSpec(
             source=dataset_pb2.Source(
                 parquet=dataset_pb2.ParquetSource(
-                    paths=self.source.paths, group_by=self.source.group_by
+                    paths=self.source.paths,
+                    group_by=self.source.group_by,
+                    rows=self.source.rows,
                 )
             ),
             where=self.where,
@@ -150,7 +162,7 @@ class Dataset:
             features.append(_feature_from_proto(feature, f"features[{i}]"))
         source = message.source.parquet
         dataset = cls(
-            source=parquet(*source.paths, group_by=tuple(source.group_by)),
+            source=parquet(*source.paths, group_by=tuple(source.group_by), rows=tuple(source.rows)),
             features=tuple(features),
             where=message.where,
             max_split_bytes=message.max_split_bytes,

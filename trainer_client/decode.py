@@ -1,4 +1,4 @@
-"""Compact batches to tensors: one decompression into one arena, and views of it.
+"""Compact batches to tensors: one decompression, one pass of a kernel, and views of the result.
 
 docs/compact_batch.md specifies the bytes. Nothing in a message is used before the header checksum
 holds, and nothing in the arena is handed out before the payload checksum holds.
@@ -6,50 +6,34 @@ holds, and nothing in the arena is handed out before the payload checksum holds.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import xxhash
-import zstandard
 
-from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
-from trainer_client.batch import ArenaLayout, Batch, JaggedLayout, MatrixLayout
+from headrace.v1 import batch_pb2, dataset_pb2
+from trainer_client.arena_pool import ALIGNMENT, POOL
+from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
-from trainer_client.errors import CorruptBatchError, DeploymentError
+from trainer_client.errors import DeploymentError
+from trainer_client.header import BUFFER_WORDS, Header, damaged, read_header, unknown
+from trainer_client.layout import ArenaLayout, MatrixLayout, PartLayout, SparseLayout
+from trainer_client.payload import Payload, unwrap
 
 ENCODING_VERSION = 1
-ACCEPTED_CODECS = (batch_pb2.CODEC_ZSTD, batch_pb2.CODEC_NONE)
-ALIGNMENT = 64
 # Far above any sane batch: a header that asks for more is wrong, whatever its checksum says.
 MAX_ARENA_BYTES = 16 << 30
-MAX_ZSTD_WINDOW_BYTES = 1 << 27
 
-_FLOAT32, _INT32, _INT64 = (
-    dataset_pb2.SCALAR_TYPE_FLOAT32,
-    dataset_pb2.SCALAR_TYPE_INT32,
-    dataset_pb2.SCALAR_TYPE_INT64,
-)
-_VALUES, _LENGTHS = batch_pb2.BUFFER_ROLE_VALUES, batch_pb2.BUFFER_ROLE_LENGTHS
-_ITEM_BYTES: dict[int, int] = {_FLOAT32: 4, _INT32: 4, _INT64: 8}
 _DTYPE: dict[int, int] = {
-    batch_pb2.BLOCK_KIND_DENSE: _FLOAT32,
-    batch_pb2.BLOCK_KIND_SPARSE: _INT64,
-    batch_pb2.BLOCK_KIND_LABEL: _FLOAT32,
+    batch_pb2.BLOCK_KIND_DENSE: dataset_pb2.SCALAR_TYPE_FLOAT32,
+    batch_pb2.BLOCK_KIND_SPARSE: dataset_pb2.SCALAR_TYPE_INT64,
+    batch_pb2.BLOCK_KIND_LABEL: dataset_pb2.SCALAR_TYPE_FLOAT32,
 }
 
-
-def header_checksum(message: batch_pb2.CompactBatch) -> int:
-    """XXH64, seed 0, of the header fields as 64-bit words in the order of the specification."""
-    return _checksum_words(_header_words(message))
-
-
-def end_checksum(message: preprocessor_service_pb2.StreamEnd) -> int:
-    """XXH64, seed 0, of reason and cursor."""
-    return _checksum_words((message.reason, *_cursor_words(message.cursor)))
+Table = npt.NDArray[np.int64]
 
 
 def check_version(version: int, who: str) -> None:
@@ -61,197 +45,201 @@ def check_version(version: int, who: str) -> None:
         )
 
 
-def check_schema(schema: batch_pb2.BatchSchema) -> None:
-    """Raises DeploymentError if batches of this schema cannot be decoded here."""
-    check_version(schema.encoding_version, "the server sends")
-    kinds = []
-    for block in schema.blocks:
-        if block.kind not in _DTYPE:
-            _unknown(f"block {block.name!r}", "kind", block.kind)
-        if block.dtype != _DTYPE[block.kind]:
-            _unknown(f"block {block.name!r}", "dtype", block.dtype)
-        if not block.features:
-            raise DeploymentError(f"block {block.name!r} of the server's schema has no features")
-        kinds.append(block.kind)
-    if not kinds or len(set(kinds)) != len(kinds):
-        raise DeploymentError(
-            f"the server's schema has {len(kinds)} blocks of {len(set(kinds))} kinds; this client "
-            "takes one of each kind: upgrade it"
-        )
+@dataclass(frozen=True, slots=True)
+class _Block:
+    name: str
+    kind: int
+    features: tuple[str, ...]
 
 
-def decode(
-    message: batch_pb2.CompactBatch, schema: batch_pb2.BatchSchema, *, pin_memory: bool = False
-) -> Batch:
-    """The batch of a message.
+class Decoder:
+    """Decodes the batches of one stream.
 
-    pin_memory decompresses straight into page-locked memory. Raises CorruptBatchError if the
-    bytes are not those that were sent, DeploymentError if a newer server made them.
+    pin_memory unpacks straight into page-locked memory. Raises DeploymentError if batches of this
+    schema cannot be decoded here.
     """
-    if header_checksum(message) != message.header_checksum:
-        _corrupt(message, "the header does not match its checksum")
-    layout = _layout(message, schema)
-    arena = _arena(message, pin_memory=pin_memory)
-    if layout.sparse is not None:
-        _check_lengths(message, layout.sparse, layout.row_count, arena)
-    return Batch(
-        arena=arena,
-        layout=layout,
-        shard=message.shard,
-        index=message.index,
-        cursor=Cursor.from_proto(message.cursor),
-        next_cursor=Cursor.from_proto(message.next_cursor),
-    )
 
+    def __init__(self, schema: batch_pb2.BatchSchema, *, pin_memory: bool = False) -> None:
+        check_version(schema.encoding_version, "the server sends")
+        for block in schema.blocks:
+            if block.kind not in _DTYPE:
+                unknown(f"block {block.name!r}", "kind", block.kind)
+            if block.dtype != _DTYPE[block.kind]:
+                unknown(f"block {block.name!r}", "dtype", block.dtype)
+            if not block.features:
+                raise DeploymentError(
+                    f"block {block.name!r} of the server's schema has no features"
+                )
+        self._blocks = [_Block(b.name, b.kind, tuple(b.features)) for b in schema.blocks]
+        self._pin_memory = pin_memory
+        kinds = {block.kind for block in self._blocks}
+        if not kinds or len(kinds) != len(self._blocks):
+            raise DeploymentError(
+                f"the server's schema has {len(self._blocks)} blocks of {len(kinds)} kinds; this "
+                "client takes one of each kind: upgrade it"
+            )
 
-def _layout(message: batch_pb2.CompactBatch, schema: batch_pb2.BatchSchema) -> ArenaLayout:
-    """The layout that the header describes, every bound checked."""
-    rows = message.row_count
-    if rows < 1:
-        _corrupt(message, "it has no rows")
-    size = message.uncompressed_size_bytes
-    if size % ALIGNMENT or size > MAX_ARENA_BYTES:
-        _corrupt(message, f"an arena of {size} bytes is not possible")
-    if len(message.blocks) != len(schema.blocks):
-        _corrupt(message, f"{len(message.blocks)} blocks for a schema of {len(schema.blocks)}")
-    end = 0
-    dense = sparse = labels = None
-    for block, block_schema in zip(message.blocks, schema.blocks, strict=True):
-        features = tuple(block_schema.features)
-        cells = len(features) * rows
-        jagged = block_schema.kind == batch_pb2.BLOCK_KIND_SPARSE
-        expected = (
-            ((_LENGTHS, _INT32, cells), (_VALUES, _INT64, None))
-            if jagged
-            else ((_VALUES, _FLOAT32, cells),)
-        )
-        if len(block.buffers) != len(expected):
-            _corrupt(message, f"block {block_schema.name!r} has {len(block.buffers)} buffers")
-        for buffer, (role, scalar_type, count) in zip(block.buffers, expected, strict=True):
-            end = _check_buffer(message, buffer, role, scalar_type, count, end)
-        starts = [buffer.offset_bytes for buffer in block.buffers]
-        if jagged:
-            sparse = JaggedLayout(features, starts[0], starts[1], block.buffers[1].element_count)
-        elif block_schema.kind == batch_pb2.BLOCK_KIND_DENSE:
-            dense = MatrixLayout(features, starts[0])
+    def __call__(self, message: batch_pb2.CompactBatch, payload: Payload) -> Batch:
+        """The batch of a message, of which payload is given apart.
+
+        Raises CorruptBatchError if the bytes are not those that were sent, DeploymentError if a
+        newer server made them.
+        """
+        from trainer_client.kernels import unpacking
+
+        header = read_header(message)
+        buffers, parts = self._tables(message, header)
+        wire_bytes = message.uncompressed_size_bytes
+        if wire_bytes % ALIGNMENT or wire_bytes > MAX_ARENA_BYTES:
+            damaged(message, f"an arena of {wire_bytes} bytes is not possible")
+        size = unpacking.place_buffers(buffers, parts, wire_bytes)
+        if size < 0:
+            self._raise(message, header, buffers, size)
+        if size > MAX_ARENA_BYTES:
+            damaged(message, f"{size} bytes of tensors are not possible")
+        wire = unwrap(message, payload)
+        if self._pin_memory:
+            arena = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         else:
-            labels = MatrixLayout(features, starts[0])
-    return ArenaLayout(rows, dense, sparse, labels)
+            arena = torch.from_numpy(POOL.take(size))
+        fault = unpacking.unpack(wire, buffers, parts, arena.numpy())
+        if fault < 0:
+            self._raise(message, header, buffers, fault)
+        return Batch(
+            arena=arena,
+            layout=self._layout(message.row_count, header, buffers),
+            shard=message.shard,
+            index=message.index,
+            cursor=Cursor.from_proto(message.cursor),
+            next_cursor=Cursor.from_proto(message.next_cursor),
+        )
 
+    def _tables(self, message: batch_pb2.CompactBatch, header: Header) -> tuple[Table, Table]:
+        """The kernel's tables of buffers and parts; all that concerns whole parts is checked."""
+        from trainer_client.kernels.unpacking import BUFFER_COLUMNS
 
-def _check_buffer(
-    message: batch_pb2.CompactBatch,
-    buffer: batch_pb2.Buffer,
-    role: int,
-    scalar_type: int,
-    count: int | None,
-    start: int,
-) -> int:
-    """Where the buffer ends; count is None where the data decides it."""
-    if buffer.layout != batch_pb2.BUFFER_LAYOUT_PLAIN:
-        _unknown("a buffer", "layout", buffer.layout)
-    if buffer.role not in (_VALUES, _LENGTHS):
-        _unknown("a buffer", "role", buffer.role)
-    if buffer.type not in _ITEM_BYTES:
-        _unknown("a buffer", "type", buffer.type)
-    end = buffer.offset_bytes + buffer.size_bytes
-    if (
-        (buffer.role, buffer.type) != (role, scalar_type)
-        or (count is not None and buffer.element_count != count)
-        or buffer.size_bytes != buffer.element_count * _ITEM_BYTES[scalar_type]
-        or buffer.offset_bytes % ALIGNMENT
-        or buffer.offset_bytes < start
-        or end > message.uncompressed_size_bytes
-    ):
-        described = str(buffer).replace("\n", " ").strip()
-        _corrupt(message, f"a buffer does not fit its block or the arena ({described})")
-    return end
+        if message.row_count < 1:
+            damaged(message, "it has no rows")
+        self._check_parts(message, header)
+        words = np.frombuffer(header.words, "<i8")
+        buffers = np.zeros((sum(p.buffer_count for p in header.parts), BUFFER_COLUMNS), np.int64)
+        parts, first = [], 0
+        for part in header.parts:
+            end, end_word = first + part.buffer_count, part.first_word
+            end_word += BUFFER_WORDS * part.buffer_count
+            of_part = words[part.first_word : end_word].reshape(-1, BUFFER_WORDS)
+            buffers[first:end, :BUFFER_WORDS] = of_part
+            is_sparse = self._blocks[part.block].kind == batch_pb2.BLOCK_KIND_SPARSE
+            sizes = len(part.features), part.run_count, message.row_count
+            parts.append((is_sparse, *sizes, first, end))
+            first = end
+        return buffers, np.array(parts, np.int64)
 
+    def _check_parts(self, message: batch_pb2.CompactBatch, header: Header) -> None:
+        """Checks that the parts have every feature once, and as many buffers as they need."""
+        if len(message.blocks) != len(self._blocks):
+            damaged(message, f"{len(message.blocks)} blocks for a schema of {len(self._blocks)}")
+        for number, block in enumerate(self._blocks):
+            parts = [part for part in header.parts if part.block == number]
+            is_sparse = block.kind == batch_pb2.BLOCK_KIND_SPARSE
+            found: list[int] = []
+            for i, part in enumerate(parts):
+                found += part.features
+                by_run = part.run_count > 0
+                expected = (1 + by_run + len(part.features)) if is_sparse else 1
+                if (
+                    part.buffer_count != expected
+                    or not part.features
+                    or part.run_count > (message.row_count if is_sparse else 0)
+                    or (i > 0 and not by_run)
+                    or (
+                        i > 0
+                        and parts[i - 1].run_count > 0
+                        and part.features[0] < parts[i - 1].features[0]
+                    )
+                    or any(a >= b for a, b in zip(part.features, part.features[1:], strict=False))
+                ):
+                    damaged(
+                        message,
+                        f"part {i} of block {block.name!r} cannot be: {len(part.features)} "
+                        f"features, {part.run_count} runs, {part.buffer_count} buffers",
+                    )
+            if sorted(found) != [*range(len(block.features))] or not (is_sparse or len(parts) == 1):
+                damaged(message, f"the parts of block {block.name!r} do not have each feature once")
 
-def _bytes_of(arena: torch.Tensor) -> memoryview:
-    array: npt.NDArray[np.uint8] = arena.numpy()
-    return array.data
+    def _layout(self, rows: int, header: Header, buffers: Table) -> ArenaLayout:
+        """Where the kernel put everything."""
+        from trainer_client.kernels.unpacking import COUNT, DECODED_OFFSET, EXPANDED_COUNT
 
+        matrices: dict[int, MatrixLayout] = {}
+        sparse: SparseLayout | None = None
+        sparse_parts: list[PartLayout] = []
+        offsets: list[int] = buffers[:, DECODED_OFFSET].tolist()
+        counts, expanded = buffers[:, COUNT].tolist(), buffers[:, EXPANDED_COUNT].tolist()
+        first = 0
+        for part in header.parts:
+            block, end = self._blocks[part.block], first + part.buffer_count
+            if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
+                lengths = first + (part.run_count > 0)
+                layout = PartLayout(
+                    features=tuple(part.features),
+                    run_count=part.run_count,
+                    run_lengths_offset_bytes=offsets[first],
+                    lengths_offset_bytes=offsets[lengths],
+                    values_offset_bytes=offsets[lengths + 1],
+                    value_counts=tuple(counts[lengths + 1 : end]),
+                    expanded_counts=tuple(expanded[lengths + 1 : end]),
+                )
+                sparse_parts.append(layout)
+                sparse = SparseLayout(block.features, tuple(sparse_parts))
+            else:
+                matrices[block.kind] = MatrixLayout(block.features, offsets[first])
+            first = end
+        dense = matrices.get(batch_pb2.BLOCK_KIND_DENSE)
+        return ArenaLayout(rows, dense, sparse, matrices.get(batch_pb2.BLOCK_KIND_LABEL))
 
-def _arena(message: batch_pb2.CompactBatch, *, pin_memory: bool) -> torch.Tensor:
-    """The uncompressed arena, uint8 [uncompressed_size_bytes], its checksum verified."""
-    if message.codec not in ACCEPTED_CODECS:
-        _unknown("a batch", "codec", message.codec)
-    size = message.uncompressed_size_bytes
-    arena = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
-    target = _bytes_of(arena)
-    # Taken once: each look at a bytes field of a message copies it.
-    payload = message.payload
-    if message.codec == batch_pb2.CODEC_NONE:
-        if len(payload) != size:
-            _corrupt(message, f"{len(payload)} bytes for an arena of {size}")
-        target[:] = payload
-    else:
-        _decompress(message, payload, target)
-    if xxhash.xxh64_intdigest(target) != message.payload_checksum:
-        _corrupt(message, "the payload does not match its checksum")
-    return arena
+    def _raise(
+        self, message: batch_pb2.CompactBatch, header: Header, buffers: Table, fault: int
+    ) -> NoReturn:
+        """Raises what a kernel found wrong, naming the buffer at fault."""
+        from trainer_client.kernels import unpacking as k
 
+        row, code = divmod(-fault, k.FAULT_STEP)
+        name = self._name_of(header, row)
+        b: Sequence[int] = buffers[row].tolist()
+        unknowns = {
+            k.UNKNOWN_ROLE: ("role", b[k.ROLE]),
+            k.UNKNOWN_LAYOUT: ("layout", b[k.LAYOUT]),
+            k.UNKNOWN_TYPE: ("type", b[k.TYPE]),
+        }
+        if code in unknowns:
+            unknown(f"the buffer of {name}", *unknowns[code])
+        wire_bytes, end = message.uncompressed_size_bytes, b[k.OFFSET] + b[k.SIZE]
+        problems = {
+            k.WRONG_KIND: f"have role {b[k.ROLE]} and type {b[k.TYPE]}",
+            k.WRONG_COUNT: f"are {b[k.COUNT]} elements",
+            k.WRONG_PLACE: f"take bytes {b[k.OFFSET]} to {end} of {wire_bytes}",
+            k.WRONG_WIDTH: f"have {b[k.WIDTH]} bits in layout {b[k.LAYOUT]}",
+            k.WRONG_SIZE: f"take {b[k.SIZE]} bytes for {b[k.COUNT]} elements of {b[k.WIDTH]} bits",
+            k.CODE_OUTSIDE: f"have codes beyond a dictionary of {b[k.DICTIONARY_SIZE]}",
+            k.RUNS_UNEVEN: f"do not share {message.row_count} rows among {b[k.COUNT]} runs",
+            k.LENGTHS_UNEVEN: f"are {b[k.COUNT]}, and their list lengths do not add up to that",
+        }
+        damaged(message, f"{name} {problems[code]}")
 
-def _decompress(message: batch_pb2.CompactBatch, payload: bytes, target: memoryview) -> None:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-    filled = 0
-    try:
-        with decompressor.stream_reader(payload) as reader:
-            while filled < len(target) and (count := reader.readinto(target[filled:])):
-                filled += count
-            surplus = reader.read(1)
-    except zstandard.ZstdError as error:
-        _corrupt(message, f"the payload does not decompress ({error})", error)
-    if filled < len(target) or surplus:
-        _corrupt(message, f"the payload does not decompress to the {len(target)} bytes announced")
-
-
-def _check_lengths(
-    message: batch_pb2.CompactBatch, layout: JaggedLayout, rows: int, arena: torch.Tensor
-) -> None:
-    lengths = np.frombuffer(
-        _bytes_of(arena),
-        dtype="<i4",
-        count=len(layout.features) * rows,
-        offset=layout.lengths_offset_bytes,
-    )
-    if lengths.min() < 0 or int(lengths.sum(dtype=np.int64)) != layout.value_count:
-        _corrupt(message, f"list lengths do not add up to {layout.value_count} values")
-
-
-def _header_words(message: batch_pb2.CompactBatch) -> Iterator[int]:
-    yield from (message.shard, message.index, message.row_count)
-    yield from _cursor_words(message.cursor)
-    yield from _cursor_words(message.next_cursor)
-    yield from (message.codec, message.uncompressed_size_bytes, message.payload_checksum)
-    yield len(message.blocks)
-    for block in message.blocks:
-        yield len(block.buffers)
-        for b in block.buffers:
-            yield from (b.role, b.layout, b.type, b.offset_bytes, b.size_bytes, b.element_count)
-
-
-def _cursor_words(cursor: batch_pb2.Cursor) -> tuple[int, int, int, int]:
-    return cursor.split, cursor.parquet_row, cursor.offset, cursor.batch
-
-
-def _checksum_words(words: Iterable[int]) -> int:
-    # An enum from a damaged message can be negative: 64-bit two's complement, like the rest.
-    unsigned = [word & 0xFFFF_FFFF_FFFF_FFFF for word in words]
-    return xxhash.xxh64_intdigest(struct.pack(f"<{len(unsigned)}Q", *unsigned))
-
-
-def _corrupt(
-    message: batch_pb2.CompactBatch, problem: str, cause: Exception | None = None
-) -> NoReturn:
-    raise CorruptBatchError(
-        f"batch {message.index} of shard {message.shard} arrived damaged: {problem}"
-    ) from cause
-
-
-def _unknown(thing: str, what: str, value: int) -> NoReturn:
-    raise DeploymentError(
-        f"{thing} has {what} {value}, which this client does not know: it was made by a newer "
-        "server; upgrade headrace in the trainer"
-    )
+    def _name_of(self, header: Header, row: int) -> str:
+        """What the buffer of a row is to its block."""
+        first = 0
+        for part in header.parts:
+            block, place = self._blocks[part.block], row - first
+            if place >= part.buffer_count:
+                first += part.buffer_count
+                continue
+            if block.kind != batch_pb2.BLOCK_KIND_SPARSE:
+                return f"the numbers of block {block.name!r}"
+            place -= part.run_count > 0
+            if place > 0:
+                return f"the values of feature {block.features[part.features[place - 1]]!r}"
+            what = "list lengths" if place == 0 else "run lengths"
+            return f"the {what} of feature {block.features[part.features[0]]!r}"
+        raise AssertionError(f"no part has buffer {row}")

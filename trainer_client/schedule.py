@@ -114,23 +114,6 @@ def assign_whole_shards(num_shards: int, rank: int, world_size: int) -> list[Seg
     return [Segment(shard, 0, None) for shard in range(rank, num_shards, world_size)]
 
 
-def start_cursor(
-    first_batch: int, batch_size: int, split_rows: Sequence[int], window_splits: int
-) -> Cursor:
-    """The position before batch first_batch of a shard whose splits hold split_rows rows each.
-
-    Valid where every Parquet row is one delivered row. Raises ValueError if the shard has no such
-    row.
-    """
-    row = first_batch * batch_size
-    for split in range(0, len(split_rows), window_splits):
-        rows = sum(split_rows[split : split + window_splits])
-        if row < rows:
-            return Cursor(split, row, 0, first_batch)
-        row -= rows
-    raise ValueError(f"batch {first_batch} lies beyond the shard's {sum(split_rows)} rows")
-
-
 class Schedule:
     """The order in which a rank takes batches from its segments.
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from headrace.v1 import preprocessor_service_pb2
-from trainer_client import decode, schedule
+from trainer_client import decode, kernels, schedule
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset
 from trainer_client.epoch import EpochReader
-from trainer_client.errors import DeploymentError, StateMismatchError, StreamClosedError
+from trainer_client.errors import StateMismatchError, StreamClosedError
+from trainer_client.header import end_checksum
 from trainer_client.options import Options
+from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.ranks import group_of
 from trainer_client.schedule import Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
@@ -78,11 +80,12 @@ class Session:
         self._closed = False
         self._warned = False
         self._codec = Codec(
-            accepted=decode.ACCEPTED_CODECS,
-            check_schema=decode.check_schema,
-            decode=partial(decode.decode, pin_memory=options.pin_memory),
-            end_checksum=decode.end_checksum,
+            accepted=ACCEPTED_CODECS,
+            decoder=partial(decode.Decoder, pin_memory=options.pin_memory),
+            end_checksum=end_checksum,
         )
+        # Decoding waits for them; until the first batch is there, they have time.
+        kernels.warm()
 
     @property
     def snapshot_id(self) -> str:
@@ -125,9 +128,10 @@ class Session:
 
         def open_stream(number: int) -> ShardStream[Batch]:
             segment, at = segments[number], cursors[number]
-            shard_splits = splits[segment.shard]
-            cursor = at.cursor or self._start(segment, shard_splits, plan)
-            return ShardStream(job, segment.shard, shard_splits, cursor, ordered_left[number])
+            start = at.cursor or segment.first_batch or Cursor()
+            return ShardStream(
+                job, segment.shard, splits[segment.shard], start, ordered_left[number]
+            )
 
         ordered_left = {n: ordered.remaining(o) for n, o in cursors.items()}
         options = self._options
@@ -323,23 +327,3 @@ class Session:
             with_splits=True,
         )
         return {plan.shard: list(plan.splits) for plan in plans}
-
-    def _start(
-        self,
-        segment: Segment,
-        splits: Sequence[preprocessor_service_pb2.Split],
-        plan: RankPlan,
-    ) -> Cursor:
-        """Where a segment starts in its shard."""
-        if not segment.first_batch:
-            return Cursor()
-        window = plan.summary.identity.shuffle_window_splits or 1
-        rows = [split.row_count for split in splits]
-        try:
-            return schedule.start_cursor(
-                segment.first_batch, self._options.batch_size, rows, window
-            )
-        except ValueError as error:
-            raise DeploymentError(
-                f"the plan of shard {segment.shard} contradicts itself: {error}"
-            ) from error

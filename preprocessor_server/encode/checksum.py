@@ -9,6 +9,8 @@ import xxhash
 
 from headrace.v1 import batch_pb2, preprocessor_service_pb2
 
+_WORD = 0xFFFF_FFFF_FFFF_FFFF
+
 
 def header_checksum(batch: batch_pb2.CompactBatch) -> int:
     """The checksum of a batch's row count, cursors and descriptors."""
@@ -18,10 +20,13 @@ def header_checksum(batch: batch_pb2.CompactBatch) -> int:
     words += [batch.codec, batch.uncompressed_size_bytes, batch.payload_checksum]
     words.append(len(batch.blocks))
     for block in batch.blocks:
-        words.append(len(block.buffers))
-        for buffer in block.buffers:
-            words += [buffer.role, buffer.layout, buffer.type]
-            words += [buffer.offset_bytes, buffer.size_bytes, buffer.element_count]
+        words.append(len(block.parts))
+        for part in block.parts:
+            words += [len(part.features), *part.features, part.run_count, len(part.buffers)]
+            for buffer in part.buffers:
+                words += [buffer.role, buffer.layout, buffer.type]
+                words += [buffer.offset_bytes, buffer.size_bytes, buffer.element_count]
+                words += [buffer.width_bits, buffer.base & _WORD, buffer.dictionary_size]
     return _checksum(words)
 
 

@@ -8,28 +8,38 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
-from preprocessor_server.kernels.hashing import hash_integers, hash_strings, shuffle_keys
-from preprocessor_server.kernels.jagged import (
-    copy_tails,
-    gather_flat,
-    gather_jagged,
-    jagged_total,
-    tail,
+from preprocessor_server.kernels.hashing import (
+    MAX_NARROW_BUCKETS,
+    hash_ends,
+    hash_integers,
+    hash_strings,
+    shuffle_keys,
 )
+from preprocessor_server.kernels.jagged import copy_tails, tail, take_lists
+from preprocessor_server.kernels.lists import Measures, list_changes, measure_ids, measure_lists
 from preprocessor_server.kernels.logarithm import log1p
+from preprocessor_server.kernels.planes import ids_planes, list_planes, planes_bytes, word_planes
 
 __all__ = [
+    "MAX_NARROW_BUCKETS",
+    "Measures",
     "cache_place",
     "copy_tails",
-    "gather_flat",
-    "gather_jagged",
+    "hash_ends",
     "hash_integers",
     "hash_strings",
-    "jagged_total",
+    "ids_planes",
+    "list_changes",
+    "list_planes",
     "log1p",
+    "measure_ids",
+    "measure_lists",
+    "planes_bytes",
     "shuffle_keys",
     "tail",
+    "take_lists",
     "warm",
+    "word_planes",
 ]
 
 

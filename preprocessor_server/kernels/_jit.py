@@ -42,6 +42,16 @@ def out(dtype: types.Type) -> types.Array:
     return types.Array(dtype, 1, "C")
 
 
+def array2d(dtype: types.Type) -> types.Array:
+    """A contiguous input matrix, read-only or writable."""
+    return types.Array(dtype, 2, "C", readonly=True)
+
+
+def out2d(dtype: types.Type) -> types.Array:
+    """A contiguous output matrix."""
+    return types.Array(dtype, 2, "C")
+
+
 class Kernel(Generic[P, R]):
     """A function compiled by numba for a fixed list of signatures, without the GIL."""
 

@@ -14,8 +14,11 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, inner, kernel, out
+from preprocessor_server.kernels.lists import check_lists
 
 MAX_BUCKETS = 2**32
+# Buckets of up to so many are int32.
+MAX_NARROW_BUCKETS = 2**31
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -158,6 +161,34 @@ def _hash_integers(
 
 @kernel(
     types.void(
+        array(types.uint64),
+        array(types.int64),
+        array(types.int64),
+        types.uint64,
+        types.uint64,
+        out(types.uint32),
+    ),
+)
+def _hash_ends(
+    values: npt.NDArray[np.uint64],
+    offsets: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    num_buckets: np.uint64,
+    seed: np.uint64,
+    buckets: npt.NDArray[np.uint32],
+) -> None:
+    step = (seed + _1) * _GAMMA
+    for i in range(len(ends) - 1):
+        length = np.uint64(ends[i + 1] - ends[i])
+        first = np.uint64(ends[i])
+        start = np.uint64(offsets[i + 1]) - length
+        for j in range(length):
+            h = _mix(values[start + j] + step)
+            buckets[first + j] = np.uint32(((h >> _32) * num_buckets) >> _32)
+
+
+@kernel(
+    types.void(
         array(types.int64), array(types.uint8), types.uint64, types.uint64, out(types.uint64)
     ),
 )
@@ -193,11 +224,42 @@ def hash_integers(values: npt.NDArray[Any], num_buckets: int, seed: int) -> npt.
     ((h >> 32) * num_buckets) >> 32. num_buckets lies in [1, 2^32], seed in [0, 2^64).
     """
     _check_buckets(num_buckets)
-    wide = values.astype(np.int64 if values.dtype.kind == "i" else np.uint64, copy=False)
-    words = np.ascontiguousarray(wide).view(np.uint64)
     buckets = np.empty(len(values), np.uint64)
-    _hash_integers(words, np.uint64(num_buckets), np.uint64(seed), buckets)
+    _hash_integers(_words(values), np.uint64(num_buckets), np.uint64(seed), buckets)
     return buckets.view(np.int64)
+
+
+def hash_ends(
+    values: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    num_buckets: int,
+    seed: int,
+) -> npt.NDArray[np.int32]:
+    """The buckets, as hash_integers gives them, of the ends of the lists that tail() kept.
+
+    values [n] are integers or booleans; offsets int64 [k + 1] are the lists' and lie within them,
+    ends int64 [k + 1] are those of the ends. Returns int32 [ends[k]]. num_buckets lies in
+    [1, 2^31]. Raises IndexError if the offsets leave values.
+    """
+    _check_buckets(num_buckets, MAX_NARROW_BUCKETS)
+    check_lists(offsets, len(values))
+    buckets = np.empty(ends[-1], np.uint32)
+    _hash_ends(
+        _words(values),
+        np.ascontiguousarray(offsets),
+        ends,
+        np.uint64(num_buckets),
+        np.uint64(seed),
+        buckets,
+    )
+    return buckets.view(np.int32)
+
+
+def _words(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Integers or booleans as 64-bit two's complement."""
+    wide = values.astype(np.int64 if values.dtype.kind == "i" else np.uint64, copy=False)
+    return np.ascontiguousarray(wide).view(np.uint64)
 
 
 def hash_strings(
@@ -236,6 +298,6 @@ def shuffle_keys(seed: int, epoch: int, split_ordinal: int, count: int) -> npt.N
     return keys
 
 
-def _check_buckets(num_buckets: int) -> None:
-    if not 1 <= num_buckets <= MAX_BUCKETS:
-        raise ValueError(f"num_buckets is {num_buckets}; it lies between 1 and 2^32")
+def _check_buckets(num_buckets: int, most: int = MAX_BUCKETS) -> None:
+    if not 1 <= num_buckets <= most:
+        raise ValueError(f"num_buckets is {num_buckets}; it lies between 1 and {most:,}")

@@ -1,4 +1,4 @@
-"""Copies of rows and of the ends of lists, in one pass."""
+"""Copies of lists, and of their ends, in one pass."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, kernel, out
+from preprocessor_server.kernels.lists import check_lists, row_outside
 
-MAX_LENGTH = 2**31 - 1
-
-_DONE = 0
-_ROW_OUTSIDE = -1
-_LENGTH_OVERFLOW = -2
-_TOTAL_WRONG = -3
-
-# Hot loops count in uint64: numba compares signed indices with 0 at every access, which would stop
-# LLVM from copying in blocks.
 _0 = np.uint64(0)
 _1 = np.uint64(1)
 
@@ -52,82 +44,61 @@ def _copy_tails(
             tails[first + j] = values[start + j]
 
 
-@kernel(types.int64(array(types.int64), array(types.int64)))
-def _jagged_total(offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> int:
-    count = np.uint64(len(offsets) - 1)
-    total = 0
-    for i in range(np.uint64(len(rows))):
-        row = np.uint64(rows[i])
-        if row >= count:
-            return _ROW_OUTSIDE
-        total += offsets[row + _1] - offsets[row]
-    return total
-
-
 @kernel(
-    types.int64(
-        array(types.int64),
-        array(types.int64),
-        array(types.int64),
-        out(types.int32),
-        out(types.int64),
+    *(
+        types.void(
+            array(types.int64), array(word), array(types.int64), array(types.int64), out(word)
+        )
+        for word in (types.uint8, types.uint16, types.uint32, types.uint64)
     )
 )
-def _gather_jagged(
+def _copy_lists(
     offsets: npt.NDArray[np.int64],
-    values: npt.NDArray[np.int64],
+    values: npt.NDArray[np.unsignedinteger],
     rows: npt.NDArray[np.int64],
-    lengths_out: npt.NDArray[np.int32],
-    values_out: npt.NDArray[np.int64],
-) -> int:
-    count = np.uint64(len(offsets) - 1)
-    row_count = np.uint64(len(rows))
-    room = np.uint64(len(values_out))
-    position = _0
+    new_offsets: npt.NDArray[np.int64],
+    copied: npt.NDArray[np.unsignedinteger],
+) -> None:
     i = _0
-    while i < row_count:
-        # A negative row becomes one far outside.
-        first = np.uint64(rows[i])
-        last = first
-        start = offsets[first] if first < count else 0
-        end = start
+    count = np.uint64(len(rows))
+    while i < count:
         # Rows that follow each other in the source too are copied as one block.
-        while True:
-            if last >= count:
-                return _ROW_OUTSIDE
-            length = offsets[last + _1] - end
-            if length > MAX_LENGTH:
-                return _LENGTH_OVERFLOW
-            lengths_out[i] = length
-            end += length
+        first = np.uint64(rows[i])
+        to = np.uint64(new_offsets[i])
+        last = first + _1
+        i += _1
+        while i < count and np.uint64(rows[i]) == last:
             last += _1
             i += _1
-            if i == row_count or np.uint64(rows[i]) != last:
-                break
-        size = np.uint64(end - start)
-        if size > room - position:
-            return _TOTAL_WRONG
-        source = np.uint64(start)
-        if size == _1:
-            values_out[position] = values[source]
-        else:
-            for j in range(size):
-                values_out[position + j] = values[source + j]
-        position += size
-    return _DONE if position == room else _TOTAL_WRONG
+        start = np.uint64(offsets[first])
+        for j in range(np.uint64(offsets[last]) - start):
+            copied[to + j] = values[start + j]
 
 
-@kernel(types.int64(array(types.float32), array(types.int64), out(types.float32)))
-def _gather_flat(
-    values: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], result: npt.NDArray[np.float32]
-) -> int:
-    count = np.uint64(len(values))
-    for i in range(np.uint64(len(rows))):
-        row = np.uint64(rows[i])
-        if row >= count:
-            return _ROW_OUTSIDE
-        result[i] = values[row]
-    return _DONE
+def take_lists(
+    offsets: npt.NDArray[np.int64], values: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]:
+    """The lists of the given rows, in their order: offsets int64 [k + 1] and values.
+
+    The lists are values[offsets[i]:offsets[i + 1]], of a dtype of 1, 2, 4 or 8 bytes; rows is
+    int64 [k] in any order. Raises IndexError for a row that does not exist.
+    """
+    check_lists(offsets, len(values))
+    count = len(offsets) - 1
+    if len(rows) and not 0 <= rows.min() <= rows.max() < count:
+        raise row_outside(rows, count)
+    new_offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(offsets[rows + 1] - offsets[rows], out=new_offsets[1:])
+    word = np.dtype(f"u{values.dtype.itemsize}")
+    copied = np.empty(new_offsets[-1], word)
+    _copy_lists(
+        np.ascontiguousarray(offsets),
+        np.ascontiguousarray(values).view(word),
+        np.ascontiguousarray(rows),
+        new_offsets,
+        copied,
+    )
+    return new_offsets, copied.view(values.dtype)
 
 
 def tail(offsets: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
@@ -149,74 +120,10 @@ def copy_tails(
 
     Any dtype of 1, 2, 4 or 8 bytes. Raises IndexError if the offsets leave values.
     """
-    _check_lists(offsets, len(values))
+    check_lists(offsets, len(values))
     word = np.dtype(f"u{values.dtype.itemsize}")
     tails = np.empty(tail_offsets[-1], word)
     _copy_tails(
         np.ascontiguousarray(offsets), np.ascontiguousarray(values).view(word), tail_offsets, tails
     )
     return tails.view(values.dtype)
-
-
-def jagged_total(offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> int:
-    """The summed lengths of the lists of the given rows. Raises IndexError for no such row."""
-    total = _jagged_total(np.ascontiguousarray(offsets), np.ascontiguousarray(rows))
-    if total < 0:
-        raise _row_outside(rows, len(offsets) - 1)
-    return total
-
-
-def gather_jagged(
-    offsets: npt.NDArray[np.int64],
-    values: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-    lengths_out: npt.NDArray[np.int32],
-    values_out: npt.NDArray[np.int64],
-) -> None:
-    """Copies the lists of the given rows, in their order, into two output arrays.
-
-    offsets is int64 [n + 1], non-decreasing, within values int64; rows is int64 [k] in any order;
-    lengths_out is int32 [k], values_out int64 [jagged_total(offsets, rows)]. Raises IndexError
-    for a row that does not exist, OverflowError for a list of more than 2^31 - 1 elements,
-    ValueError for outputs of another size.
-    """
-    _check_lists(offsets, len(values))
-    if len(lengths_out) != len(rows):
-        raise ValueError(f"{len(lengths_out)} lengths for {len(rows)} rows")
-    status = _gather_jagged(
-        np.ascontiguousarray(offsets),
-        np.ascontiguousarray(values),
-        np.ascontiguousarray(rows),
-        lengths_out,
-        values_out,
-    )
-    if status == _ROW_OUTSIDE:
-        raise _row_outside(rows, len(offsets) - 1)
-    if status == _LENGTH_OVERFLOW:
-        raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
-    if status == _TOTAL_WRONG:
-        raise ValueError(f"the rows do not hold {len(values_out)} values")
-
-
-def gather_flat(
-    values: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Copies values [n] at the given rows [k], in any order, into out [k].
-
-    Raises IndexError for a row that does not exist, ValueError if out has another length.
-    """
-    if len(out) != len(rows):
-        raise ValueError(f"room for {len(out)} values, {len(rows)} rows")
-    if _gather_flat(np.ascontiguousarray(values), np.ascontiguousarray(rows), out) != _DONE:
-        raise _row_outside(rows, len(values))
-
-
-def _check_lists(offsets: npt.NDArray[np.int64], size: int) -> None:
-    if offsets[0] < 0 or offsets[-1] > size:
-        raise IndexError(f"offsets from {offsets[0]} to {offsets[-1]} leave {size} values")
-
-
-def _row_outside(rows: npt.NDArray[np.int64], count: int) -> IndexError:
-    return IndexError(f"rows from {rows.min()} to {rows.max()} leave a column of {count} rows")

@@ -6,6 +6,7 @@ import heapq
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +24,17 @@ _SPLIT_BYTES = 160
 
 @dataclass(frozen=True, slots=True)
 class RowGroups:
-    """The row groups of a snapshot, file by file: int64 arrays [row groups]."""
+    """The row groups of a snapshot, file by file: int64 arrays [row groups].
+
+    grouped says that a Parquet row holds any number of rows; else rows equals parquet_rows.
+    """
 
     file: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
+    parquet_rows: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     decoded_bytes: npt.NDArray[np.int64]
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,9 @@ class EpochPlan:
 
     shards: tuple[tuple[Split, ...], ...]
     batch_size: int
-    counts_known: bool
+    row_counts: tuple[int, ...] | None
     reread_share: float
     notes: tuple[str, ...]
-
-    @cached_property
-    def row_counts(self) -> tuple[int, ...] | None:
-        """The rows that each shard delivers."""
-        if not self.counts_known:
-            return None
-        return tuple(sum(split.row_count for split in shard) for shard in self.shards)
 
     @cached_property
     def batch_counts(self) -> tuple[int, ...] | None:
@@ -71,11 +70,12 @@ def plan_epoch(
 
     Row groups over max_split_bytes are always cut. With known counts, shards are cut at multiples
     of the batch size (one short batch in the epoch), as long as that makes no more than 5 % of
-    the rows be decoded twice; else shards are whole splits.
+    the rows be decoded twice; else shards are whole splits. Of grouped files, shards are whole row
+    groups.
     """
     splits = _permute(_split(groups, max_split_bytes), identity)
-    total = sum(split.row_count for split in splits)
-    batches = -(-total // identity.batch_size)
+    total = int(groups.parquet_rows.sum())
+    batches = -(-int(groups.rows.sum()) // identity.batch_size)
     wanted = identity.num_shards or min(
         max(1, round(batches / BATCHES_A_SHARD)), MAX_DEFAULT_SHARDS
     )
@@ -88,8 +88,14 @@ def plan_epoch(
             f"cut; each cut decodes its row group from the start again, {forced / total:.0%} of "
             "the rows in all: files rewritten with smaller row groups would be read once"
         )
-    shards = _cut(splits, total, wanted, identity.batch_size) if counts_known else None
-    if shards is not None:
+    shards = None
+    if counts_known and groups.grouped:
+        notes.append(
+            "shards are whole row groups: where a row lies in a grouped row group is only known "
+            "once it is read, so each shard may end with a short batch"
+        )
+    elif counts_known:
+        shards = _cut(splits, total, wanted, identity.batch_size)
         reread = _reread(itertools.chain.from_iterable(shards)) - forced
         if reread > MAX_REREAD_SHARE * total:
             notes.append(
@@ -98,13 +104,20 @@ def plan_epoch(
                 "accepted), so each shard may end with a short batch"
             )
             shards = None
+    row_counts = None
     if shards is None:
-        shards = _deal(splits, identity.num_shards or max(1, min(wanted, len(splits))))
+        units = _units(splits, groups)
+        shards = _deal(splits, units, identity.num_shards or max(1, min(wanted, len(units))))
+        if counts_known:
+            rows = {unit.first: unit.rows for unit in units}
+            row_counts = tuple(sum(rows.get(split, 0) for split in shard) for shard in shards)
+    elif counts_known:
+        row_counts = tuple(sum(split.row_count for split in shard) for shard in shards)
     every = itertools.chain.from_iterable(shards)
     return EpochPlan(
         shards=shards,
         batch_size=identity.batch_size,
-        counts_known=counts_known,
+        row_counts=row_counts,
         reread_share=_reread(every) / total if total else 0.0,
         notes=tuple(notes),
     )
@@ -117,8 +130,8 @@ def _split(groups: RowGroups, max_split_bytes: int) -> list[Split]:
     for file, index, rows, count in zip(
         groups.file.tolist(),
         groups.index.tolist(),
-        groups.rows.tolist(),
-        np.minimum(pieces, groups.rows).tolist(),
+        groups.parquet_rows.tolist(),
+        np.minimum(pieces, groups.parquet_rows).tolist(),
         strict=True,
     ):
         bounds = [rows * piece // count for piece in range(count + 1)] if count else []
@@ -160,17 +173,39 @@ def _cut(
     return tuple(shards)
 
 
-def _deal(splits: list[Split], num_shards: int) -> tuple[tuple[Split, ...], ...]:
-    """Whole splits, largest first to the shard with the fewest rows; in order within a shard.
+class _Unit(NamedTuple):
+    """Splits, by their number, that go to the same shard, and their rows."""
+
+    first: Split
+    numbers: list[int]
+    rows: int
+
+
+def _units(splits: list[Split], groups: RowGroups) -> list[_Unit]:
+    """Each split by itself; of grouped files, all of a row group, whose rows only it knows."""
+    if not groups.grouped:
+        return [_Unit(split, [number], split.row_count) for number, split in enumerate(splits)]
+    keys = zip(groups.file.tolist(), groups.index.tolist(), strict=True)
+    rows = dict(zip(keys, groups.rows.tolist(), strict=True))
+    numbers: dict[tuple[int, int], list[int]] = {}
+    for number, split in enumerate(splits):
+        numbers.setdefault((split.file, split.row_group), []).append(number)
+    return [_Unit(splits[of[0]], of, rows[key]) for key, of in numbers.items()]
+
+
+def _deal(
+    splits: list[Split], units: list[_Unit], num_shards: int
+) -> tuple[tuple[Split, ...], ...]:
+    """Whole units, largest first to the shard with the fewest rows; in order within a shard.
 
     Graham's LPT rule: https://doi.org/10.1137/0117039.
     """
     heap = [(0, shard) for shard in range(num_shards)]
     dealt: list[list[int]] = [[] for _ in range(num_shards)]
-    for i in sorted(range(len(splits)), key=lambda i: (-splits[i].row_count, i)):
+    for unit in sorted(units, key=lambda unit: (-unit.rows, unit.numbers)):
         rows, shard = heap[0]
-        dealt[shard].append(i)
-        heapq.heapreplace(heap, (rows + splits[i].row_count, shard))
+        dealt[shard] += unit.numbers
+        heapq.heapreplace(heap, (rows + unit.rows, shard))
     return tuple(tuple(splits[i] for i in sorted(shard)) for shard in dealt)
 
 

@@ -107,27 +107,39 @@ class Cursor(NamedTuple):
 
     @classmethod
     def from_proto(
-        cls, message: batch_pb2.Cursor, splits: Sequence[Split], window_splits: int
+        cls,
+        message: batch_pb2.Cursor,
+        splits: Sequence[Split],
+        window_splits: int,
+        *,
+        grouped: bool,
     ) -> Cursor:
-        """The position of a message. Raises RequestError if it fits none of the shard's splits."""
+        """The position of a message. Raises RequestError if it fits none of the shard's splits.
+
+        Whether the offset fits a Parquet row of grouped files shows once that is read.
+        """
         cursor = cls(message.split, message.parquet_row, message.offset, message.batch)
         end = len(splits)
         if cursor.split > end:
             problem = f"the shard has {end} splits"
         elif cursor.split < end and cursor.split % window_splits:
             problem = f"no shuffle window of {window_splits} splits starts there"
-        elif cursor.offset:
+        elif cursor.offset and not grouped:
             problem = "the Parquet rows of this dataset hold one row each, so offset must be 0"
         else:
             window = splits[cursor.split : cursor.split + window_splits]
             rows = sum(split.row_count for split in window)
-            if cursor.parquet_row < rows or cursor.parquet_row == rows == 0:
+            if cursor.parquet_row < rows or cursor.parquet_row == cursor.offset == rows == 0:
                 return cursor
             problem = f"the splits there hold {rows} Parquet rows"
-        raise RequestError(
+        raise cursor.invalid(problem)
+
+    def invalid(self, problem: str) -> RequestError:
+        """The error for a cursor that fits no row of its shard."""
+        return RequestError(
             "CURSOR_INVALID",
-            f"cursor (split {cursor.split}, parquet_row {cursor.parquet_row}, offset "
-            f"{cursor.offset}) fits no split of the shard: {problem}; use a cursor that came with "
-            "a batch of this dataset, snapshot and identity",
+            f"cursor (split {self.split}, parquet_row {self.parquet_row}, offset {self.offset}) "
+            f"fits no split of the shard: {problem}; use a cursor that came with a batch of this "
+            "dataset, snapshot and identity",
             field="cursor",
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessor_server.errors import DataError, DatasetError
+from preprocessor_server.source.leaves import Leaf
 from preprocessor_server.source.paths import NamedFile, stat_file
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -73,25 +75,24 @@ def _read(file: NamedFile, stat: os.stat_result) -> Footer:
         ) from error
 
 
-def decoded_bytes(metadata: pq.FileMetaData, row_group: int, columns: frozenset[str]) -> int:
-    """An estimate of what the named columns of a row group take up in memory, in bytes.
+def decoded_bytes(metadata: pq.FileMetaData, row_group: int, leaves: Sequence[Leaf]) -> int:
+    """An estimate of what the given leaves of a row group take up in memory, in bytes.
 
     Exact for numbers. Strings count as what they take up in the file; where a dictionary makes
     that less, each counts as the mean length of the smallest and the greatest, at least 16 bytes.
     """
     total = 0
     group = metadata.row_group(row_group)
-    for i in range(group.num_columns):
-        chunk = group.column(i)
-        path = chunk.path_in_schema
-        if path in columns or path.split(".", 1)[0] in columns:
-            width = _WIDTHS.get(chunk.physical_type)
-            if width is None:
-                length = max(16, _mean_length(chunk))
-                total += max(chunk.total_uncompressed_size, length * chunk.num_values)
-            else:
-                total += width * chunk.num_values
-            total += _OFFSET_BYTES * chunk.num_values if width is None or "." in path else 0
+    for leaf in leaves:
+        chunk = group.column(leaf.index)
+        width = _WIDTHS.get(chunk.physical_type)
+        if width is None:
+            length = max(16, _mean_length(chunk))
+            total += max(chunk.total_uncompressed_size, length * chunk.num_values)
+        else:
+            total += width * chunk.num_values
+        total += _OFFSET_BYTES * chunk.num_values if width is None or leaf.nested else 0
+        total += _OFFSET_BYTES * group.num_rows if leaf.in_lists else 0
     return total
 
 
@@ -103,32 +104,6 @@ def _mean_length(chunk: pq.ColumnChunkMetaData) -> int:
     if not statistics.has_min_max or not isinstance(statistics.min, str | bytes):
         return 0
     return (len(statistics.min) + len(statistics.max)) // 2
-
-
-def check_columns(name: str, schema: pa.Schema, expected: pa.Schema, first: str) -> None:
-    """Raises DataError unless a file has every expected column, with the very same type.
-
-    first names the file whose types are expected.
-    """
-    for field in expected:
-        count = len(schema.get_all_field_indices(field.name))
-        if count == 0:
-            raise DataError(
-                "COLUMN_MISSING",
-                f"file {name!r} has no column {field.name!r} ({first!r} has, as {field.type}); "
-                "rewrite the file, or leave it out",
-            )
-        if count > 1:
-            raise DataError(
-                "COLUMN_TYPE_MISMATCH", f"file {name!r} has {count} columns called {field.name!r}"
-            )
-        found = schema.field(field.name).type
-        if found != field.type:
-            raise DataError(
-                "COLUMN_TYPE_MISMATCH",
-                f"column {field.name!r} is {found} in file {name!r}, but {field.type} in "
-                f"{first!r}; rewrite one of them",
-            )
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessor_server.errors import DataError, DeploymentError
+from preprocessor_server.errors import DataError
 from preprocessor_server.plan.identity import Split
-from preprocessor_server.source.footer import FooterCache, check_columns
+from preprocessor_server.source.footer import FooterCache
+from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
+from preprocessor_server.source.leaves import leaves_of
+from preprocessor_server.source.nesting import RowSchema, check_columns
+from preprocessor_server.source.pages import decoding
 from preprocessor_server.source.paths import NamedFile, Roots, stat_file
 from preprocessor_server.source.snapshot import Snapshot
+from preprocessor_server.source.split_table import SplitTable, flatten, split_table
 
 # Rows decoded at once where only a part of a row group is wanted.
 _STEP_ROWS = 8192
@@ -25,49 +30,46 @@ class SplitReader:
         self._roots = roots
         self._footers = footers
 
-    def read(self, snapshot: Snapshot, split: Split, columns: Sequence[str]) -> pa.Table:
-        """The rows of a split, the named columns only, in that order.
+    def read(self, snapshot: Snapshot, split: Split, columns: RowSchema) -> SplitTable:
+        """The rows of a split, the given columns only.
 
-        Raises DataError if the file has changed since the snapshot, or a page cannot be decoded;
-        DeploymentError if this server lacks the codec of a column.
+        Raises DataError if the file has changed since the snapshot, a page cannot be decoded, or
+        its rows are not as many as the snapshot says; DeploymentError if this server lacks the
+        codec of a column.
         """
         name = snapshot.message.files[split.file].path
         file = NamedFile(name, self._roots.resolve(name))
         self._check_unchanged(snapshot, split.file, file)
         footer = self._footers.read(file)
-        first = snapshot.message.files[0].path
-        expected = pa.schema([snapshot.schema.field(column) for column in columns])
-        check_columns(name, footer.schema, expected, first)
+        check_columns(name, footer.schema, columns, snapshot.message.files[0].path)
+        leaves = leaves_of(name, footer.schema, footer.metadata, columns)
+        paths = [leaf.path for leaf in leaves]
         place = describe_split(snapshot, split)
+        rows = footer.metadata.row_group(split.row_group).num_rows
+        whole = split.first_row == 0 and split.row_count == rows
         try:
-            rows = footer.metadata.row_group(split.row_group).num_rows
-            whole = split.first_row == 0 and split.row_count == rows
-            with pq.ParquetFile(
-                file.real,
-                metadata=footer.metadata,
-                page_checksum_verification=True,
-                # A part of a row group is read page by page, never all of its chunks at once.
-                buffer_size=0 if whole else _RANGE_BUFFER_BYTES,
-                pre_buffer=whole,
-            ) as parquet:
+            with (
+                decoding(place),
+                pq.ParquetFile(
+                    file.real,
+                    metadata=footer.metadata,
+                    page_checksum_verification=True,
+                    # A part of a row group is read page by page, never all of its chunks at once.
+                    buffer_size=0 if whole else _RANGE_BUFFER_BYTES,
+                    pre_buffer=whole,
+                ) as parquet,
+            ):
                 if whole:
                     table = parquet.read_row_group(
-                        split.row_group, columns=list(columns), use_threads=False
+                        split.row_group, columns=paths, use_threads=False
                     )
+                    rows_before = 0
                 else:
-                    table = _read_range(parquet, split, columns, footer.schema)
-        except pa.ArrowNotImplementedError as error:
-            raise DeploymentError(
-                "CODEC_UNSUPPORTED",
-                f"{place}: this server cannot decode it ({error}); rewrite the file with ZSTD",
-            ) from error
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    lists = next((c.source for c in columns.columns if c.in_lists), None)
+                    table, rows_before = _read_range(parquet, split, paths, lists)
+        except DataError:
             self._check_unchanged(snapshot, split.file, file)
-            raise DataError(
-                "FILE_CORRUPT",
-                f"{place}: a page cannot be decoded ({error}); write the file again, or leave it "
-                "out",
-            ) from error
+            raise
         self._check_unchanged(snapshot, split.file, file)
         if table.num_rows != split.row_count:
             raise DataError(
@@ -75,7 +77,11 @@ class SplitReader:
                 f"{place}: its pages hold {table.num_rows} of the {split.row_count} rows that "
                 "the footer promises; write the file again",
             )
-        return table.select(list(columns))
+        group = describe_row_group(snapshot, split)
+        result = split_table(table, columns, group, split.first_row)
+        if columns.grouped and split.first_row + split.row_count == rows:
+            _check_count(snapshot, split, rows_before + result.rows.num_rows)
+        return result
 
     def _check_unchanged(self, snapshot: Snapshot, index: int, file: NamedFile) -> None:
         recorded = snapshot.message.files[index]
@@ -90,30 +96,50 @@ class SplitReader:
             )
 
 
+def describe_row_group(snapshot: Snapshot, split: Split) -> str:
+    """Where the row group of a split is, for people."""
+    return f"file {snapshot.message.files[split.file].path!r}, row group {split.row_group}"
+
+
 def describe_split(snapshot: Snapshot, split: Split) -> str:
     """Where a split is, for people."""
-    rows = f"rows {split.first_row}-{split.first_row + split.row_count - 1}"
-    name = snapshot.message.files[split.file].path
-    return f"file {name!r}, row group {split.row_group}, {rows}"
+    rows = "Parquet rows" if snapshot.grouped else "rows"
+    last = split.first_row + split.row_count - 1
+    return f"{describe_row_group(snapshot, split)}, {rows} {split.first_row}-{last}"
+
+
+def _check_count(snapshot: Snapshot, split: Split, found: int) -> None:
+    """Raises DataError if a row group's lists hold other than what the snapshot says."""
+    group = snapshot.first_row_groups[split.file] + split.row_group
+    promised = snapshot.message.row_group_inner_rows[group]
+    if found != promised:
+        raise DataError(
+            "FILE_CORRUPT",
+            f"{describe_row_group(snapshot, split)}: its lists hold {found:,} rows, but its "
+            f"metadata ({METADATA_KEY!r}) or its statistics promise {promised:,}; {REMEDY}",
+        )
 
 
 def _read_range(
-    parquet: pq.ParquetFile, split: Split, columns: Sequence[str], schema: pa.Schema
-) -> pa.Table:
+    parquet: pq.ParquetFile, split: Split, paths: Sequence[str], lists: str | None
+) -> tuple[pa.Table, int]:
+    """The Parquet rows of a split, and the rows in its row group's lists before them.
+
+    lists is the column whose lists count; without one there are none.
+    """
     end = split.first_row + split.row_count
-    position = 0
+    position = rows_before = 0
     batches = []
     for batch in parquet.iter_batches(
-        batch_size=_STEP_ROWS,
-        row_groups=[split.row_group],
-        columns=list(columns),
-        use_threads=False,
+        batch_size=_STEP_ROWS, row_groups=[split.row_group], columns=list(paths), use_threads=False
     ):
         start, stop = max(split.first_row - position, 0), min(end - position, batch.num_rows)
+        if start and lists is not None:
+            passed = batch.slice(0, start).column(batch.schema.get_field_index(lists))
+            rows_before += int(flatten(pa.chunked_array([passed]))[1].sum())
         if start < stop:
             batches.append(batch.slice(start, stop - start))
         position += batch.num_rows
         if position >= end:
             break
-    wanted = [field for field in schema if field.name in columns]
-    return pa.Table.from_batches(batches, None if batches else pa.schema(wanted))
+    return pa.Table.from_batches(batches, None if batches else pa.schema([])), rows_before

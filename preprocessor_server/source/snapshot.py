@@ -16,7 +16,10 @@ from google.protobuf.message import DecodeError
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.errors import DatasetError, RequestError
 from preprocessor_server.plan.epoch import RowGroups
-from preprocessor_server.source.footer import FooterCache, check_columns, decoded_bytes
+from preprocessor_server.source.footer import FooterCache, decoded_bytes
+from preprocessor_server.source.inner_rows import count_inner_rows
+from preprocessor_server.source.leaves import leaves_of
+from preprocessor_server.source.nesting import RowSchema, check_columns
 from preprocessor_server.source.paths import NamedFile
 
 # A snapshot of a million row groups is a few MB; what says that it unpacks to more is refused.
@@ -60,9 +63,10 @@ class Snapshot:
         if not self.message.files:
             raise ValueError("it names no file")
         rows, sizes = self.message.row_group_rows, self.message.row_group_decoded_bytes
-        if not groups == len(rows) == len(sizes):
+        inner = self.message.row_group_inner_rows
+        if not groups == len(rows) == len(sizes) or len(inner) not in {0, groups}:
             raise ValueError("its counts do not agree")
-        if max((*rows, *sizes), default=0) >= 1 << 62:
+        if max((*rows, *sizes, *inner), default=0) >= 1 << 62:
             raise ValueError("a count is absurd")
         _ = self.schema
 
@@ -76,6 +80,11 @@ class Snapshot:
         """The schema of the first file."""
         return pa.ipc.read_schema(pa.py_buffer(self.message.arrow_schema))
 
+    @property
+    def grouped(self) -> bool:
+        """Whether a Parquet row holds any number of rows, in lists."""
+        return bool(self.message.row_group_inner_rows)
+
     @cached_property
     def row_groups(self) -> RowGroups:
         """Every row group, file by file."""
@@ -84,7 +93,11 @@ class Snapshot:
         return RowGroups(
             file=np.repeat(np.arange(len(counts)), counts),
             index=np.arange(counts.sum()) - np.repeat(starts, counts),
-            rows=np.array(self.message.row_group_rows, np.int64),
+            parquet_rows=np.array(self.message.row_group_rows, np.int64),
+            rows=np.array(
+                self.message.row_group_inner_rows or self.message.row_group_rows, np.int64
+            ),
+            grouped=self.grouped,
             decoded_bytes=np.array(self.message.row_group_decoded_bytes, np.int64),
         )
 
@@ -98,23 +111,24 @@ class Snapshot:
 def take_snapshot(
     files: Sequence[NamedFile],
     schema: pa.Schema,
-    needed: frozenset[str],
+    needed: RowSchema,
     footers: FooterCache,
     pool: Executor,
 ) -> Snapshot:
     """Reads every footer, in parallel, and fixes what the files hold now.
 
-    Raises DataError for a file that is not Parquet, or whose needed columns differ from those of
-    the first file; DatasetError if there is no row at all.
+    needed are the columns that will be read. Raises DataError for a file that is not Parquet, or
+    whose needed columns differ from those of the first file; DatasetError if there is no row.
     """
-    expected = pa.schema([field for field in schema if field.name in needed])
     message = pb.Snapshot(
-        arrow_schema=schema.serialize().to_pybytes(), measured_columns=expected.names
+        arrow_schema=schema.serialize().to_pybytes(),
+        measured_columns=[column.measured_name for column in needed.columns],
     )
 
-    def summarise(file: NamedFile) -> tuple[pb.SnapshotFile, list[int], list[int]]:
+    def summarise(file: NamedFile) -> tuple[pb.SnapshotFile, list[int], list[int], list[int]]:
         footer = footers.read(file)
-        check_columns(file.name, footer.schema, expected, files[0].name)
+        check_columns(file.name, footer.schema, needed, files[0].name)
+        leaves = leaves_of(file.name, footer.schema, footer.metadata, needed)
         count = footer.metadata.num_row_groups
         return (
             pb.SnapshotFile(
@@ -124,14 +138,16 @@ def take_snapshot(
                 row_group_count=count,
             ),
             [footer.metadata.row_group(i).num_rows for i in range(count)],
-            [decoded_bytes(footer.metadata, i, needed) for i in range(count)],
+            [decoded_bytes(footer.metadata, i, leaves) for i in range(count)],
+            count_inner_rows(file, footer, leaves) if needed.grouped else [],
         )
 
-    for summary, rows, sizes in pool.map(summarise, files):
+    for summary, rows, sizes, inner_rows in pool.map(summarise, files):
         message.files.append(summary)
         message.row_group_rows.extend(rows)
         message.row_group_decoded_bytes.extend(sizes)
-    if not sum(message.row_group_rows):
+        message.row_group_inner_rows.extend(inner_rows)
+    if not sum(message.row_group_inner_rows or message.row_group_rows):
         raise DatasetError(
             "DATASET_INVALID",
             f"the dataset's {len(files)} files hold no row (the first is {files[0].name!r}); name "

@@ -20,7 +20,10 @@ def deliver_numbers(column: ColumnType, what: str) -> ColumnOp:
     Raises UnfitError for lists and for what is no number.
     """
     if column.is_list:
-        raise UnfitError(f"{what} takes one number a row; make the lists a sparse feature")
+        raise UnfitError(
+            f"{what} takes one number a row; make the lists a sparse feature or, if they hold one "
+            "element a row, name the column in the source's rows"
+        )
     if column.family in OPAQUE or column.family in BYTES:
         raise UnfitError(f"{what} takes numbers and booleans; put a Cast to float32 before it")
 
@@ -34,8 +37,9 @@ def deliver_numbers(column: ColumnType, what: str) -> ColumnOp:
 
 
 def deliver_ids(column: ColumnType) -> ColumnOp:
-    """To a list of int64 ids a row: a null is an empty list, a null element is an error.
+    """To ids, int64 or int32: one a row, or a list of them; a null is an empty list.
 
+    A null element of a list is an error.
     Raises UnfitError for what is neither integer nor boolean.
     """
     if column.family in BYTES:
@@ -59,7 +63,7 @@ def deliver_ids(column: ColumnType) -> ColumnOp:
         assert isinstance(values, Flat)
         ids = _ids(values, place)
         if values.valid is None:
-            return Jagged(np.arange(len(ids) + 1), ids)
+            return ids
         offsets = np.zeros(len(ids) + 1, np.int64)
         np.cumsum(values.valid, out=offsets[1:])
         return Jagged(offsets, Flat(ids.values[values.valid]))
@@ -68,6 +72,9 @@ def deliver_ids(column: ColumnType) -> ColumnOp:
 
 
 def _ids(values: Flat, place: Place) -> Flat:
+    if values.values.dtype == np.int32:
+        # The same ids in half the memory; a trainer gets int64 all the same.
+        return Flat(values.values)
     ids, bad = cast_numbers(values.values, _INT64)
     if values.valid is not None and bad is not None:
         bad &= values.valid

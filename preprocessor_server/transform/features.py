@@ -17,6 +17,7 @@ from preprocessor_server.errors import DatasetError
 from preprocessor_server.frame import Column, Frame, Runs
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
 from preprocessor_server.transform.deliver import deliver_ids, deliver_numbers
+from preprocessor_server.transform.fuse import fuse_ids
 from preprocessor_server.transform.ops import ColumnOp, UnfitError, compile_op, null_typed, unfit
 from preprocessor_server.transform.place import Place
 from preprocessor_server.transform.validate import body, invalid, op_title, shorten
@@ -65,8 +66,8 @@ class Transform:
     def apply(self, frame: Frame) -> Frame:
         """The features of the frame's rows, by name.
 
-        Dense and label features are Flat float32 without nulls, sparse ones Jagged of Flat int64
-        without nulls. What is kept once per run is worked on once per run and stays so; run
+        Dense and label features are Flat float32, sparse ones Flat or Jagged of Flat, of int64 or
+        int32; none has nulls. What is kept once per run is worked on once per run and stays so; run
         structures without features are left out. Raises DataError (NULL_VALUE, VALUE_OUT_OF_RANGE)
         that names feature and row.
         """
@@ -161,20 +162,26 @@ def _compile(
         raise DatasetError(
             "TYPE_UNFIT",
             f"feature {name!r} ({shorten(path)}): column {name!r} is {arrow}, of which no feature "
-            "can be made; write the part of it that is wanted as a column of its own",
+            "can be made; write the part of it that is wanted as a column of its own or, if it "
+            "holds a list with one struct a row, name it in the source's rows",
             field=field,
         )
     steps: list[ColumnOp] = []
     if column.family is Family.NULL:
         step, column = null_typed(column, np.dtype(np.int64 if kind == "sparse" else np.float64))
         steps.append(step)
-    for index, op in enumerate(body(feature).ops):
+    ops = body(feature).ops
+    given: list[ColumnType] = []
+    done: list[ColumnOp] = []
+    for index, op in enumerate(ops):
         at = f"{path}.ops[{index}]"
+        given.append(column)
         try:
             step, column = compile_op(op, column)
         except UnfitError as error:
             raise unfit(error, f"{shorten(at)} {op_title(op)}", at, name, column) from error
-        steps.append(step)
+        done.append(step)
+    steps += fuse_ids(ops, given, done) if kind == "sparse" else done
     try:
         steps.append(_DELIVER[kind](column))
     except UnfitError as error:

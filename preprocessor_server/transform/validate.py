@@ -32,6 +32,7 @@ def validate_spec(spec: dataset_pb2.DatasetSpec) -> None:
         raise invalid("dataset.source.parquet.paths", "the source names no path; give at least one")
     _refuse_empty(parquet.paths, "dataset.source.parquet.paths", "path")
     _refuse_empty(parquet.group_by, "dataset.source.parquet.group_by", "column")
+    _refuse_empty(parquet.rows, "dataset.source.parquet.rows", "column")
     size = spec.max_split_bytes
     if size and not MIN_SPLIT_BYTES <= size <= MAX_SPLIT_BYTES:
         raise invalid(

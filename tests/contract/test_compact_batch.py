@@ -5,11 +5,14 @@ version: python tests/contract/test_compact_batch.py
 """
 
 import hashlib
+import math
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -20,65 +23,147 @@ from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.batch import BatchEncoder, Piece
 from preprocessor_server.frame import Flat, Frame, Jagged
 from preprocessor_server.server import Server
+from tests.fakes.encoder import Rows, encode_batch
 from tests.fakes.parquet import write_dataset
 from tests.fakes.process import ROOT
 from tests.fakes.wire import receive, shard_requests, spec
 
 GOLDEN = ROOT / "tests" / "golden" / "stream_v1.bin"
-SIZES = {1: ("i", 4), 2: ("q", 8), 3: ("f", 4), 4: ("d", 8)}
+U64 = (1 << 64) - 1
+DENSE, SPARSE, LABEL = 1, 2, 3
+VALUES, LENGTHS, RUN_LENGTHS = 1, 2, 3
+BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
+INT32, INT64, FLOAT32 = 1, 2, 3
 
 Decoded = dict[str, list[float] | list[list[int]]]
 
 
-def decode(schema: batch_pb2.BatchSchema, batch: batch_pb2.CompactBatch) -> Decoded:
-    """Every feature's values by name: numbers, or lists of ids."""
+def header_words(batch: batch_pb2.CompactBatch) -> list[int]:
     words = [batch.shard, batch.index, batch.row_count]
     for cursor in (batch.cursor, batch.next_cursor):
         words += [cursor.split, cursor.parquet_row, cursor.offset, cursor.batch]
     words += [batch.codec, batch.uncompressed_size_bytes, batch.payload_checksum]
     words.append(len(batch.blocks))
     for block in batch.blocks:
-        words.append(len(block.buffers))
-        for b in block.buffers:
-            words += [b.role, b.layout, b.type, b.offset_bytes, b.size_bytes, b.element_count]
-    packed = b"".join(struct.pack("<Q", word) for word in words)
-    assert xxhash.xxh64(packed, seed=0).intdigest() == batch.header_checksum
+        words.append(len(block.parts))
+        for part in block.parts:
+            words += [len(part.features), *part.features, part.run_count, len(part.buffers)]
+            for b in part.buffers:
+                words += [b.role, b.layout, b.type, b.offset_bytes, b.size_bytes]
+                words += [b.element_count, b.width_bits, b.base & U64, b.dictionary_size]
+    return words
+
+
+def xxh64(words: list[int]) -> int:
+    return xxhash.xxh64(b"".join(struct.pack("<Q", word) for word in words), seed=0).intdigest()
+
+
+def planes(content: bytes, count: int, width: int) -> list[int]:
+    """The words that are laid out as byte planes, and nothing but them."""
+    whole, bits = divmod(width, 8)
+    assert bits in {0, 1, 2, 4}
+    words = [0] * count
+    for k in range(whole):
+        for i in range(count):
+            words[i] |= content[k * count + i] << (8 * k)
+    packed = content[whole * count :]
+    assert len(packed) == -(-count * bits // 8)
+    if bits:
+        per_byte = 8 // bits
+        tops = [byte >> (bits * j) & ((1 << bits) - 1) for byte in packed for j in range(per_byte)]
+        assert not any(tops[count:])
+        words = [word | top << (8 * whole) for word, top in zip(words, tops[:count], strict=True)]
+    return words
+
+
+def elements(b: batch_pb2.Buffer, content: bytes) -> list[float] | list[int]:
+    """The elements of a buffer, by its layout and type."""
+    count = b.element_count
+    if b.layout == CONSTANT:
+        assert (b.size_bytes, b.width_bits, b.dictionary_size) == (0, 0, 0)
+        words = [b.base & U64] * count
+    elif b.layout == DICTIONARY:
+        assert b.width_bits in {1, 2, 4, 8}
+        assert b.base == 0
+        known = struct.unpack_from(f"<{b.dictionary_size}q", content)
+        assert list(known) == sorted(set(known))
+        codes = planes(content[8 * len(known) :], count, b.width_bits)
+        words = [known[code] & U64 for code in codes]
+    else:
+        assert b.layout == BYTE_PLANES
+        assert b.dictionary_size == 0
+        words = [(b.base + word) & U64 for word in planes(content, count, b.width_bits)]
+    if b.type == FLOAT32:
+        return list(struct.unpack(f"<{count}f", struct.pack(f"<{count}I", *words)))
+    bits = {INT32: 32, INT64: 64}[b.type]
+    words = [word & ((1 << bits) - 1) for word in words]
+    return [word - (1 << bits) if word >> (bits - 1) else word for word in words]
+
+
+def decode(schema: batch_pb2.BatchSchema, batch: batch_pb2.CompactBatch) -> Decoded:
+    """Every feature's values by name: numbers, or lists of ids, one a row."""
+    assert xxh64(header_words(batch)) == batch.header_checksum
     arena = batch.payload
     if batch.codec == 2:
         arena = zstandard.ZstdDecompressor().decompress(arena)
     assert len(arena) == batch.uncompressed_size_bytes
     assert len(arena) % 64 == 0
     assert xxhash.xxh64(arena, seed=0).intdigest() == batch.payload_checksum
-    end = 0
+    rows, end = batch.row_count, 0
     found: Decoded = {}
     for declared, block in zip(schema.blocks, batch.blocks, strict=True):
-        columns = []
-        for b in block.buffers:
-            letter, size = SIZES[b.type]
-            assert b.offset_bytes == -(-end // 64) * 64
-            assert set(arena[end : b.offset_bytes]) <= {0}
-            assert b.size_bytes == b.element_count * size
-            end = b.offset_bytes + b.size_bytes
-            columns.append(
-                struct.unpack(f"<{b.element_count}{letter}", arena[b.offset_bytes : end])
+        names = [*declared.features]
+        places = [place for part in block.parts for place in part.features]
+        assert sorted(places) == [*range(len(names))]
+        by_run = [part.run_count > 0 for part in block.parts]
+        assert by_run == sorted(by_run)
+        assert by_run.count(False) <= 1
+        firsts = [part.features[0] for part in block.parts if part.run_count]
+        assert firsts == sorted(firsts)
+        for part in block.parts:
+            assert [*part.features] == sorted(part.features)
+            buffers = []
+            for b in part.buffers:
+                assert b.offset_bytes == -(-end // 64) * 64
+                assert set(arena[end : b.offset_bytes]) <= {0}
+                end = b.offset_bytes + b.size_bytes
+                buffers.append((b.role, b.type, elements(b, arena[b.offset_bytes : end])))
+            columns: Any = (lists if declared.kind == SPARSE else numbers)(part, buffers, rows)
+            found.update(
+                {names[f]: column for f, column in zip(part.features, columns, strict=True)}
             )
-        rows = batch.row_count
-        if declared.kind == 2:
-            lengths, values = columns
-            assert sum(lengths) == len(values)
-            start = 0
-            for f, name in enumerate(declared.features):
-                lists = []
-                for length in lengths[f * rows : (f + 1) * rows]:
-                    lists.append([int(v) for v in values[start : start + length]])
-                    start += length
-                found[name] = lists
-        else:
-            (values,) = columns
-            for f, name in enumerate(declared.features):
-                found[name] = list(values[f * rows : (f + 1) * rows])
     assert set(arena[end:]) <= {0}
-    return found
+    return {name: found[name] for block in schema.blocks for name in block.features}
+
+
+def numbers(part: batch_pb2.Part, buffers: list[Any], rows: int) -> list[list[float]]:
+    assert part.run_count == 0
+    ((role, kind, values),) = buffers
+    assert (role, kind, len(values)) == (VALUES, FLOAT32, len(part.features) * rows)
+    return [values[f * rows : (f + 1) * rows] for f in range(len(part.features))]
+
+
+def lists(part: batch_pb2.Part, buffers: list[Any], rows: int) -> list[list[list[int]]]:
+    run_lengths = [1] * rows
+    if part.run_count:
+        role, kind, run_lengths = buffers.pop(0)
+        assert (role, kind, len(run_lengths)) == (RUN_LENGTHS, INT32, part.run_count)
+        assert min(run_lengths) >= 1
+        assert sum(run_lengths) == rows
+    role, kind, lengths = buffers.pop(0)
+    size = len(run_lengths)
+    assert (role, kind, len(lengths)) == (LENGTHS, INT32, len(part.features) * size)
+    columns = []
+    for f, (role, kind, values) in enumerate(buffers):
+        assert (role, kind) == (VALUES, INT64)
+        column, start = [], 0
+        for run, length in enumerate(lengths[f * size : (f + 1) * size]):
+            assert length >= 0
+            column += [values[start : start + length]] * run_lengths[run]
+            start += length
+        assert start == len(values)
+        columns.append(column)
+    return columns
 
 
 def test_the_page_decodes_what_a_server_streams(
@@ -114,78 +199,125 @@ def test_the_page_decodes_what_a_server_streams(
         end.cursor.offset,
         end.cursor.batch,
     ]
-    assert xxhash.xxh64(struct.pack("<5Q", *words), seed=0).intdigest() == end.checksum
+    assert xxh64(words) == end.checksum
+
+
+# Rows with every shape: NaN, infinities, -0.0, empty lists, the ends of int64, a dictionary,
+# features that repeat together and one that never changes.
+EDGES = [0.0, -0.0, 1.5, math.nan, math.inf, -math.inf, 1e-40, 3e38, -7.25]
+LISTS = [[], [1], [2**63 - 1, -(2**63)], [], [5, 6, 7], [0], [], [8] * 70, [-1]]
+COUNT = 24
+GOLDEN_DENSE = {
+    "price": [EDGES[i % 9] for i in range(COUNT)],
+    "age": [EDGES[8 - i % 9] for i in range(COUNT)],
+}
+GOLDEN_SPARSE = {
+    "seq": [LISTS[i % 9] for i in range(COUNT)],
+    "id": [[i * 11] for i in range(COUNT)],
+    "user": [[i // 4, 1 << 33] for i in range(COUNT)],
+    "kind": [[1000 * (i % 3), -5, 1000] for i in range(COUNT)],
+    "history": [list(range(i // 4 % 3)) for i in range(COUNT)],
+    "country": [[49] for _ in range(COUNT)],
+}
+GOLDEN_LABELS = {"label": [i % 2.0 for i in range(COUNT)]}
+# Two batches of rows out of order, each of two pieces.
+ORDERS = ([[20, 21, 22, 23, 0], [*range(1, 12)]], [[12, 13], [*range(14, 20)]])
 
 
 def golden_frame() -> Frame:
-    """Nine rows with every shape: NaN, infinities, -0.0, empty lists, the ends of int64."""
-    import numpy as np
-
-    numbers = np.array([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf, 1e-40, 3e38, -7.25], np.float32)
-    lists = [[], [1], [2**63 - 1, -(2**63)], [], [5, 6, 7], [0], [], [8] * 70, [-1]]
-    offsets = np.cumsum([0, *map(len, lists)])
-    values = np.array([value for part in lists for value in part], np.int64)
-    ones = Jagged(np.arange(10), Flat(np.arange(9) * 11))
-    return Frame(
-        9,
-        {
-            "price": Flat(numbers),
-            "age": Flat(numbers[::-1].copy()),
-            "seq": Jagged(offsets, Flat(values)),
-            "id": ones,
-            "label": Flat(np.arange(9, dtype=np.float32) % 2),
-        },
-    )
+    columns: dict[str, Flat | Jagged] = {}
+    for name, rows in (GOLDEN_DENSE | GOLDEN_LABELS).items():
+        columns[name] = Flat(np.array(rows, np.float32))
+    for name, column in GOLDEN_SPARSE.items():
+        values = np.array([value for row in column for value in row], np.int64)
+        columns[name] = Jagged(np.cumsum([0, *map(len, column)]), Flat(values))
+    return Frame(COUNT, columns)
 
 
 def golden_schema() -> batch_pb2.BatchSchema:
-    """Two dense features, two sparse ones, a label."""
+    """Two dense features, six sparse ones, a label."""
     schema = batch_pb2.BatchSchema(encoding_version=1)
-    schema.blocks.add(name="dense", kind=1, dtype=3, features=["price", "age"])
-    schema.blocks.add(name="sparse", kind=2, dtype=2, features=["seq", "id"])
-    schema.blocks.add(name="labels", kind=3, dtype=3, features=["label"])
+    schema.blocks.add(name="dense", kind=DENSE, dtype=FLOAT32, features=GOLDEN_DENSE)
+    schema.blocks.add(name="sparse", kind=SPARSE, dtype=INT64, features=GOLDEN_SPARSE)
+    schema.blocks.add(name="labels", kind=LABEL, dtype=FLOAT32, features=GOLDEN_LABELS)
     return schema
 
 
-def encode_golden(codec: batch_pb2.Codec) -> list[bytes]:
-    """The messages of a stream of two batches of the golden frame, out of order."""
-    import numpy as np
+def golden_cursors() -> list[tuple[int, int, int, int]]:
+    return [(0, 0, 0, 0), (0, 16, 0, 1), (0, 24, 0, 2)]
 
+
+def encode_golden(codec: batch_pb2.Codec) -> list[bytes]:
+    """The messages of a stream of two batches, by the server's encoder."""
     encoder = BatchEncoder(golden_schema(), codec, 1, 1 << 20)
-    orders = ([8, 0, 7, 2, 3], [4, 5, 6, 1])
-    messages = [pb.StreamBatchesResponse(schema=golden_schema())]
-    position = batch_pb2.Cursor()
-    for i, order in enumerate(orders):
-        after = batch_pb2.Cursor(
-            split=0, parquet_row=position.parquet_row + len(order), batch=i + 1
+    messages = [pb.StreamBatchesResponse(schema=golden_schema()).SerializeToString()]
+    cursors = [
+        batch_pb2.Cursor(split=split, parquet_row=row, offset=offset, batch=batch)
+        for split, row, offset, batch in golden_cursors()
+    ]
+    for i, order in enumerate(ORDERS):
+        pieces = [Piece(golden_frame(), np.array(rows)) for rows in order]
+        messages.append(bytes(encoder.encode(pieces, 3, cursors[i], cursors[i + 1])))
+    return messages
+
+
+def reference_batches() -> Iterator[batch_pb2.CompactBatch]:
+    """The same batches, by the reference encoder."""
+    cursors = golden_cursors()
+    for i, order in enumerate(ORDERS):
+        rows = [row for piece in order for row in piece]
+        yield encode_batch(
+            Rows(
+                {name: [column[row] for row in rows] for name, column in GOLDEN_DENSE.items()},
+                {name: [column[row] for row in rows] for name, column in GOLDEN_SPARSE.items()},
+                {name: [column[row] for row in rows] for name, column in GOLDEN_LABELS.items()},
+            ),
+            shard=3,
+            index=i,
+            row_count=len(rows),
+            cursor=cursors[i],
+            next_cursor=cursors[i + 1],
+            codec=batch_pb2.CODEC_NONE,
         )
-        pieces = [
-            Piece(golden_frame(), np.array(order[:2])),
-            Piece(golden_frame(), np.array(order[2:])),
-        ]
-        messages.append(pb.StreamBatchesResponse(batch=encoder.encode(pieces, 3, position, after)))
-        position = after
-    return [message.SerializeToString(deterministic=True) for message in messages]
 
 
 @pytest.mark.parametrize("codec", [batch_pb2.CODEC_NONE, batch_pb2.CODEC_ZSTD])
 def test_the_encoder_gives_the_golden_arenas(codec: batch_pb2.Codec) -> None:
-    golden, made = (
-        read_golden(),
-        [pb.StreamBatchesResponse.FromString(m) for m in encode_golden(codec)],
-    )
+    golden = read_golden()
+    made = [pb.StreamBatchesResponse.FromString(m) for m in encode_golden(codec)]
     assert made[0].schema == golden[0].schema
     for new, old in zip(made[1:], golden[1:], strict=True):
-        assert (
-            decode(golden[0].schema, new.batch).keys() == decode(golden[0].schema, old.batch).keys()
-        )
+        decode(golden[0].schema, new.batch)
         assert new.batch.payload_checksum == old.batch.payload_checksum
         assert new.batch.blocks == old.batch.blocks
         assert new.batch.next_cursor == old.batch.next_cursor
         if codec == batch_pb2.CODEC_NONE:
-            assert new.SerializeToString(deterministic=True) == old.SerializeToString(
-                deterministic=True
-            )
+            assert new == old
+
+
+def test_the_reference_encoder_gives_the_golden_batches() -> None:
+    golden = [message.batch for message in read_golden()[1:]]
+    assert [*reference_batches()] == golden
+
+
+def test_the_golden_batches_hold_their_rows_in_every_layout() -> None:
+    schema, *batches = read_golden()
+    for order, message in zip(ORDERS, batches, strict=True):
+        found = decode(schema.schema, message.batch)
+        for name, column in (GOLDEN_DENSE | GOLDEN_SPARSE | GOLDEN_LABELS).items():
+            expected = [column[row] for piece in order for row in piece]
+            if name in GOLDEN_SPARSE:
+                assert found[name] == expected
+            else:
+                packed = struct.pack(f"<{len(expected)}f", *expected)
+                assert struct.pack(f"<{len(expected)}f", *found[name]) == packed
+    buffers = [
+        b for m in batches for block in m.batch.blocks for part in block.parts for b in part.buffers
+    ]
+    assert {b.layout for b in buffers} == {BYTE_PLANES, CONSTANT, DICTIONARY}
+    assert {b.width_bits % 8 for b in buffers} == {0, 1, 2, 4}
+    runs = [[part.run_count for part in m.batch.blocks[1].parts] for m in batches]
+    assert runs == [[0, 4, 1], [0, 2, 1]]
 
 
 def test_the_golden_file_is_what_was_released() -> None:

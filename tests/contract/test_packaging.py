@@ -114,7 +114,7 @@ def test_server_needs_no_torch(wheel: Path) -> None:
 
 def test_client_needs_no_pyarrow(wheel: Path) -> None:
     assert "torch" in _closure(wheel, "trainer")
-    assert not {"pyarrow", "numba", "duckdb"} & _closure(wheel, "trainer")
+    assert not {"pyarrow", "duckdb"} & _closure(wheel, "trainer")
 
 
 @pytest.mark.parametrize(

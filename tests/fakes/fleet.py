@@ -217,10 +217,9 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
         self, request: pb2.StreamBatchesRequest, context: grpc.ServicerContext
     ) -> Iterator[pb2.StreamBatchesResponse]:
         fleet, data, shard = self._fleet, self._fleet.data, request.shard
+        first = request.cursor.batch if request.HasField("cursor") else request.first_batch
         with fleet.changed:
-            fleet.opened.append(
-                Opened(self._number, shard, request.cursor.batch, request.batch_limit)
-            )
+            fleet.opened.append(Opened(self._number, shard, first, request.batch_limit))
             fleet.live_streams += 1
         if not context.add_callback(self._left):
             self._left()
@@ -230,9 +229,10 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
         assert [s.row_count for s in request.splits] == list(data.shards[shard])
         identity = request.identity
         window = identity.shuffle_window_splits
-        first = request.cursor.batch
         c = request.cursor
-        assert (c.split, c.parquet_row, c.offset, c.batch) == data.cursor(shard, first, window)
+        if request.HasField("cursor"):
+            assert not request.first_batch
+            assert (c.split, c.parquet_row, c.offset, c.batch) == data.cursor(shard, first, window)
         yield pb2.StreamBatchesResponse(schema=encode_schema(rows_of([0])))
         batches = list(data.batches(shard, identity.epoch, identity.seed))
         last = len(batches)

@@ -64,18 +64,31 @@ def canonical(batch: batch_pb2.CompactBatch) -> bytes:
 
 
 def ids(schema: batch_pb2.BatchSchema, batch: batch_pb2.CompactBatch) -> npt.NDArray[np.int64]:
-    """The values of the sparse feature "id" (one a row), by docs/compact_batch.md."""
+    """The values of the sparse feature "id" (one a row, no two equal), by docs/compact_batch.md."""
     number = [block.name for block in schema.blocks].index("sparse")
-    lengths_buffer, values_buffer = batch.blocks[number].buffers
-    content = arena(batch)
-    lengths = np.frombuffer(
-        content, "<i4", lengths_buffer.element_count, lengths_buffer.offset_bytes
-    )
-    values = np.frombuffer(content, "<i8", values_buffer.element_count, values_buffer.offset_bytes)
     feature = list(schema.blocks[number].features).index("id")
-    start = lengths[: feature * batch.row_count].sum()
-    end = start + lengths[feature * batch.row_count : (feature + 1) * batch.row_count].sum()
-    return values[start:end]
+    (part,) = (part for part in batch.blocks[number].parts if feature in part.features)
+    values = [b for b in part.buffers if b.role == batch_pb2.BUFFER_ROLE_VALUES]
+    return _integers(values[list(part.features).index(feature)], arena(batch))
+
+
+def _integers(buffer: batch_pb2.Buffer, content: bytes) -> npt.NDArray[np.int64]:
+    count = buffer.element_count
+    if buffer.layout == batch_pb2.BUFFER_LAYOUT_CONSTANT:
+        return np.full(count, buffer.base)
+    laid_out = content[buffer.offset_bytes : buffer.offset_bytes + buffer.size_bytes]
+    known = np.frombuffer(laid_out, "<i8", buffer.dictionary_size)
+    planes = np.frombuffer(laid_out, np.uint8, offset=known.nbytes)
+    whole, bits = divmod(buffer.width_bits, 8)
+    words = np.zeros(count, np.uint64)
+    for k in range(whole):
+        words |= planes[k * count : (k + 1) * count].astype(np.uint64) << np.uint64(8 * k)
+    if bits:
+        packed = np.unpackbits(planes[whole * count :], bitorder="little")[: count * bits]
+        tops = packed.reshape(count, bits) @ (1 << np.arange(bits))
+        words |= tops.astype(np.uint64) << np.uint64(8 * whole)
+    places = words.view(np.int64)
+    return known[places] if len(known) else places + buffer.base
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from headrace.v1 import preprocessor_service_pb2_grpc
+from headrace.v1 import preprocessor_service_pb2, preprocessor_service_pb2_grpc
 from trainer_client.errors import StreamClosedError
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -24,6 +24,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # Servers are near: a proxy that the environment names for the web is not meant for them.
     ("grpc.enable_http_proxy", 0),
 )
+
+_SERVICE = preprocessor_service_pb2.DESCRIPTOR.services_by_name["PreprocessorService"].full_name
 
 
 class ChannelPool:
@@ -46,6 +48,17 @@ class ChannelPool:
     def stub(self, address: str) -> Any:
         """The calls of a server."""
         return preprocessor_service_pb2_grpc.PreprocessorServiceStub(self.channel(address))
+
+    def stream_batches(
+        self, address: str, request: preprocessor_service_pb2.StreamBatchesRequest
+    ) -> grpc.Call:
+        """A call of StreamBatches whose responses are the bytes that the server sent."""
+        method: Any = self.channel(address).unary_stream(
+            f"/{_SERVICE}/StreamBatches",
+            request_serializer=preprocessor_service_pb2.StreamBatchesRequest.SerializeToString,
+        )
+        call: grpc.Call = method(request)
+        return call
 
     def close(self) -> None:
         """Closes every channel and cancels its calls; idempotent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import grpc
@@ -22,20 +22,22 @@ from trainer_client.errors import (
 )
 from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.stall import StallGuard
+from trainer_client.transport.wire import read_response
 
 T = TypeVar("T")
+Payload = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[T]):
     """How messages are checked and decoded: given from outside, the transport decodes nothing.
 
-    Each function raises CorruptBatchError for damaged bytes.
+    decoder checks the schema of a stream, and gives what decodes its batches from a message and
+    its payload; that raises CorruptBatchError for damaged bytes.
     """
 
     accepted: Sequence[batch_pb2.Codec]
-    check_schema: Callable[[batch_pb2.BatchSchema], None]
-    decode: Callable[[batch_pb2.CompactBatch, batch_pb2.BatchSchema], T]
+    decoder: Callable[[batch_pb2.BatchSchema], Callable[[batch_pb2.CompactBatch, Payload], T]]
     end_checksum: Callable[[preprocessor_service_pb2.StreamEnd], int]
 
 
@@ -61,11 +63,11 @@ class Fetched(Generic[T]):
 
 
 class ShardStream(Generic[T]):
-    """Iterates once over the batches of a shard from a cursor; close() from any thread ends it.
+    """Iterates once over the batches of a shard; close() from any thread ends it.
 
-    batch_count is the number of batches wanted, None for all to the shard's end. A cut, a drain
-    or a stall is followed by another server at the last verified cursor. Raises the HeadraceError
-    that ends the tries.
+    start is the cursor to go on from, or the index of the first batch; batch_count is the number
+    of batches wanted, None for all to the shard's end. A cut, a drain or a stall is followed by
+    another server at the last verified cursor. Raises the HeadraceError that ends the tries.
     """
 
     def __init__(
@@ -73,13 +75,15 @@ class ShardStream(Generic[T]):
         job: Job[T],
         shard: int,
         splits: Sequence[preprocessor_service_pb2.Split],
-        cursor: Cursor,
+        start: Cursor | int,
         batch_count: int | None,
     ) -> None:
         self._job = job
         self._shard = shard
         self._splits = splits
-        self._cursor = cursor
+        # None until the server has told where the first batch lies.
+        self._cursor = None if isinstance(start, int) else start
+        self._batch = start if isinstance(start, int) else start.batch
         self._left = batch_count
         self._done = batch_count == 0
         self._lock = threading.Lock()
@@ -127,43 +131,42 @@ class ShardStream(Generic[T]):
 
     def _read(self, address: str, patience_s: Callable[[], float]) -> Iterator[Fetched[T]]:
         """The batches that one server sends; sets _done when there are no more to come."""
-        call = self._job.connection.pool.stub(address).StreamBatches(self._request())
+        call = self._job.connection.pool.stream_batches(address, self._request())
         with self._lock:
             self._call = call
             closed = self._closed
         try:
             if closed:
                 raise StreamClosedError("the stream was closed")
-            schema: batch_pb2.BatchSchema | None = None
+            decode: Callable[[batch_pb2.CompactBatch, Payload], T] | None = None
             while not self._done:
-                message = self._next(call, address, patience_s())
-                kind = message.WhichOneof("message")
-                if kind == "schema" and schema is None:
-                    self._job.codec.check_schema(message.schema)
-                    schema = message.schema
-                elif kind == "batch" and schema is not None:
-                    value = self._job.codec.decode(message.batch, schema)
-                    self._advance(message.batch, address)
-                    yield Fetched(value, address, message.ByteSize())
-                elif kind == "end" and schema is not None:
-                    self._finish(message.end, address)
+                response = read_response(self._next(call, address, patience_s()))
+                if response.schema is not None and decode is None:
+                    decode = self._job.codec.decoder(response.schema)
+                elif response.batch is not None and decode is not None:
+                    value = decode(response.batch, response.payload)
+                    self._advance(response.batch, address)
+                    size = response.size
+                    # The bytes are not kept while the next ones are waited for.
+                    del response
+                    yield Fetched(value, address, size)
+                elif response.end is not None and decode is not None:
+                    self._finish(response.end, address)
                 else:
                     raise DeploymentError(
-                        f"{address} sent {kind or 'a message of an unknown kind'} where the stream "
-                        "has no place for it: upgrade headrace in the trainer",
+                        f"{address} sent {response.kind} where the stream has no place for it: "
+                        "upgrade headrace in the trainer",
                         server=address,
                     )
         finally:
             # One that has ended takes no notice; one that has not would keep a slot of the server.
             call.cancel()
 
-    def _next(
-        self, call: grpc.Call, address: str, patience_s: float
-    ) -> preprocessor_service_pb2.StreamBatchesResponse:
+    def _next(self, call: grpc.Call, address: str, patience_s: float) -> bytes:
         asked_s = time.monotonic()
         try:
             with self._job.guard.limit(call, patience_s):
-                message: preprocessor_service_pb2.StreamBatchesResponse = next(call)  # type: ignore[call-overload] # the stubs lack that such a call iterates
+                message: bytes = next(call)  # type: ignore[call-overload] # the stubs lack that such a call iterates
                 return message
         except StopIteration:
             raise ServerUnavailableError(
@@ -181,13 +184,15 @@ class ShardStream(Generic[T]):
     def _advance(self, batch: batch_pb2.CompactBatch, address: str) -> None:
         """Takes the position after a batch, which must be the one that was asked for."""
         starts = Cursor.from_proto(batch.cursor)
-        if (batch.shard, batch.index, starts) != (self._shard, self._cursor.batch, self._cursor):
+        due = self._cursor or replace(starts, batch=self._batch)
+        if (batch.shard, batch.index, starts) != (self._shard, self._batch, due):
             raise CorruptBatchError(
                 f"{address} sent batch {batch.index} of shard {batch.shard} at {starts} where "
-                f"batch {self._cursor.batch} of shard {self._shard} at {self._cursor} was due",
+                f"batch {self._batch} of shard {self._shard} at {due} was due",
                 server=address,
             )
         self._cursor = Cursor.from_proto(batch.next_cursor)
+        self._batch = self._cursor.batch
         if self._left is not None:
             self._left -= 1
             self._done = self._left == 0
@@ -198,10 +203,10 @@ class ShardStream(Generic[T]):
             raise CorruptBatchError(
                 f"the end of shard {self._shard} does not match its checksum", server=address
             )
-        if end.cursor.batch != self._cursor.batch:
+        if end.cursor.batch != self._batch:
             raise CorruptBatchError(
-                f"{address} ends shard {self._shard} at {Cursor.from_proto(end.cursor)}, but its "
-                f"last batch ended at {self._cursor}",
+                f"{address} ends shard {self._shard} at {Cursor.from_proto(end.cursor)}, but "
+                f"batch {self._batch} was due",
                 server=address,
             )
         if end.reason == preprocessor_service_pb2.END_REASON_SHARD_END:
@@ -226,7 +231,8 @@ class ShardStream(Generic[T]):
             identity=self._job.identity,
             shard=self._shard,
             splits=self._splits,
-            cursor=self._cursor.to_proto(),
+            cursor=None if self._cursor is None else self._cursor.to_proto(),
+            first_batch=self._batch if self._cursor is None else 0,
             batch_limit=self._left or 0,
             accepted_codecs=self._job.codec.accepted,
         )

@@ -26,11 +26,14 @@ class BufferRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUFFER_ROLE_UNSPECIFIED: _ClassVar[BufferRole]
     BUFFER_ROLE_VALUES: _ClassVar[BufferRole]
     BUFFER_ROLE_LENGTHS: _ClassVar[BufferRole]
+    BUFFER_ROLE_RUN_LENGTHS: _ClassVar[BufferRole]
 
 class BufferLayout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     BUFFER_LAYOUT_UNSPECIFIED: _ClassVar[BufferLayout]
-    BUFFER_LAYOUT_PLAIN: _ClassVar[BufferLayout]
+    BUFFER_LAYOUT_BYTE_PLANES: _ClassVar[BufferLayout]
+    BUFFER_LAYOUT_CONSTANT: _ClassVar[BufferLayout]
+    BUFFER_LAYOUT_DICTIONARY: _ClassVar[BufferLayout]
 CODEC_UNSPECIFIED: Codec
 CODEC_NONE: Codec
 CODEC_ZSTD: Codec
@@ -41,8 +44,11 @@ BLOCK_KIND_LABEL: BlockKind
 BUFFER_ROLE_UNSPECIFIED: BufferRole
 BUFFER_ROLE_VALUES: BufferRole
 BUFFER_ROLE_LENGTHS: BufferRole
+BUFFER_ROLE_RUN_LENGTHS: BufferRole
 BUFFER_LAYOUT_UNSPECIFIED: BufferLayout
-BUFFER_LAYOUT_PLAIN: BufferLayout
+BUFFER_LAYOUT_BYTE_PLANES: BufferLayout
+BUFFER_LAYOUT_CONSTANT: BufferLayout
+BUFFER_LAYOUT_DICTIONARY: BufferLayout
 
 class Cursor(_message.Message):
     __slots__ = ("split", "parquet_row", "offset", "batch")
@@ -103,23 +109,39 @@ class CompactBatch(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., index: _Optional[int] = ..., row_count: _Optional[int] = ..., cursor: _Optional[_Union[Cursor, _Mapping]] = ..., next_cursor: _Optional[_Union[Cursor, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., codec: _Optional[_Union[Codec, str]] = ..., uncompressed_size_bytes: _Optional[int] = ..., payload_checksum: _Optional[int] = ..., header_checksum: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("buffers",)
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    def __init__(self, parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+
+class Part(_message.Message):
+    __slots__ = ("features", "run_count", "buffers")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
     BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.RepeatedScalarFieldContainer[int]
+    run_count: int
     buffers: _containers.RepeatedCompositeFieldContainer[Buffer]
-    def __init__(self, buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ...) -> None: ...
+    def __init__(self, features: _Optional[_Iterable[int]] = ..., run_count: _Optional[int] = ..., buffers: _Optional[_Iterable[_Union[Buffer, _Mapping]]] = ...) -> None: ...
 
 class Buffer(_message.Message):
-    __slots__ = ("role", "layout", "type", "offset_bytes", "size_bytes", "element_count")
+    __slots__ = ("role", "layout", "type", "offset_bytes", "size_bytes", "element_count", "width_bits", "base", "dictionary_size")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_BITS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_SIZE_FIELD_NUMBER: _ClassVar[int]
     role: BufferRole
     layout: BufferLayout
     type: _dataset_pb2.ScalarType
     offset_bytes: int
     size_bytes: int
     element_count: int
-    def __init__(self, role: _Optional[_Union[BufferRole, str]] = ..., layout: _Optional[_Union[BufferLayout, str]] = ..., type: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ..., offset_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., element_count: _Optional[int] = ...) -> None: ...
+    width_bits: int
+    base: int
+    dictionary_size: int
+    def __init__(self, role: _Optional[_Union[BufferRole, str]] = ..., layout: _Optional[_Union[BufferLayout, str]] = ..., type: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ..., offset_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., element_count: _Optional[int] = ..., width_bits: _Optional[int] = ..., base: _Optional[int] = ..., dictionary_size: _Optional[int] = ...) -> None: ...

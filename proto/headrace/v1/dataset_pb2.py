@@ -24,43 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/dataset.proto\x12\x0bheadrace.v1\"\x82\x01\n\x0b\x44\x61tasetSpec\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Source\x12\r\n\x05where\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Feature\x12\x17\n\x0fmax_split_bytes\x18\x04 \x01(\x04\"?\n\x06Source\x12-\n\x07parquet\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ParquetSourceH\x00\x42\x06\n\x04kind\"0\n\rParquetSource\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x10\n\x08group_by\x18\x02 \x03(\t\"\x97\x01\n\x07\x46\x65\x61ture\x12*\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x19.headrace.v1.DenseFeatureH\x00\x12,\n\x06sparse\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.SparseFeatureH\x00\x12*\n\x05label\x18\x03 \x01(\x0b\x32\x19.headrace.v1.LabelFeatureH\x00\x42\x06\n\x04kind\"=\n\x0c\x44\x65nseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\">\n\rSparseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"=\n\x0cLabelFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"\xf4\x01\n\x02Op\x12*\n\tfill_null\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FillNullH\x00\x12#\n\x05log1p\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Log1pH\x00\x12!\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x11.headrace.v1.ClipH\x00\x12!\n\x04\x63\x61st\x18\x04 \x01(\x0b\x32\x11.headrace.v1.CastH\x00\x12.\n\x0bhash_bucket\x18\x05 \x01(\x0b\x32\x17.headrace.v1.HashBucketH\x00\x12!\n\x04tail\x18\x06 \x01(\x0b\x32\x11.headrace.v1.TailH\x00\x42\x04\n\x02op\"F\n\x06Scalar\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\".\n\x08\x46illNull\x12\"\n\x05value\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x07\n\x05Log1p\"J\n\x04\x43lip\x12 \n\x03min\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\x12 \n\x03max\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"+\n\x04\x43\x61st\x12#\n\x02to\x18\x01 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"/\n\nHashBucket\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x15\n\x04Tail\x12\r\n\x05\x63ount\x18\x01 \x01(\r*\x89\x01\n\nScalarType\x12\x1b\n\x17SCALAR_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALAR_TYPE_INT32\x10\x01\x12\x15\n\x11SCALAR_TYPE_INT64\x10\x02\x12\x17\n\x13SCALAR_TYPE_FLOAT32\x10\x03\x12\x17\n\x13SCALAR_TYPE_FLOAT64\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/dataset.proto\x12\x0bheadrace.v1\"\x82\x01\n\x0b\x44\x61tasetSpec\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Source\x12\r\n\x05where\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Feature\x12\x17\n\x0fmax_split_bytes\x18\x04 \x01(\x04\"?\n\x06Source\x12-\n\x07parquet\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ParquetSourceH\x00\x42\x06\n\x04kind\">\n\rParquetSource\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x10\n\x08group_by\x18\x02 \x03(\t\x12\x0c\n\x04rows\x18\x03 \x03(\t\"\x97\x01\n\x07\x46\x65\x61ture\x12*\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x19.headrace.v1.DenseFeatureH\x00\x12,\n\x06sparse\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.SparseFeatureH\x00\x12*\n\x05label\x18\x03 \x01(\x0b\x32\x19.headrace.v1.LabelFeatureH\x00\x42\x06\n\x04kind\"=\n\x0c\x44\x65nseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\">\n\rSparseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"=\n\x0cLabelFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"\xf4\x01\n\x02Op\x12*\n\tfill_null\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FillNullH\x00\x12#\n\x05log1p\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Log1pH\x00\x12!\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x11.headrace.v1.ClipH\x00\x12!\n\x04\x63\x61st\x18\x04 \x01(\x0b\x32\x11.headrace.v1.CastH\x00\x12.\n\x0bhash_bucket\x18\x05 \x01(\x0b\x32\x17.headrace.v1.HashBucketH\x00\x12!\n\x04tail\x18\x06 \x01(\x0b\x32\x11.headrace.v1.TailH\x00\x42\x04\n\x02op\"F\n\x06Scalar\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\".\n\x08\x46illNull\x12\"\n\x05value\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x07\n\x05Log1p\"J\n\x04\x43lip\x12 \n\x03min\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\x12 \n\x03max\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"+\n\x04\x43\x61st\x12#\n\x02to\x18\x01 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"/\n\nHashBucket\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x15\n\x04Tail\x12\r\n\x05\x63ount\x18\x01 \x01(\r*\x89\x01\n\nScalarType\x12\x1b\n\x17SCALAR_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALAR_TYPE_INT32\x10\x01\x12\x15\n\x11SCALAR_TYPE_INT64\x10\x02\x12\x17\n\x13SCALAR_TYPE_FLOAT32\x10\x03\x12\x17\n\x13SCALAR_TYPE_FLOAT64\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.dataset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCALARTYPE']._serialized_start=1204
-  _globals['_SCALARTYPE']._serialized_end=1341
+  _globals['_SCALARTYPE']._serialized_start=1218
+  _globals['_SCALARTYPE']._serialized_end=1355
   _globals['_DATASETSPEC']._serialized_start=43
   _globals['_DATASETSPEC']._serialized_end=173
   _globals['_SOURCE']._serialized_start=175
   _globals['_SOURCE']._serialized_end=238
   _globals['_PARQUETSOURCE']._serialized_start=240
-  _globals['_PARQUETSOURCE']._serialized_end=288
-  _globals['_FEATURE']._serialized_start=291
-  _globals['_FEATURE']._serialized_end=442
-  _globals['_DENSEFEATURE']._serialized_start=444
-  _globals['_DENSEFEATURE']._serialized_end=505
-  _globals['_SPARSEFEATURE']._serialized_start=507
-  _globals['_SPARSEFEATURE']._serialized_end=569
-  _globals['_LABELFEATURE']._serialized_start=571
-  _globals['_LABELFEATURE']._serialized_end=632
-  _globals['_OP']._serialized_start=635
-  _globals['_OP']._serialized_end=879
-  _globals['_SCALAR']._serialized_start=881
-  _globals['_SCALAR']._serialized_end=951
-  _globals['_FILLNULL']._serialized_start=953
-  _globals['_FILLNULL']._serialized_end=999
-  _globals['_LOG1P']._serialized_start=1001
-  _globals['_LOG1P']._serialized_end=1008
-  _globals['_CLIP']._serialized_start=1010
-  _globals['_CLIP']._serialized_end=1084
-  _globals['_CAST']._serialized_start=1086
-  _globals['_CAST']._serialized_end=1129
-  _globals['_HASHBUCKET']._serialized_start=1131
-  _globals['_HASHBUCKET']._serialized_end=1178
-  _globals['_TAIL']._serialized_start=1180
-  _globals['_TAIL']._serialized_end=1201
+  _globals['_PARQUETSOURCE']._serialized_end=302
+  _globals['_FEATURE']._serialized_start=305
+  _globals['_FEATURE']._serialized_end=456
+  _globals['_DENSEFEATURE']._serialized_start=458
+  _globals['_DENSEFEATURE']._serialized_end=519
+  _globals['_SPARSEFEATURE']._serialized_start=521
+  _globals['_SPARSEFEATURE']._serialized_end=583
+  _globals['_LABELFEATURE']._serialized_start=585
+  _globals['_LABELFEATURE']._serialized_end=646
+  _globals['_OP']._serialized_start=649
+  _globals['_OP']._serialized_end=893
+  _globals['_SCALAR']._serialized_start=895
+  _globals['_SCALAR']._serialized_end=965
+  _globals['_FILLNULL']._serialized_start=967
+  _globals['_FILLNULL']._serialized_end=1013
+  _globals['_LOG1P']._serialized_start=1015
+  _globals['_LOG1P']._serialized_end=1022
+  _globals['_CLIP']._serialized_start=1024
+  _globals['_CLIP']._serialized_end=1098
+  _globals['_CAST']._serialized_start=1100
+  _globals['_CAST']._serialized_end=1143
+  _globals['_HASHBUCKET']._serialized_start=1145
+  _globals['_HASHBUCKET']._serialized_end=1192
+  _globals['_TAIL']._serialized_start=1194
+  _globals['_TAIL']._serialized_end=1215
 # @@protoc_insertion_point(module_scope)

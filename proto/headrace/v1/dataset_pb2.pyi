@@ -39,12 +39,14 @@ class Source(_message.Message):
     def __init__(self, parquet: _Optional[_Union[ParquetSource, _Mapping]] = ...) -> None: ...
 
 class ParquetSource(_message.Message):
-    __slots__ = ("paths", "group_by")
+    __slots__ = ("paths", "group_by", "rows")
     PATHS_FIELD_NUMBER: _ClassVar[int]
     GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     paths: _containers.RepeatedScalarFieldContainer[str]
     group_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, paths: _Optional[_Iterable[str]] = ..., group_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    rows: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, paths: _Optional[_Iterable[str]] = ..., group_by: _Optional[_Iterable[str]] = ..., rows: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("dense", "sparse", "label")

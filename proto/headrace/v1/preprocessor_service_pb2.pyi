@@ -42,6 +42,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_SERVER_BUSY: _ClassVar[ErrorReason]
     ERROR_REASON_DRAINING: _ClassVar[ErrorReason]
     ERROR_REASON_FILTER_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_ROWS_UNEVEN: _ClassVar[ErrorReason]
 
 class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -76,6 +77,7 @@ ERROR_REASON_VALUE_OUT_OF_RANGE: ErrorReason
 ERROR_REASON_SERVER_BUSY: ErrorReason
 ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_FILTER_FAILED: ErrorReason
+ERROR_REASON_ROWS_UNEVEN: ErrorReason
 END_REASON_UNSPECIFIED: EndReason
 END_REASON_SHARD_END: EndReason
 END_REASON_BATCH_LIMIT: EndReason
@@ -112,18 +114,20 @@ class Split(_message.Message):
     def __init__(self, file: _Optional[int] = ..., row_group: _Optional[int] = ..., first_row: _Optional[int] = ..., row_count: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns")
+    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows")
     FILES_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_DECODED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ARROW_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MEASURED_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ROW_GROUP_INNER_ROWS_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[SnapshotFile]
     row_group_rows: _containers.RepeatedScalarFieldContainer[int]
     row_group_decoded_bytes: _containers.RepeatedScalarFieldContainer[int]
     arrow_schema: bytes
     measured_columns: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ...) -> None: ...
+    row_group_inner_rows: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SnapshotFile(_message.Message):
     __slots__ = ("path", "size_bytes", "mtime_ns", "row_group_count")
@@ -146,17 +150,19 @@ class DescribeDatasetRequest(_message.Message):
     def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSpec, _Mapping]] = ..., include_snapshot: bool = ...) -> None: ...
 
 class SourceColumn(_message.Message):
-    __slots__ = ("name", "type", "needed")
+    __slots__ = ("name", "type", "needed", "list_column")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     NEEDED_FIELD_NUMBER: _ClassVar[int]
+    LIST_COLUMN_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     needed: bool
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., needed: bool = ...) -> None: ...
+    list_column: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., needed: bool = ..., list_column: _Optional[str] = ...) -> None: ...
 
 class DescribeDatasetResponse(_message.Message):
-    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version")
+    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +176,7 @@ class DescribeDatasetResponse(_message.Message):
     DATASET_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ENCODING_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNFILTERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: str
     snapshot: bytes
     source_columns: _containers.RepeatedCompositeFieldContainer[SourceColumn]
@@ -183,7 +190,8 @@ class DescribeDatasetResponse(_message.Message):
     dataset_fingerprint: str
     encoding_version: int
     server_version: str
-    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
+    unfiltered_row_count: int
+    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ...) -> None: ...
 
 class PutSnapshotRequest(_message.Message):
     __slots__ = ("snapshot",)
@@ -250,7 +258,7 @@ class PlanEpochResponse(_message.Message):
     def __init__(self, snapshot_id: _Optional[str] = ..., identity: _Optional[_Union[BatchIdentity, _Mapping]] = ..., row_count: _Optional[int] = ..., batch_count: _Optional[int] = ..., shard_batch_counts: _Optional[_Iterable[int]] = ..., reread_share: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ..., shards: _Optional[_Iterable[_Union[ShardPlan, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class StreamBatchesRequest(_message.Message):
-    __slots__ = ("dataset", "snapshot_id", "identity", "shard", "splits", "cursor", "batch_limit", "accepted_codecs")
+    __slots__ = ("dataset", "snapshot_id", "identity", "shard", "splits", "cursor", "batch_limit", "accepted_codecs", "first_batch")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +267,7 @@ class StreamBatchesRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     BATCH_LIMIT_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_CODECS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BATCH_FIELD_NUMBER: _ClassVar[int]
     dataset: _dataset_pb2.DatasetSpec
     snapshot_id: str
     identity: BatchIdentity
@@ -267,7 +276,8 @@ class StreamBatchesRequest(_message.Message):
     cursor: _batch_pb2.Cursor
     batch_limit: int
     accepted_codecs: _containers.RepeatedScalarFieldContainer[_batch_pb2.Codec]
-    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSpec, _Mapping]] = ..., snapshot_id: _Optional[str] = ..., identity: _Optional[_Union[BatchIdentity, _Mapping]] = ..., shard: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., cursor: _Optional[_Union[_batch_pb2.Cursor, _Mapping]] = ..., batch_limit: _Optional[int] = ..., accepted_codecs: _Optional[_Iterable[_Union[_batch_pb2.Codec, str]]] = ...) -> None: ...
+    first_batch: int
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSpec, _Mapping]] = ..., snapshot_id: _Optional[str] = ..., identity: _Optional[_Union[BatchIdentity, _Mapping]] = ..., shard: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., cursor: _Optional[_Union[_batch_pb2.Cursor, _Mapping]] = ..., batch_limit: _Optional[int] = ..., accepted_codecs: _Optional[_Iterable[_Union[_batch_pb2.Codec, str]]] = ..., first_batch: _Optional[int] = ...) -> None: ...
 
 class StreamEnd(_message.Message):
     __slots__ = ("reason", "cursor", "checksum")

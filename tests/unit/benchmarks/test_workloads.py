@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import workloads
-from benchmarks.workloads import LAYOUTS, VARIANTS, homefeed, scatter, write_homefeed
+from benchmarks.workloads import FORMS, LAYOUTS, VARIANTS, homefeed, scatter, write_homefeed
 from trainer_client import Dataset
 
 ROWS = 20_000
@@ -50,6 +51,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for layout in LAYOUTS:
             folders[layout] = tmp_path_factory.mktemp("homefeed") / layout
             write_homefeed(folders[layout], ROWS, layout=layout)
+        folders["struct"] = tmp_path_factory.mktemp("homefeed") / "struct"
+        write_homefeed(folders["struct"], ROWS, layout="grouped", form="struct")
     return folders
 
 
@@ -68,6 +71,15 @@ def test_every_layout_holds_the_same_rows(tables: dict[str, pa.Table]) -> None:
     assert len(clustered) == len(set(clustered)) == ROWS
     assert digests(tables["logged"]) == clustered
     assert digests(exploded(tables["grouped"])) == clustered
+    structs = tables["struct"]["impressions"].combine_chunks()
+    fields = pa.Table.from_struct_array(structs.values)
+    lists = {
+        name: pa.ListArray.from_arrays(structs.offsets, fields[name].combine_chunks())
+        for name in fields.column_names
+    }
+    requests = tables["struct"].drop_columns(["impressions"])
+    whole = {name: requests[name] for name in requests.column_names} | lists
+    assert digests(exploded(pa.table(whole))) == clustered
 
 
 def test_clustered_is_sorted_and_logged_is_not(tables: dict[str, pa.Table]) -> None:
@@ -105,12 +117,16 @@ def test_row_groups_are_of_the_stated_size_and_compressed(written: dict[str, Pat
         for file in files:
             groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
             assert {group.column(0).compression for group in groups} == {"ZSTD"}
-            if layout == "grouped":
+            key = b"headrace.row_group_rows"
+            if layout in {"grouped", "struct"}:
+                last = file.schema_arrow.names[-1]
                 rows = [
-                    len(pc.list_flatten(file.read_row_group(k, ["label"])["label"]))
+                    len(pc.list_flatten(file.read_row_group(k, [last])[last]))
                     for k in range(file.num_row_groups)
                 ]
+                assert json.loads(file.metadata.metadata[key]) == rows
             else:
+                assert key not in file.metadata.metadata
                 rows = [group.num_rows for group in groups]
             assert max(rows) <= 1_031
             assert all(count > 900 for count in rows[:-1])
@@ -147,7 +163,8 @@ def test_the_number_of_rows_is_exact(variant: str, rows: int) -> None:
     (chunk,) = homefeed(rows, variant=variant, seed=3)
     assert chunk.sizes.sum() == chunk.rows.num_rows == rows
     assert (chunk.sizes > 0).all()
-    assert sum(table.num_rows for table in chunk.grouped()) == chunk.requests.num_rows
+    for form in FORMS:
+        assert sum(table.num_rows for table in chunk.grouped(form)) == chunk.requests.num_rows
 
 
 def test_values_follow_their_distributions() -> None:
@@ -190,15 +207,14 @@ def test_scattered_ids_stay_distinct() -> None:
     assert len(np.unique(scatter(np.arange(1_000_000)))) == 1_000_000
 
 
-@pytest.mark.parametrize("layout", ["logged", "clustered"])
+@pytest.mark.parametrize("layout", ["logged", "clustered", "grouped", "struct"])
 def test_the_dataset_beside_the_files_can_be_read(layout: str, written: dict[str, Path]) -> None:
     dataset = Dataset.from_yaml(written[layout] / "dataset.yaml")
     assert dataset.source.paths == (str(written[layout].resolve()),)
+    assert dataset.source.group_by == (() if layout == "logged" else ("request_id",))
+    form = "struct" if layout == "struct" else "lists"
+    assert dataset.source.rows == tuple(FORMS[form])
     assert [feature.kind for feature in dataset.features] == ["dense", "sparse", "sparse", "label"]
-
-
-def test_the_grouped_layout_has_no_dataset_yet(written: dict[str, Path]) -> None:
-    assert not (written["grouped"] / "dataset.yaml").exists()
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.epochs import FakeData
-from trainer_client import Batch, BatchStream, Dataset, Dense, Label, Sparse, parquet
+from trainer_client import Batch, BatchStream, Dataset, Dense, Label, Sparse, kernels, parquet
 
 DATASET = Dataset(
     source=parquet("data/*.parquet"),
@@ -17,6 +17,12 @@ DATASET = Dataset(
 DATA = FakeData(shards=((10, 7), (5,), (20, 3, 4), (9,), (8, 8)), batch_size=4)
 
 MakeStream = Callable[..., BatchStream]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels() -> None:
+    """No test waits for a compiler within its own time limits."""
+    kernels.load()
 
 
 @pytest.fixture(autouse=True)

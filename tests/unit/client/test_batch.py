@@ -5,15 +5,15 @@ import torch
 
 from tests.fakes.encoder import encode_batch, encode_schema
 from tests.fakes.epochs import rows_of
-from trainer_client import Batch
-from trainer_client.batch import JaggedView
-from trainer_client.decode import decode
+from trainer_client import Batch, JaggedView
+from trainer_client.decode import Decoder
 from trainer_client.device import DeviceMover
 
 
 def batch_of(ids: list[int]) -> Batch:
     rows = rows_of(ids)
-    return decode(encode_batch(rows, row_count=len(ids)), encode_schema(rows))
+    message = encode_batch(rows, row_count=len(ids))
+    return Decoder(encode_schema(rows))(message, message.payload)
 
 
 def test_mapping_access() -> None:

@@ -35,7 +35,12 @@ FEATURES = st.builds(
 )
 DATASETS = st.builds(
     Dataset,
-    source=st.builds(lambda paths, by: parquet(*paths, group_by=by), NAMES, NAMES),
+    source=st.builds(
+        lambda paths, by, rows: parquet(*paths, group_by=by, rows=rows),
+        NAMES,
+        NAMES,
+        NAMES | st.just([]),
+    ),
     features=st.lists(FEATURES, min_size=1, max_size=3),
     where=st.text("ab =1\n'"),
     max_split_bytes=st.just(0) | st.integers(1 << 20, 64 << 30),
@@ -53,6 +58,15 @@ EXAMPLE = Dataset(
 def test_round_trips(dataset: Dataset) -> None:
     assert Dataset.from_proto(dataset.to_proto()) == dataset
     assert Dataset.from_yaml(dataset.to_yaml()) == dataset
+
+
+def test_rows_are_one_name_or_several() -> None:
+    assert parquet("x", rows="impressions") == parquet("x", rows=["impressions"])
+    assert parquet("x", rows=("item_*", "label")).rows == ("item_*", "label")
+    assert parquet("x").rows == ()
+    for wrong in ([""], ["label", WRONG]):
+        with pytest.raises(InvalidDatasetError, match=r"rows: .* is no name"):
+            parquet("x", rows=wrong)
 
 
 def test_the_fingerprint_hashes_the_deterministic_bytes() -> None:

@@ -11,7 +11,7 @@ import xxhash
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import hash_integers, hash_strings, shuffle_keys
+from preprocessor_server.kernels import hash_ends, hash_integers, hash_strings, shuffle_keys, tail
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "hashes.json").read_text())
 WORD = 2**64
@@ -92,6 +92,35 @@ def test_bucket_counts_are_bounded(num_buckets: int) -> None:
         hash_integers(np.zeros(1, np.int64), num_buckets, 0)
     with pytest.raises(ValueError, match="num_buckets"):
         hash_strings(np.zeros(1, np.int64), np.zeros(0, np.uint8), num_buckets, 0)
+
+
+@given(
+    st.sampled_from(["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]),
+    st.data(),
+    st.integers(1, 4) | st.just(2**31 - 1),
+    st.integers(1, 2**31) | st.just(2**31),
+    seeds,
+)
+def test_hash_ends_hashes_the_ends_of_lists(
+    code: str, data: st.DataObject, count: int, num_buckets: int, seed: int
+) -> None:
+    bounds = (0, 1) if code == "?" else (int(np.iinfo(code).min), int(np.iinfo(code).max))
+    lists = data.draw(st.lists(st.lists(st.integers(*bounds), max_size=6), max_size=8))
+    offsets = np.cumsum([0, *map(len, lists)])
+    values = np.array([value for each in lists for value in each], np.dtype(code))
+    result = hash_ends(values, offsets, tail(offsets, count), num_buckets, seed)
+    ends = np.array([value for each in lists for value in each[-count:]], np.dtype(code))
+    assert result.dtype == np.int32
+    assert result.tolist() == hash_integers(ends, num_buckets, seed).tolist()
+
+
+def test_hash_ends_refuses_what_int32_cannot_hold() -> None:
+    offsets = np.array([0, 1])
+    for num_buckets in (0, 2**31 + 1, 2**32):
+        with pytest.raises(ValueError, match="num_buckets"):
+            hash_ends(np.zeros(1, np.int64), offsets, offsets, num_buckets, 0)
+    with pytest.raises(IndexError, match="leave 0 values"):
+        hash_ends(np.zeros(0, np.int64), offsets, offsets, 9, 0)
 
 
 @given(seeds, seeds, seeds, st.integers(0, 20))

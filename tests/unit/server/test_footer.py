@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocessor_server.source.footer import decoded_bytes
+from preprocessor_server.source.leaves import leaves_of
+from preprocessor_server.source.nesting import RowColumn, RowSchema
 
 ROWS = 10_000
 COLUMNS: dict[str, pa.Array] = {
@@ -26,7 +28,10 @@ def test_the_estimate_is_of_the_right_size(tmp_path: Path, name: str, dictionary
     path = tmp_path / "x.parquet"
     table = pa.table({"x": COLUMNS[name], "other": pa.array(range(ROWS))})
     pq.write_table(table, path, use_dictionary=dictionary)
-    estimate = decoded_bytes(pq.read_metadata(path), 0, frozenset(["x"]))
+    metadata = pq.read_metadata(path)
+    columns = RowSchema((RowColumn("x", table.schema.field("x").type, "x"),), grouped=False)
+    leaves = leaves_of("x.parquet", table.schema, metadata, columns)
+    estimate = decoded_bytes(metadata, 0, leaves)
     actual = pq.read_table(path, columns=["x"]).nbytes
     assert 0.9 * actual <= estimate
     assert estimate <= 8 * actual

@@ -73,23 +73,22 @@ row = st.tuples(
 @st.composite
 def frames(draw: st.DrawFn) -> Frame:
     runs = draw(st.lists(row, min_size=1, max_size=5))
-    inverse = draw(st.lists(st.integers(0, len(runs) - 1), max_size=12))
+    inverse = sorted(draw(st.lists(st.integers(0, len(runs) - 1), max_size=12)))
     count = len(inverse)
     rows = draw(st.lists(row, min_size=count, max_size=count))
-    return Frame(
-        count,
-        {"a": flat([r[0] for r in rows]), "j": jagged([r[2] for r in rows])},
-        (
-            Runs(
-                np.array(inverse, np.int32),
-                {
-                    "b": flat([r[0] for r in runs]),
-                    "s": strings([r[1] for r in runs]),
-                    "k": jagged([r[2] for r in runs]),
-                },
-            ),
-        ),
-    )
+    columns: dict[str, Column] = {
+        "a": flat([r[0] for r in rows]),
+        "j": jagged([r[2] for r in rows]),
+    }
+    scalars: dict[str, Column] = {
+        "b": flat([r[0] for r in runs]),
+        "s": strings([r[1] for r in runs]),
+    }
+    lists: dict[str, Column] = {"k": jagged([r[2] for r in runs])}
+    of_runs = np.array(inverse, np.int32)
+    apart = (Runs(of_runs, lists), Runs(of_runs, scalars))
+    structures = [(Runs(of_runs, scalars | lists),), apart, apart[::-1]]
+    return Frame(count, columns, draw(st.sampled_from(structures)))
 
 
 @given(frame=frames(), data=st.data())
@@ -106,22 +105,39 @@ def test_taking_rows_of_a_frame_with_runs_is_taking_rows_of_its_expansion(
     assert sorted(frame.names()) == ["a", "b", "j", "k", "s"]
 
 
-@given(parts=st.lists(frames(), min_size=1, max_size=3))
-def test_frames_laid_end_to_end_hold_the_rows_of_each(parts: list[Frame]) -> None:
-    features = [
-        Frame(
-            part.row_count,
-            part.columns,
-            tuple(
-                Runs(runs.inverse, {n: c for n, c in runs.columns.items() if n != "s"})
-                for runs in part.runs
-            ),
+@given(parts=st.lists(frames(), min_size=1, max_size=3), data=st.data())
+def test_frames_laid_end_to_end_hold_the_rows_of_each(
+    parts: list[Frame], data: st.DataObject
+) -> None:
+    features = []
+    for part in parts:
+        runs = (
+            Runs(run.inverse, {n: c for n, c in run.columns.items() if n != "s"})
+            for run in part.runs
         )
-        for part in parts
-    ]
+        frame = Frame(part.row_count, part.columns, tuple(run for run in runs if run.columns))
+        features.append(frame.expanded() if data.draw(st.booleans()) else frame)
     whole = concat_frames(features)
     assert rows_of(whole) == [row for part in features for row in rows_of(part)]
     assert frame_bytes(whole) > 0
+    # What all keep once per run stays so, and only that.
+    kept = {name for runs in whole.runs for name in runs.columns}
+    assert kept == ({"b", "k"} if all(frame.runs for frame in features) else set())
+    assert all(np.all(np.diff(runs.inverse) >= 0) for runs in whole.runs)
+
+
+@given(frame=frames(), data=st.data())
+def test_rows_that_are_taken_bring_only_runs_of_their_own(
+    frame: Frame, data: st.DataObject
+) -> None:
+    rows = data.draw(
+        st.lists(st.integers(0, frame.row_count - 1)) if frame.row_count else st.just([])
+    )
+    for runs in frame.take(np.array(rows, np.int64)).runs:
+        assert np.all(np.diff(runs.inverse) >= 0)
+        for column in runs.columns.values():
+            assert set(runs.inverse.tolist()) == set(range(len(column)))
+            assert len(column) <= len(rows)
 
 
 def test_a_column_that_is_not_there() -> None:

@@ -20,7 +20,7 @@ def row_groups(rows: list[int], bytes_a_row: int = 100) -> RowGroups:
     """Row groups, three to a file."""
     counts = np.array(rows, np.int64)
     number = np.arange(len(rows))
-    return RowGroups(number // 3, number % 3, counts, counts * bytes_a_row)
+    return RowGroups(number // 3, number % 3, counts, counts, counts * bytes_a_row)
 
 
 def identity(batch_size: int, **changes: int | bool) -> Identity:
@@ -140,7 +140,7 @@ SPLITS = (Split(0, 0, 0, 10), Split(0, 1, 0, 5), Split(1, 0, 0, 7))
 @pytest.mark.parametrize("cursor", [(0, 0, 0, 0), (0, 14, 0, 3), (2, 6, 0, 1), (3, 0, 0, 9)])
 def test_cursors_that_fit(cursor: tuple[int, int, int, int]) -> None:
     message = Cursor(*cursor).to_proto()
-    assert Cursor.from_proto(message, SPLITS, window_splits=2) == cursor
+    assert Cursor.from_proto(message, SPLITS, window_splits=2, grouped=False) == cursor
 
 
 @pytest.mark.parametrize(
@@ -151,5 +151,5 @@ def test_cursors_that_do_not(cursor: tuple[int, int, int, int]) -> None:
         split=cursor[0], parquet_row=cursor[1], offset=cursor[2], batch=cursor[3]
     )
     with pytest.raises(RequestError) as caught:
-        Cursor.from_proto(message, SPLITS, window_splits=2)
+        Cursor.from_proto(message, SPLITS, window_splits=2, grouped=False)
     assert caught.value.reason == "CURSOR_INVALID"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DataError
-from preprocessor_server.frame import Column, Flat, Frame, Jagged, Runs
+from preprocessor_server.frame import Column, Flat, Frame, Jagged, Runs, as_lists
 from preprocessor_server.transform import arrow_to_column, compile_features, validate_spec
 
 NAN, INF = math.nan, math.inf
@@ -46,10 +46,13 @@ def compiled(kind: str, arrow: pa.DataType, ops: tuple[dict[str, Any], ...]) -> 
 
 
 def read(column: Column) -> list[Any]:
+    """Numbers, or lists of ids: a sparse feature with one id a row may be Flat."""
+    if isinstance(column, Flat) and column.values.dtype.kind == "i":
+        column = as_lists(column)
     if isinstance(column, Jagged):
         assert isinstance(column.values, Flat)
         assert column.values.valid is None
-        assert column.values.values.dtype == np.int64
+        assert column.values.values.dtype in {np.dtype(np.int32), np.dtype(np.int64)}
         values = column.values.values.tolist()
         bounds = column.offsets.tolist()
         assert bounds[-1] == len(values)

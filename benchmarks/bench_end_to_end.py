@@ -1,0 +1,249 @@
+"""Headrace beside other loaders: how fast a trainer gets the same rows, and what it costs.
+
+    python benchmarks/bench_end_to_end.py --layout clustered --runs 5 --json FILE
+    python benchmarks/bench_end_to_end.py --layout grouped --systems headrace,flight --quick
+
+homefeed (benchmarks/workloads.py), batch 4096; server and trainer both on this machine, files in
+the page cache. Peers run in their own environments (make bench-setup). For each of them the better
+of its settings and inputs is found first, in short runs; then every system's rows are compared by
+checksum; then it is timed, run 1 of all systems, run 2 of all, and so on, each in a new process
+after a warm-up. --quick takes the settings that are usually best. benchmarks/peers/protocol.py says
+how a run is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.peer_process import Event, PeerError, only
+from benchmarks.peer_systems import SYSTEMS, Input, Settings, System
+from benchmarks.peers.checksum import differences
+
+LAYOUTS = ("logged", "clustered", "grouped")
+ROWS, QUICK_ROWS = 4_000_000, 1_000_000
+SECONDS, QUICK_SECONDS = 5.0, 2.0
+CHECKED_ROWS = 200_000
+CALIBRATION_ROW_GROUPS = 8
+OURS, AS_SENT, DECODE = "headrace", "headrace_as_sent", "decode_only"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One system in one layout: the files and settings chosen for it, why, and its runs."""
+
+    system: System
+    chosen: Input
+    settings: Settings
+    calibration: dict[str, float]
+    ready: Event
+    runs: list[Event] = field(default_factory=list)
+
+    @property
+    def rates(self) -> list[float]:
+        """Examples a second of each run."""
+        return [rate(run) for run in self.runs]
+
+    @property
+    def costs(self) -> dict[str, list[float]]:
+        """CPU seconds a million examples of each side, of each run."""
+        sides = self.runs[0]["cpu_s"]
+        return {
+            side: [run["cpu_s"][side] / run["rows"] * 1e6 for run in self.runs] for side in sides
+        }
+
+    @property
+    def wire(self) -> float | None:
+        """Bytes an example on the wire; None where there is none, or nobody knows."""
+        first = self.runs[0]
+        if first["wire_bytes"] is None:
+            return None
+        return statistics.median(float(run["wire_bytes"] / run["rows"]) for run in self.runs)
+
+
+def rate(run: Event) -> float:
+    """Examples a second of a run."""
+    return float(run["rows"] / run["seconds"])
+
+
+def usual(system: System, layout: str, rows: int) -> Entry:
+    """A system with the first of its inputs and of its settings."""
+    return Entry(system, system.inputs(layout, rows)[0], system.variants[0], {}, {})
+
+
+def calibrated(system: System, layout: str, rows: int) -> Entry:
+    """The faster of a system's inputs, then of its settings with that, each by one short run."""
+    inputs = system.inputs(layout, rows)
+    if len(inputs) == len(system.variants) == 1:
+        return usual(system, layout, rows)
+    flags = ["--seconds", "1", "--row-groups", str(CALIBRATION_ROW_GROUPS)]
+    found: dict[str, float] = {}
+
+    def tried(chosen: Input, settings: Settings) -> float:
+        run = only(system.run(chosen, settings, *flags), "run")
+        found[f"{chosen.files}: {settings}"] = rate(run)
+        print(f"trying {system.name} {chosen.files} {settings} {rate(run):,.0f}", file=sys.stderr)
+        return rate(run)
+
+    by_input = [tried(each, system.variants[0]) for each in inputs]
+    chosen = inputs[by_input.index(max(by_input))]
+    by_settings = [max(by_input), *(tried(chosen, each) for each in system.variants[1:])]
+    settings = system.variants[by_settings.index(max(by_settings))]
+    return Entry(system, chosen, settings, found, {})
+
+
+def check(entries: Sequence[Entry], layout: str) -> None:
+    """Compares what the systems deliver. Raises PeerError with what differs."""
+    first: tuple[str, Event] | None = None
+    for entry in entries:
+        system = entry.system
+        if system.checked_as is None:
+            continue
+        inputs = {each.files: each for each in system.inputs(layout, CHECKED_ROWS)}
+        settings = entry.settings | system.checked_as
+        got = only(system.run(inputs[entry.chosen.files], settings, "--check"), "checksums")
+        if first is None:
+            first = system.name, got
+        if wrong := differences(first[1], got):
+            raise PeerError(f"{first[0]} and {system.name} deliver other rows: {'; '.join(wrong)}")
+
+
+def check_counts(entries: Sequence[Entry]) -> None:
+    """Compares ids a row of the timed runs. Raises PeerError where they are not alike.
+
+    A rate between two batches leaves out a few rows, so the mean may differ a little.
+    """
+    for entry in entries:
+        means = [run["values"] / run["rows"] for run in entry.runs if run["values"]]
+        expected = [run["values"] / run["rows"] for run in entries[0].runs if run["values"]]
+        if means and expected and abs(means[0] / expected[0] - 1) > 0.01:
+            raise PeerError(f"{entry.system.name} delivered {means[0]:.1f} ids a row")
+
+
+def warm(folder: Path) -> None:
+    """Reads every file of a folder, so that the page cache has it."""
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            while file.read(64 << 20):
+                pass
+
+
+def timed(entries: Sequence[Entry], runs: int, seconds: float) -> None:
+    """Runs the systems in turn, so that what disturbs the machine disturbs them all."""
+    folders = {entry.chosen.folder for entry in entries}
+    folders |= {Path(path) for entry in entries for path in entry.chosen.settings.values()}
+    for folder in sorted(folders):
+        warm(folder)
+    for number in range(1, runs + 1):
+        for entry in entries:
+            flags = ["--seconds", str(seconds)]
+            events = entry.system.run(entry.chosen, entry.settings, *flags)
+            entry.ready.update(only(events, "ready"))
+            run = only(events, "run")
+            entry.runs.append(run)
+            print(f"run {number}  {entry.system.name:20} {rate(run):12,.0f}", file=sys.stderr)
+
+
+def result(entry: Entry, layout: str, rows: int) -> dict[str, Any]:
+    """An entry as it goes into JSON."""
+    costs = entry.costs
+    return {
+        "system": entry.system.name,
+        "layout": layout,
+        "rows": rows,
+        "examples_per_s": entry.rates,
+        "examples_per_s_median": statistics.median(entry.rates),
+        "examples_per_s_spread": [min(entry.rates), max(entry.rates)],
+        "cpu_s_per_million": {side: statistics.median(spent) for side, spent in costs.items()},
+        "cpu_s_per_million_runs": costs,
+        "wire_bytes_per_example": entry.wire,
+        "files": entry.chosen.files,
+        "settings": entry.settings,
+        "environment": dict(entry.system.variables),
+        "versions": entry.ready.get("versions"),
+        "calibration_examples_per_s": entry.calibration,
+        "run_seconds": [run["seconds"] for run in entry.runs],
+    }
+
+
+def times(numerator: Sequence[float] | None, denominator: Sequence[float]) -> str:
+    """How many times as fast, by medians; a dash where one was not measured."""
+    if not numerator:
+        return "-"
+    return f"{statistics.median(numerator) / statistics.median(denominator):.2f}"
+
+
+def show(entries: Sequence[Entry], layout: str, rows: int) -> None:
+    """The table of a layout."""
+    rates = {entry.system.name: entry.rates for entry in entries}
+    cells = []
+    for entry in entries:
+        costs = {side: statistics.median(spent) for side, spent in entry.costs.items()}
+        settings = ", ".join(f"{name} {value}" for name, value in entry.settings.items())
+        cells.append(
+            [
+                entry.system.name,
+                harness.spread(entry.rates),
+                times(rates.get(OURS), entry.rates),
+                times(rates.get(AS_SENT), entry.rates),
+                f"{costs['server']:.2f}",
+                f"{costs['client']:.2f}",
+                f"{sum(costs.values()):.2f}",
+                "-" if entry.wire is None else f"{entry.wire:,.0f}",
+                f"{entry.chosen.files}; {settings}",
+            ]
+        )
+    header = ["system", "examples/s", "ours x", "as sent x", "server", "client", "both", "B/row"]
+    title = f"homefeed {layout}, {rows:,} rows; CPU in seconds a million examples"
+    harness.table(title, [*header, "files; settings"], cells)
+
+
+def chosen_systems(names: str | None) -> list[System]:
+    """The systems of a comma-separated list, or all. Raises PeerError for an unknown one."""
+    known = {system.name: system for system in SYSTEMS}
+    wanted = list(known) if names is None else names.split(",")
+    if unknown := [name for name in wanted if name not in known]:
+        raise PeerError(f"no system {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[name] for name in wanted]
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Everything that was asked for, as results."""
+    rows = options.rows or (QUICK_ROWS if options.quick else ROWS)
+    seconds = QUICK_SECONDS if options.quick else SECONDS
+    choose = usual if options.quick else calibrated
+    systems, results = chosen_systems(options.systems), []
+    for layout in [options.layout] if options.layout else LAYOUTS:
+        entries = [choose(system, layout, rows) for system in systems]
+        check(entries, layout)
+        timed(entries, harness.runs_of(options), seconds)
+        check_counts(entries)
+        show(entries, layout, rows)
+        results += [result(entry, layout, rows) for entry in entries]
+    return results
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = harness.arguments("Headrace and other loaders, end to end")
+    parser.add_argument("--layout", choices=LAYOUTS, help="default: one after the other")
+    parser.add_argument("--systems", help="comma-separated; default: all")
+    parser.add_argument("--rows", type=int, help=f"default {ROWS:,}, with --quick {QUICK_ROWS:,}")
+    options = parser.parse_args()
+    try:
+        results = measure(options)
+    except PeerError as error:
+        print(f"bench_end_to_end: {error}", file=sys.stderr)
+        return 1
+    harness.report(options, "end_to_end", results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Ray Data: read_parquet, map_batches, and an iterator in the trainer.
+
+Settings: torch (iter_torch_batches instead of iter_batches).
+
+map_batches turns rows into training batches, one Arrow row each whose lists are the tensors, so the
+iterator hands them out without a copy. Ray reads a file in one task: the files that it is given
+hold few row groups (repack.py). Batches end where its blocks end, so some are smaller than those
+of the other systems.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray  # type: ignore[import-not-found]
+import torch
+from ray.data.collate_fn import ArrowBatchCollateFn  # type: ignore[import-not-found]
+
+from benchmarks.harness import tree_cpu_s
+from benchmarks.peers import homefeed, protocol
+from benchmarks.peers.arrow_rows import packed, unpacked
+from benchmarks.peers.homefeed import COLUMNS, RowBatch, Split
+
+CORES = len(os.sched_getaffinity(0))
+OBJECT_STORE_BYTES = 3 << 30
+PREFETCHED_BATCHES = 4
+
+
+def transformed(block: pa.Table) -> pa.Table:
+    """The training batches of a block of rows."""
+    batches = homefeed.batches([homefeed.exploded(block)])
+    return pa.Table.from_batches([packed(homefeed.transform(batch)) for batch in batches])
+
+
+def received(row: pa.Table) -> RowBatch:
+    """The training batch in a table of one row."""
+    (record,) = row.combine_chunks().to_batches()
+    return unpacked(record)
+
+
+class ToTensors(ArrowBatchCollateFn):  # type: ignore[misc]
+    """Makes tensors of one row."""
+
+    def __call__(self, batch: pa.Table) -> dict[str, torch.Tensor]:
+        """The tensors, without copies."""
+        arrays = received(batch)
+        return {
+            "dense": torch.from_numpy(arrays.dense),
+            "labels": torch.from_numpy(arrays.labels),
+            "values": torch.from_numpy(arrays.values),
+            "lengths": torch.from_numpy(arrays.lengths),
+        }
+
+
+class Trainer:
+    """The driver of a local Ray, as a peer."""
+
+    def __init__(self, as_torch: bool) -> None:
+        self._as_torch = as_torch
+
+    def batches(self, wanted: Sequence[Split]) -> Iterator[RowBatch]:
+        """One pass over the files of these row groups, all row groups of each."""
+        paths = list(dict.fromkeys(path for path, _ in wanted))
+        rows = ray.data.read_parquet(paths).select_columns(list(COLUMNS))
+        ready = rows.map_batches(
+            transformed, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+        )
+        prefetch: dict[str, Any] = {"batch_size": 1, "prefetch_batches": PREFETCHED_BATCHES}
+        if self._as_torch:
+            for tensors in ready.iter_torch_batches(collate_fn=ToTensors(), **prefetch):
+                yield RowBatch(**tensors)
+        else:
+            for row in ready.iter_batches(batch_format="pyarrow", **prefetch):
+                yield received(row)
+
+    def cpu_s(self) -> protocol.Cpu:
+        """Ray's processes, workers under nice included, and this one without them."""
+        client = sum(os.times()[:2])
+        return {"server": tree_cpu_s(os.getpid()) - client, "client": client}
+
+    def wire_bytes(self) -> None:
+        """Batches come through shared memory."""
+
+
+@contextmanager
+def start(folder: Path, settings: protocol.Settings) -> Iterator[Trainer]:
+    """A local Ray with a worker a core."""
+    del folder
+    ray.init(
+        num_cpus=CORES,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield Trainer(settings["torch"])
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    protocol.serve(start, ("ray", "torch", "pyarrow", "numpy"), protocol.slope)

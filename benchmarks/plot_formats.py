@@ -1,0 +1,113 @@
+"""Pictures of bench_wire, bench_decode, bench_jagged and bench_memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from benchmarks.plot_parts import (
+    LAYOUTS,
+    OTHER,
+    OTHER_LIGHT,
+    OWN,
+    OWN_LIGHT,
+    Bar,
+    Result,
+    bars,
+    figure_of,
+    of_layout,
+    scaled,
+    single,
+)
+
+
+def plot_wire(results: Sequence[Result]) -> Figure:
+    """Bytes against CPU of writing and reading, a point a format, a panel a layout."""
+    figure, panels = figure_of(13, 4.4, len(LAYOUTS))
+    markers = "os^Dv<>PX*hp"
+    for axes, layout in zip(panels, LAYOUTS, strict=True):
+        for marker, result in zip(markers, of_layout(results, layout), strict=False):
+            cpu_s = [
+                result[side]["median"]
+                for side in ("encode_cpu_s_per_million", "decode_cpu_s_per_million")
+            ]
+            axes.plot(
+                sum(cpu_s),
+                result["bytes_per_example"]["median"],
+                marker,
+                ms=8,
+                color=OWN if result["format"].startswith("headrace") else OTHER,
+                mfc=OWN if result["format"].startswith("headrace") else "none",
+                label=result["format"],
+            )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("CPU s per million examples, written and read")
+        axes.set_title(layout)
+    panels[0].set_ylabel("bytes per example on the wire")
+    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle("Bytes and CPU of wire formats: lower left is better (medians)")
+    return figure
+
+
+def plot_decode(results: Sequence[Result]) -> Figure:
+    """CPU of decoding, a panel a layout."""
+    figure, panels = figure_of(13, 2.6, len(LAYOUTS))
+    for axes, layout in zip(panels, LAYOUTS, strict=True):
+        values = [
+            Bar(
+                result["form"],
+                result["cpu_s_per_million"],
+                OWN if result["form"].startswith("compact") else OTHER_LIGHT,
+            )
+            for result in of_layout(results, layout)
+        ]
+        if values:
+            bars(axes, values, "CPU s per million examples", "{:.2f}")
+        axes.set_title(layout)
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    figure.suptitle("Decoding a batch against unpickling it")
+    return figure
+
+
+def plot_jagged(results: Sequence[Result]) -> Figure:
+    """Rate, forward pass, memory and wire of jagged and padded sequences."""
+    figure, panels = figure_of(13, 2.2, 4)
+    colours = [OWN if result["way"] == "jagged" else OTHER_LIGHT for result in results]
+    figures: tuple[tuple[str, Callable[[Result], Result], str], ...] = (
+        ("thousand examples/s end to end", lambda r: scaled(r["examples_per_s"], 1e-3), "{:,.0f}"),
+        ("ms per batch, forward pass", lambda r: r["forward_ms_per_batch"], "{:.1f}"),
+        ("tensor bytes per example", lambda r: single(r["tensor_bytes_per_example"]), "{:,.0f}"),
+        ("wire bytes per example", lambda r: single(r["wire_bytes_per_example"]), "{:,.0f}"),
+    )
+    for axes, (unit, of, form) in zip(panels, figures, strict=True):
+        values = [Bar(r["way"], of(r), colour) for r, colour in zip(results, colours, strict=True)]
+        bars(axes, values, unit, form)
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+    figure.suptitle("Sequences whose mean length is a quarter of their maximum")
+    return figure
+
+
+def plot_memory(results: Sequence[Result]) -> Figure:
+    """Peaks of both sides by setting."""
+    figure, panels = figure_of(12, 0.34 * len(results) + 1.4, 2)
+    server = [
+        Bar(result["setting"], single(result["last_epoch"]["server_mib"]), OWN)
+        for result in results
+    ]
+    bars(panels[0], server, "server, MiB at its peak")
+    client = [
+        Bar(result["setting"], single(result["last_epoch"]["client_mib"]), OWN_LIGHT)
+        for result in results
+        if "client_mib" in result["last_epoch"]
+    ]
+    bars(panels[1], client, "client, MiB at its peak")
+    figure.suptitle("Peak resident memory")
+    return figure

@@ -1,0 +1,33 @@
+"""The bytes of a batch's message, put together so that the payload is copied once.
+
+A protobuf message is its fields one after the other, each with a tag and, for bytes and messages,
+a length: https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+from headrace.v1 import batch_pb2
+from headrace.v1 import preprocessor_service_pb2 as pb
+
+_LENGTH_DELIMITED = 2
+_BATCH_TAG = bytes([pb.StreamBatchesResponse.BATCH_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+_PAYLOAD_TAG = bytes([batch_pb2.CompactBatch.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+
+
+def batch_response(header: batch_pb2.CompactBatch, payload: bytes | memoryview) -> bytes:
+    """The serialised StreamBatchesResponse of a batch whose payload is not set yet."""
+    fields = header.SerializeToString()
+    size = len(fields) + len(_PAYLOAD_TAG) + len(_varint(len(payload))) + len(payload)
+    return b"".join(
+        (_BATCH_TAG, _varint(size), fields, _PAYLOAD_TAG, _varint(len(payload)), payload)
+    )
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the highest bit says that another byte follows."""
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

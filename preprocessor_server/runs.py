@@ -1,0 +1,146 @@
+"""Runs found by content: adjacent rows with equal values, every column compared for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocessor_server.frame import (
+    Bytes,
+    Column,
+    Flat,
+    Frame,
+    Indices,
+    Jagged,
+    Mask,
+    Opaque,
+    Runs,
+    take_column,
+)
+from preprocessor_server.kernels import list_changes
+
+# Looking for runs where there are none stops after stretches of this many rows.
+_STRETCH_ROWS = 128
+_STRETCHES = 4
+
+
+@dataclass(slots=True)
+class Joined:
+    """Members whose runs are nearly the same; starts bool [n] has the starts of all of them."""
+
+    starts: Mask
+    members: list[int]
+
+
+def join_starts(starts: Sequence[Mask | None]) -> list[Joined]:
+    """Puts members with nearly the same runs together; those that are None are left out.
+
+    starts[i] bool [n] says where member i's values change. Taken with the most changes first, each
+    member joins the first group whose starts and its own, together, are at most 9/8 of its own.
+    """
+    found = [(i, mask, np.count_nonzero(mask)) for i, mask in enumerate(starts) if mask is not None]
+    groups: list[Joined] = []
+    for member, mask, size in sorted(found, key=lambda entry: -entry[2]):
+        for group in groups:
+            union = group.starts | mask
+            if 8 * np.count_nonzero(union) <= 9 * size:
+                group.starts = union
+                group.members.append(member)
+                break
+        else:
+            groups.append(Joined(mask, [member]))
+    return groups
+
+
+def find_runs(frame: Frame) -> Frame:
+    """The same rows, with every column whose values repeat kept once per run.
+
+    Lossless, and coarser than the runs that the frame has already where those repeat too. A column
+    stays as it is if more than half of its rows differ from the one before, or nearly all of a
+    sample do.
+    """
+    columns, found = _split(frame.columns, frame.row_count)
+    kept = []
+    for runs in frame.runs:
+        count = len(next(iter(runs.columns.values()))) if runs.columns else 0
+        rest, coarser = _split(runs.columns, count)
+        if rest:
+            kept.append(Runs(runs.inverse, rest))
+        kept += [Runs(run.inverse[runs.inverse], run.columns) for run in coarser]
+    return Frame(frame.row_count, columns, (*kept, *found))
+
+
+def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column], list[Runs]]:
+    """The columns that do not repeat, and the runs of those that do."""
+    names = list(columns)
+    groups = join_starts([_starts(columns[name], count) for name in names])
+    in_runs = {member for group in groups for member in group.members}
+    rest = {name: columns[name] for i, name in enumerate(names) if i not in in_runs}
+    found = []
+    for group in groups:
+        first = np.flatnonzero(group.starts)
+        inverse = np.cumsum(group.starts, dtype=np.int32) - np.int32(1)
+        members = sorted(group.members)
+        found.append(
+            Runs(inverse, {names[i]: take_column(columns[names[i]], first) for i in members})
+        )
+    return rest, found
+
+
+def _starts(column: Column, count: int) -> Mask | None:
+    """Where the values of a column change, bool [count]; None where they do so too often."""
+    if count < 2 or isinstance(column, Opaque):
+        return None
+    sample = _sample(count)
+    if len(sample) < count and 4 * np.count_nonzero(_changes(column, sample)) > 3 * len(sample):
+        return None
+    changes = _changes(column, np.arange(count))
+    return None if 2 * np.count_nonzero(changes) > count else changes
+
+
+def _sample(count: int) -> Indices:
+    """Rows of a few stretches, evenly spread."""
+    if count <= _STRETCHES * _STRETCH_ROWS:
+        return np.arange(count)
+    firsts = np.linspace(0, count - _STRETCH_ROWS, _STRETCHES).astype(np.int64)
+    return (firsts[:, None] + np.arange(_STRETCH_ROWS)).ravel()
+
+
+def _changes(column: Column, rows: Indices) -> Mask:
+    """Whether each of the rows differs from the one before it; the first: True.
+
+    Bit by bit, so NaN equals itself and -0.0 differs from 0.0. A null equals a null; but null
+    elements of lists only if they hold the same, which may find more changes than there are.
+    """
+    match column:
+        case Flat(values, valid):
+            return _flat_changes(values[rows], None if valid is None else valid[rows])
+        case Bytes(offsets, data, valid):
+            changes = list_changes(offsets, data, rows)
+            return changes if valid is None else _with_nulls(changes, valid[rows])
+        case Jagged(offsets, Flat(values, valid)):
+            changes = list_changes(offsets, values, rows)
+            return changes if valid is None else changes | list_changes(offsets, valid, rows)
+        case Jagged(offsets, Bytes(starts, data, valid)):
+            changes = list_changes(offsets, np.diff(starts), rows)
+            changes |= list_changes(starts[offsets], data, rows)
+            return changes if valid is None else changes | list_changes(offsets, valid, rows)
+        case _:
+            return np.ones(len(rows), np.bool_)
+
+
+def _flat_changes(values: npt.NDArray[np.generic], valid: Mask | None) -> Mask:
+    words = np.ascontiguousarray(values).view(np.dtype(f"u{values.dtype.itemsize}"))
+    changes = np.ones(len(words), np.bool_)
+    np.not_equal(words[1:], words[:-1], out=changes[1:])
+    return changes if valid is None else _with_nulls(changes, valid)
+
+
+def _with_nulls(changes: Mask, valid: Mask) -> Mask:
+    """Changes of values of which some are null: unspecified there, and equal to other nulls."""
+    changes[1:] &= valid[1:] | valid[:-1]
+    changes[1:] |= valid[1:] != valid[:-1]
+    return changes

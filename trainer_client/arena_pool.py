@@ -1,0 +1,120 @@
+"""Memory for tensors, used again once nobody can see it any more.
+
+Large memory that is new costs more than what is written into it: the kernel clears every page when
+it is first touched. A freed arena comes back here instead, its pages still there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+ALIGNMENT = 64
+# What is kept for later use, at most; memory that is in use is not counted.
+IDLE_BYTES = 128 << 20
+# Less than this malloc hands out again by itself.
+SMALLEST_BYTES = 64 << 10
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class _Lease(weakref.ref[Bytes]):
+    """Notices that an array is gone, and keeps the memory that it was a view of."""
+
+    memory: Bytes
+
+
+class ArenaPool:
+    """Arrays of bytes, 64-byte aligned; any thread may use it.
+
+    The memory of an array is used again when the array itself is gone: torch.from_numpy keeps it,
+    and so do all views of that tensor. A numpy view of it does not, since numpy lets views hold the
+    memory instead: hand out tensors only.
+    """
+
+    def __init__(self, idle_bytes: int = IDLE_BYTES) -> None:
+        self._idle_limit = idle_bytes
+        self._lock = threading.Lock()
+        # By identity: weak references are equal if what they refer to is, and arrays are compared
+        # element by element.
+        self._leases: dict[int, _Lease] = {}
+        # Leases that ended. Appending is atomic: it happens wherever an array dies, be it in the
+        # middle of a method of this pool.
+        self._ended: deque[_Lease] = deque()
+        # Those that were used last are at the end: they may still be in a cache.
+        self._idle: list[Bytes] = []
+        self._idle_bytes = 0
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes kept for later use."""
+        with self._lock:
+            self._take_back()
+            return self._idle_bytes
+
+    def take(self, size: int) -> Bytes:
+        """An array uint8 [size], of which nothing is set."""
+        if size < SMALLEST_BYTES:
+            return _aligned(np.empty(size + ALIGNMENT, np.uint8), size)
+        wanted = _class_bytes(size) + ALIGNMENT
+        with self._lock:
+            self._take_back()
+            memory = self._pop(wanted)
+        if memory is None:
+            memory = np.empty(wanted, np.uint8)
+        array = _aligned(memory, size)
+        lease = _Lease(array, self._end)
+        lease.memory = memory
+        with self._lock:
+            self._leases[id(lease)] = lease
+        return array
+
+    def reset_after_fork(self) -> None:
+        """Makes a lock that another thread held in the parent usable in a forked child."""
+        self._lock = threading.Lock()
+
+    def _end(self, lease: _Lease) -> None:
+        self._ended.append(lease)
+        # Never waits: it may interrupt the very thread that holds the lock. Whoever does looks
+        # again after letting go, or the next to take something does.
+        while self._ended and self._lock.acquire(blocking=False):
+            try:
+                self._take_back()
+            finally:
+                self._lock.release()
+
+    def _take_back(self) -> None:
+        while self._ended:
+            lease = self._ended.popleft()
+            del self._leases[id(lease)]
+            self._idle.append(lease.memory)
+            self._idle_bytes += lease.memory.nbytes
+        while self._idle_bytes > self._idle_limit:
+            self._idle_bytes -= self._idle.pop(0).nbytes
+
+    def _pop(self, wanted: int) -> Bytes | None:
+        for i in range(len(self._idle) - 1, -1, -1):
+            if self._idle[i].nbytes == wanted:
+                self._idle_bytes -= wanted
+                return self._idle.pop(i)
+        return None
+
+
+def _class_bytes(size: int) -> int:
+    """The size rounded up to one of eight steps between powers of two: batches differ a little."""
+    step = 1 << (size.bit_length() - 4)
+    return -(-size // step) * step
+
+
+def _aligned(memory: Bytes, size: int) -> Bytes:
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size]
+
+
+POOL = ArenaPool()
+os.register_at_fork(after_in_child=POOL.reset_after_fork)

@@ -1,0 +1,117 @@
+"""From runs to rows: every run's lists, copied as often as it has rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_client.kernels._jit import BYTES_IN, BYTES_OUT, INT64, TABLE_IN, inner, kernel
+
+# A row of the table of features: the elements of the arena at which the run lengths (-1: sent once
+# a row), the list lengths and the values start; how many lists there are, how many values, and how
+# many values once every run is expanded to its rows.
+RUN_LENGTHS_AT, LENGTHS_AT, VALUES_AT, LISTS, VALUE_COUNT, EXPANDED_COUNT = range(6)
+FEATURE_COLUMNS = 6
+
+ALIGNMENT = 64
+# Up to this many values a list is copied in strides of doubling size: a copy of its own for each
+# row would spend more time on starting than on copying.
+SHORT: Any = np.uint64(8)
+
+_u64: Any = np.uint64
+_0, _1 = _u64(0), _u64(1)
+
+
+@inner
+def _repeat(
+    values: npt.NDArray[np.int64], length: int, times: int, out: npt.NDArray[np.int64]
+) -> None:
+    """Writes a list so many times in a row."""
+    if length == _1:
+        value = values[_0]
+        for i in range(times):
+            out[i] = value
+        return
+    if length > SHORT:
+        at = _0
+        for _ in range(times):
+            for i in range(length):
+                out[at + i] = values[i]
+            at += length
+        return
+    for i in range(length):
+        out[i] = values[i]
+    done, total = length, length * times
+    while done < total:
+        step = min(done, total - done)
+        for i in range(step):
+            out[done + i] = out[i]
+        done += step
+
+
+@inner
+def _expand_feature(
+    run_lengths: npt.NDArray[np.int32],
+    lengths: npt.NDArray[np.int32],
+    values: npt.NDArray[np.int64],
+    lengths_out: npt.NDArray[np.int32],
+    values_out: npt.NDArray[np.int64],
+) -> bool:
+    """Whether the lengths fit both sides: nothing is read or written outside."""
+    row = source = target = _0
+    rows, room, there = _u64(len(lengths_out)), _u64(len(values_out)), _u64(len(values))
+    for run in range(_u64(len(run_lengths))):
+        # A negative length becomes one far outside.
+        length, times = _u64(lengths[run]), _u64(run_lengths[run])
+        if times > rows - row or length > there - source:
+            return False
+        # No product of the two overflows: both are below 2^31 where they come this far.
+        if length * times > room - target:
+            return False
+        for i in range(times):
+            lengths_out[row + i] = lengths[run]
+        if length > _0:
+            _repeat(values[source:], length, times, values_out[target:])
+        row += times
+        source += length
+        target += length * times
+    return bool(row == rows and target == room)
+
+
+@kernel(INT64(BYTES_IN, TABLE_IN, INT64, BYTES_OUT))
+def expand(
+    arena: npt.NDArray[np.uint8],
+    features: npt.NDArray[np.int64],
+    row_count: int,
+    expanded: npt.NDArray[np.uint8],
+) -> int:
+    """Writes lengths int32 [features, row_count], then at a multiple of 64 all values int64.
+
+    features is int64 [f, FEATURE_COLUMNS]; expanded is as large as both. Returns -1, or the first
+    feature whose lengths do not add up to its counts.
+    """
+    words, longs = arena.view(np.int32), arena.view(np.int64)
+    size = 4 * len(features) * row_count
+    lengths_out = expanded[:size].view(np.int32)
+    values_out = expanded[(size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT :].view(np.int64)
+    start = 0
+    for f in range(len(features)):
+        runs_at, lists = features[f, RUN_LENGTHS_AT], features[f, LISTS]
+        lengths = words[features[f, LENGTHS_AT] : features[f, LENGTHS_AT] + lists]
+        values_at, count = features[f, VALUES_AT], features[f, VALUE_COUNT]
+        values = longs[values_at : values_at + count]
+        row_lengths = lengths_out[f * row_count : (f + 1) * row_count]
+        row_values = values_out[start : start + features[f, EXPANDED_COUNT]]
+        start += features[f, EXPANDED_COUNT]
+        if runs_at < 0:
+            for i in range(_u64(row_count)):
+                row_lengths[i] = lengths[i]
+            for i in range(_u64(count)):
+                row_values[i] = values[i]
+        elif not _expand_feature(
+            words[runs_at : runs_at + lists], lengths, values, row_lengths, row_values
+        ):
+            return f
+    return -1

@@ -1,0 +1,294 @@
+"""From the arena of the wire to the decoded one: every layout of docs/compact_batch.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_client.kernels._jit import BYTES_IN, BYTES_OUT, INT64, TABLE, TABLE_IN, inner, kernel
+
+# A row of the table of buffers: the nine header words of a buffer, where it is decoded to, and, of
+# the values of a sparse feature, how many there are once runs are expanded to rows.
+ROLE, LAYOUT, TYPE, OFFSET, SIZE, COUNT, WIDTH, BASE, DICTIONARY_SIZE = range(9)
+DECODED_OFFSET, EXPANDED_COUNT = 9, 10
+HEADER_COLUMNS, BUFFER_COLUMNS = 9, 11
+
+# A row of the table of parts: whether it is of a sparse block, its features, its runs (0: it is
+# sent once a row), the batch's rows, and which rows of the table of buffers are its own.
+IS_SPARSE, FEATURES, RUNS, ROWS, FIRST, END = range(6)
+PART_COLUMNS = 6
+
+# The contract's numbers; a test compares them with it.
+VALUES, LENGTHS, RUN_LENGTHS = 1, 2, 3
+BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
+TYPE_INT32, TYPE_INT64, TYPE_FLOAT32 = 1, 2, 3
+
+ALIGNMENT = 64
+# Of elements in a buffer: sums of sizes up to it do not overflow.
+MAX_COUNT = 1 << 40
+
+# What is wrong with a buffer, told as -(FAULT_STEP * row + fault).
+FAULT_STEP = 64
+UNKNOWN_ROLE, UNKNOWN_LAYOUT, UNKNOWN_TYPE, WRONG_KIND, WRONG_COUNT, WRONG_PLACE = range(1, 7)
+WRONG_WIDTH, WRONG_SIZE, CODE_OUTSIDE, RUNS_UNEVEN, LENGTHS_UNEVEN = range(7, 12)
+
+# Elements unpacked at a time, a multiple of 8: what is read and written stays in the L1 cache.
+BLOCK = np.uint64(1024)
+
+# Hot loops count in uint64: numba compares signed indices with 0 at every access, which would stop
+# LLVM from vectorising them. Arrays are indexed, not sliced, and inner functions are compiled for
+# one type each: what numba spends on either adds up to many seconds where there is no cache.
+_u32: Any = np.uint32
+_u64: Any = np.uint64
+
+Table = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.unsignedinteger]
+# A byte and a word for each element of a block, and the elements of a dictionary.
+Scratch = tuple[Bytes, npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
+
+
+@inner
+def _kind_fault(buffers: Table, row: int, parts: Table, p: int) -> int:
+    """0, or what is wrong with the role, type or count of a buffer in its part."""
+    if not VALUES <= buffers[row, ROLE] <= RUN_LENGTHS:
+        return UNKNOWN_ROLE
+    if not TYPE_INT32 <= buffers[row, TYPE] <= TYPE_FLOAT32:
+        return UNKNOWN_TYPE
+    place, runs, count = row - parts[p, FIRST], parts[p, RUNS], buffers[row, COUNT]
+    role, kind, expected = VALUES, TYPE_INT64, count
+    if parts[p, IS_SPARSE] == 0:
+        kind, expected = TYPE_FLOAT32, parts[p, FEATURES] * parts[p, ROWS]
+    elif runs > 0 and place == 0:
+        role, kind, expected = RUN_LENGTHS, TYPE_INT32, runs
+    elif place == (1 if runs > 0 else 0):
+        role, kind = LENGTHS, TYPE_INT32
+        expected = parts[p, FEATURES] * (runs if runs > 0 else parts[p, ROWS])
+    if buffers[row, ROLE] != role or buffers[row, TYPE] != kind:
+        return WRONG_KIND
+    return 0 if count == expected and 0 <= count <= MAX_COUNT else WRONG_COUNT
+
+
+@inner
+def _layout_fault(buffers: Table, row: int) -> int:
+    """0, or what is wrong with the layout of a buffer and what follows from it."""
+    layout, count, width = buffers[row, LAYOUT], buffers[row, COUNT], buffers[row, WIDTH]
+    distinct, top = buffers[row, DICTIONARY_SIZE], width & 7
+    if not BYTE_PLANES <= layout <= DICTIONARY:
+        return UNKNOWN_LAYOUT
+    widest = 0
+    if layout == BYTE_PLANES:
+        widest = 64 if buffers[row, TYPE] == TYPE_INT64 else 32
+    elif layout == DICTIONARY:
+        widest = 8
+    if not min(widest, 1) <= width <= widest or top == 3 or top > 4:
+        return WRONG_WIDTH
+    if not (2 <= distinct <= 256 if layout == DICTIONARY else distinct == 0):
+        return WRONG_WIDTH
+    size = 8 * distinct + (width >> 3) * count + (top * count + 7) // 8
+    return 0 if buffers[row, SIZE] == size else WRONG_SIZE
+
+
+@kernel(INT64(TABLE, TABLE_IN, INT64))
+def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
+    """Checks the header's buffers, and gives each its place in the decoded arena.
+
+    buffers is int64 [n, BUFFER_COLUMNS], of which DECODED_OFFSET is written, parts int64
+    [p, PART_COLUMNS]. Returns the decoded arena's size in bytes, or a fault, which is negative.
+    """
+    end = decoded = 0
+    for p in range(len(parts)):
+        for row in range(parts[p, FIRST], parts[p, END]):
+            end = (end + ALIGNMENT - 1) & -ALIGNMENT
+            fault = _kind_fault(buffers, row, parts, p)
+            if fault == 0:
+                fault = _layout_fault(buffers, row)
+            # A size that fits its layout and count does not overflow the sum.
+            if fault == 0 and (
+                buffers[row, OFFSET] != end or end + buffers[row, SIZE] > wire_bytes
+            ):
+                fault = WRONG_PLACE
+            if fault != 0:
+                return -int(FAULT_STEP * row + fault)
+            end += buffers[row, SIZE]
+            is_long = buffers[row, TYPE] == TYPE_INT64
+            # The values of a part follow each other without gaps: one tensor for its features.
+            if not is_long or buffers[row - 1, TYPE] != TYPE_INT64:
+                decoded = (decoded + ALIGNMENT - 1) & -ALIGNMENT
+            buffers[row, DECODED_OFFSET] = decoded
+            decoded += buffers[row, COUNT] * (8 if is_long else 4)
+    if (end + ALIGNMENT - 1) & -ALIGNMENT != wire_bytes:
+        return -(FAULT_STEP * (len(buffers) - 1) + WRONG_PLACE)
+    return (decoded + ALIGNMENT - 1) & -ALIGNMENT
+
+
+@inner
+def _spread(wire: Bytes, at: int, count: int, bits: int, spread: Bytes) -> None:
+    """A byte for each word of 1, 2 or 4 bits, from count packed bytes."""
+    if bits == 4:
+        for i in range(count):
+            packed = wire[at + i]
+            spread[_u64(2) * i] = packed & 15
+            spread[_u64(2) * i + _u64(1)] = packed >> 4
+    elif bits == 2:
+        for i in range(count):
+            packed = wire[at + i]
+            for j in range(_u64(4)):
+                spread[_u64(4) * i + j] = (packed >> (_u64(2) * j)) & 3
+    else:
+        for i in range(count):
+            packed = wire[at + i]
+            for j in range(_u64(8)):
+                spread[_u64(8) * i + j] = (packed >> j) & 1
+
+
+@inner
+def _join(wire: Bytes, at: int, stride: int, planes: int, out: Words, to: int, size: int) -> None:
+    """The 32-bit words of up to four byte planes that lie stride bytes apart."""
+    b, c, d = at + stride, at + _u64(2) * stride, at + _u64(3) * stride
+    if planes == 0:
+        for i in range(size):
+            out[to + i] = 0
+    elif planes == 1:
+        for i in range(size):
+            out[to + i] = wire[at + i]
+    elif planes == 2:
+        for i in range(size):
+            out[to + i] = _u32(wire[at + i]) | (_u32(wire[b + i]) << _u32(8))
+    elif planes == 3:
+        for i in range(size):
+            low = _u32(wire[at + i]) | (_u32(wire[b + i]) << _u32(8))
+            out[to + i] = low | (_u32(wire[c + i]) << _u32(16))
+    else:
+        for i in range(size):
+            low = _u32(wire[at + i]) | (_u32(wire[b + i]) << _u32(8))
+            high = _u32(wire[c + i]) | (_u32(wire[d + i]) << _u32(8))
+            out[to + i] = low | (high << _u32(16))
+
+
+@inner
+def _look_up(
+    scratch: Scratch, is_long: bool, words: Words, longs: Words, to: int, size: int
+) -> int:
+    """Writes the dictionary's elements for a block of codes; the largest code."""
+    _, codes, distinct = scratch
+    largest = _u32(0)
+    for i in range(size):
+        largest = max(largest, codes[i])
+        codes[i] &= _u32(255)
+    if is_long:
+        for i in range(size):
+            longs[to + i] = distinct[codes[i]]
+    else:
+        for i in range(size):
+            words[to + i] = distinct[codes[i]]
+    return int(largest)
+
+
+@inner
+def _widen(
+    scratch: Scratch, wire: Bytes, at: int, stride: int, width: int, base: int, longs: Words,
+    to: int, size: int,
+) -> None:  # fmt: skip
+    """Writes base plus a block of words, of which the lowest four planes are in scratch."""
+    top, low, _ = scratch
+    planes = width >> 3
+    for i in range(size):
+        longs[to + i] = _u64(low[i]) + base
+    for k in range(_u64(4), planes):
+        plane = at + k * stride
+        for i in range(size):
+            longs[to + i] += _u64(wire[plane + i]) << (_u64(8) * k)
+    if planes >= 4 and width & 7 > 0:
+        for i in range(size):
+            longs[to + i] += _u64(top[i]) << (_u64(8) * planes)
+
+
+@inner
+def _unpack_buffer(
+    wire: Bytes, buffers: Table, row: int, words: Words, longs: Words, scratch: Scratch
+) -> bool:
+    """Whether all elements could be unpacked, into words or longs as their type says."""
+    top, low, distinct = scratch
+    at, count, width = _u64(buffers[row, OFFSET]), _u64(buffers[row, COUNT]), buffers[row, WIDTH]
+    is_long, base = buffers[row, TYPE] == TYPE_INT64, _u64(buffers[row, BASE])
+    to = _u64(buffers[row, DECODED_OFFSET]) // _u64(8 if is_long else 4)
+    size = buffers[row, DICTIONARY_SIZE]
+    for i in range(size):
+        distinct[i] = 0
+        for k in range(_u64(8)):
+            distinct[i] |= _u64(wire[at + k]) << (_u64(8) * k)
+        at += _u64(8)
+    planes, bits, largest = _u64(width >> 3), _u64(width & 7), 0
+    for start in range(_u64(0), count, BLOCK):
+        block, first = min(BLOCK, count - start), to + start
+        # Words of 32 bits go straight to where they belong.
+        part, part_at = (low, _u64(0)) if is_long or size > 0 else (words, first)
+        _join(wire, at + start, count, min(planes, _u64(4)), part, part_at, block)
+        if bits > 0:
+            packed = at + planes * count + start * bits // _u64(8)
+            _spread(wire, packed, (block * bits + _u64(7)) // _u64(8), bits, top)
+        if bits > 0 and planes < 4:
+            for i in range(block):
+                part[part_at + i] |= _u32(top[i]) << _u32(_u64(8) * planes)
+        if size > 0:
+            largest = max(largest, _look_up(scratch, is_long, words, longs, first, block))
+        elif is_long:
+            _widen(scratch, wire, at + start, count, _u64(width), base, longs, first, block)
+        elif base != 0:
+            for i in range(block):
+                words[first + i] += base
+    return bool(largest < max(size, 1))
+
+
+@inner
+def _lengths_fault(buffers: Table, parts: Table, p: int, words: npt.NDArray[np.int32]) -> int:
+    """0, or the fault of a sparse part's lengths; fills in the expanded counts."""
+    row, runs, rows = parts[p, FIRST], _u64(parts[p, RUNS]), parts[p, ROWS]
+    run_at = _u64(buffers[row, DECODED_OFFSET] // 4)
+    if runs > 0:
+        total, least = np.int64(0), np.int32(1)
+        for i in range(runs):
+            total += words[run_at + i]
+            least = min(least, words[run_at + i])
+        if total != rows or least < 1:
+            return -int(FAULT_STEP * row + RUNS_UNEVEN)
+        row += 1
+    at, lists = _u64(buffers[row, DECODED_OFFSET] // 4), runs if runs > 0 else _u64(rows)
+    for _ in range(parts[p, FEATURES]):
+        row += 1
+        total, signs = np.int64(0), np.int32(0)
+        for i in range(lists):
+            total += words[at + i]
+            signs |= words[at + i]
+        if total != buffers[row, COUNT] or signs < 0:
+            return -int(FAULT_STEP * row + LENGTHS_UNEVEN)
+        if runs > 0:
+            total = np.int64(0)
+            for i in range(runs):
+                total += np.int64(words[at + i]) * np.int64(words[run_at + i])
+        buffers[row, EXPANDED_COUNT] = total
+        at += lists
+    return 0
+
+
+@kernel(INT64(BYTES_IN, TABLE, TABLE_IN, BYTES_OUT))
+def unpack(wire: Bytes, buffers: Table, parts: Table, decoded: Bytes) -> int:
+    """Unpacks every buffer of the wire's arena into the decoded one, and checks what they hold.
+
+    The tables are those that place_buffers passed, of which EXPANDED_COUNT is written; decoded is
+    as large as it said and starts at a multiple of 8. Returns 0, or a fault, which is negative.
+    """
+    words, longs = decoded.view(np.uint32), decoded.view(np.uint64)
+    scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint32), np.empty(256, np.uint64)
+    for p in range(len(parts)):
+        for row in range(parts[p, FIRST], parts[p, END]):
+            if not _unpack_buffer(wire, buffers, row, words, longs, scratch):
+                return -(FAULT_STEP * row + CODE_OUTSIDE)
+        if parts[p, IS_SPARSE] != 0:
+            fault = _lengths_fault(buffers, parts, p, decoded.view(np.int32))
+            if fault != 0:
+                return fault
+    return 0
