@@ -20,7 +20,7 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from yaml import safe_load
 
-from benchmarks.bench_baseline import homefeed
+from benchmarks.harness import homefeed
 from headrace.v1 import dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc

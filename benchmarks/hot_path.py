@@ -116,17 +116,16 @@ class InlineServer:
         self._catalog.close()
 
 
-def parse(data: bytes) -> tuple[batch_pb2.CompactBatch | None, bytes | memoryview]:
-    """The batch of a message, if it has one, and its payload, as the client takes them apart."""
-    response = read_response(data)
-    return response.batch, response.payload
+def parse(data: bytes) -> batch_pb2.CompactBatch:
+    """The batch of a message, payload and all; without rows if it is another message."""
+    return pb.StreamBatchesResponse.FromString(data).batch
 
 
 def decoded(decoder: Decoder, data: bytes) -> Batch:
-    """The batch of a message that has one, as a trainer gets it."""
-    header, payload = parse(data)
-    assert header is not None
-    return decoder(header, payload)
+    """The batch of a message that has one, taken apart and decoded as the client does it."""
+    response = read_response(data)
+    assert response.batch is not None
+    return decoder(response.batch)
 
 
 def full_batches(

@@ -49,7 +49,6 @@ STAGE_COLOURS = {
     "compress": "#9cc4ec",
     "send": "#cfe3f7",
     "receive": "#fbe0c3",
-    "parse": "#f5c08a",
     "decompress": "#e59a4c",
     "decode": "#c97520",
     "expand": "#8a4d10",

@@ -160,13 +160,6 @@ def starts_of_runs(values: npt.NDArray[np.integer[Any]]) -> Indices:
     return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
 
 
-def as_slice(rows: Indices) -> Indices | slice:
-    """Rows [n] as a slice where each follows the one before, which selects them without a copy."""
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(rows[1:] > rows[:-1]):
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return rows
-
-
 def take_column(column: Column, rows: Indices) -> Column:
     """The values of a column at the given row numbers, in that order."""
     match column:

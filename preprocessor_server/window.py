@@ -127,10 +127,6 @@ def prepare_window(
     else:
         positions = np.flatnonzero(passes[order])
         rows = (np.cumsum(passes) - 1)[order[positions]]
-        # Laid out as they are delivered: what batches do afterwards runs through memory in order.
-        with metrics.stage("transform"):
-            frame = frame.take(rows)
-        rows = np.arange(len(rows))
     size = frame_bytes(frame) + rows.nbytes + positions.nbytes
     size += 0 if starts is None else starts.nbytes
     return Window(frame, rows, positions, len(passes), starts, size)

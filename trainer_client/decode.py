@@ -17,11 +17,10 @@ import torch
 from headrace.v1 import batch_pb2, dataset_pb2
 from trainer_client.arena_pool import ALIGNMENT, POOL
 from trainer_client.batch import Batch
-from trainer_client.cursor import Cursor
 from trainer_client.errors import DeploymentError
-from trainer_client.header import BUFFER_WORDS, Header, damaged, read_header, unknown
+from trainer_client.header import Bytes, Header, HeaderReader, PartHeader, unknown
 from trainer_client.layout import ArenaLayout, MatrixLayout, PartLayout, SparseLayout
-from trainer_client.payload import Payload, unwrap
+from trainer_client.payload import unwrap
 
 ENCODING_VERSION = 1
 # Far above any sane batch: a header that asks for more is wrong, whatever its checksum says.
@@ -50,10 +49,11 @@ class _Block:
     name: str
     kind: int
     features: tuple[str, ...]
+    places: list[int]
 
 
 class Decoder:
-    """Decodes the batches of one stream.
+    """Decodes the batches of one stream, one at a time.
 
     pin_memory unpacks straight into page-locked memory. Raises DeploymentError if batches of this
     schema cannot be decoded here.
@@ -70,7 +70,10 @@ class Decoder:
                 raise DeploymentError(
                     f"block {block.name!r} of the server's schema has no features"
                 )
-        self._blocks = [_Block(b.name, b.kind, tuple(b.features)) for b in schema.blocks]
+        self._blocks = [
+            _Block(b.name, b.kind, tuple(b.features), [*range(len(b.features))])
+            for b in schema.blocks
+        ]
         self._pin_memory = pin_memory
         kinds = {block.kind for block in self._blocks}
         if not kinds or len(kinds) != len(self._blocks):
@@ -78,107 +81,98 @@ class Decoder:
                 f"the server's schema has {len(self._blocks)} blocks of {len(kinds)} kinds; this "
                 "client takes one of each kind: upgrade it"
             )
+        self._reader = HeaderReader(sum(len(block.features) for block in self._blocks))
 
-    def __call__(self, message: batch_pb2.CompactBatch, payload: Payload) -> Batch:
-        """The batch of a message, of which payload is given apart.
+    def __call__(self, message: Bytes) -> Batch:
+        """The batch of an encoded CompactBatch.
 
         Raises CorruptBatchError if the bytes are not those that were sent, DeploymentError if a
         newer server made them.
         """
         from trainer_client.kernels import unpacking
 
-        header = read_header(message)
-        buffers, parts = self._tables(message, header)
-        wire_bytes = message.uncompressed_size_bytes
+        header = self._reader.read(message)
+        wire_bytes, buffers = header.uncompressed_size_bytes, header.buffers
+        if not 1 <= header.row_count < 1 << 32:
+            header.damaged(f"{header.row_count} rows are not possible")
         if wire_bytes % ALIGNMENT or wire_bytes > MAX_ARENA_BYTES:
-            damaged(message, f"an arena of {wire_bytes} bytes is not possible")
+            header.damaged(f"an arena of {wire_bytes} bytes is not possible")
+        parts = self._table_of_parts(header)
         size = unpacking.place_buffers(buffers, parts, wire_bytes)
         if size < 0:
-            self._raise(message, header, buffers, size)
+            self._raise(header, size)
         if size > MAX_ARENA_BYTES:
-            damaged(message, f"{size} bytes of tensors are not possible")
-        wire = unwrap(message, payload)
+            header.damaged(f"{size} bytes of tensors are not possible")
+        wire = unwrap(header)
         if self._pin_memory:
             arena = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            fault = unpacking.unpack(wire, buffers, parts, arena.numpy())
         else:
-            arena = torch.from_numpy(POOL.take(size))
-        fault = unpacking.unpack(wire, buffers, parts, arena.numpy())
+            memory = POOL.take(size)
+            fault = unpacking.unpack(wire, buffers, parts, memory)
+            arena = torch.from_numpy(memory)
         if fault < 0:
-            self._raise(message, header, buffers, fault)
+            self._raise(header, fault)
         return Batch(
             arena=arena,
-            layout=self._layout(message.row_count, header, buffers),
-            shard=message.shard,
-            index=message.index,
-            cursor=Cursor.from_proto(message.cursor),
-            next_cursor=Cursor.from_proto(message.next_cursor),
+            layout=self._layout(header),
+            shard=header.shard,
+            index=header.index,
+            cursor=header.cursor,
+            next_cursor=header.next_cursor,
         )
 
-    def _tables(self, message: batch_pb2.CompactBatch, header: Header) -> tuple[Table, Table]:
-        """The kernel's tables of buffers and parts; all that concerns whole parts is checked."""
-        from trainer_client.kernels.unpacking import BUFFER_COLUMNS
-
-        if message.row_count < 1:
-            damaged(message, "it has no rows")
-        self._check_parts(message, header)
-        words = np.frombuffer(header.words, "<i8")
-        buffers = np.zeros((sum(p.buffer_count for p in header.parts), BUFFER_COLUMNS), np.int64)
-        parts, first = [], 0
+    def _table_of_parts(self, header: Header) -> Table:
+        """The kernel's table of parts; all that concerns whole parts is checked."""
+        if header.block_count != len(self._blocks):
+            header.damaged(f"{header.block_count} blocks for a schema of {len(self._blocks)}")
+        rows = []
+        found: list[list[int]] = [[] for _ in self._blocks]
+        before: PartHeader | None = None
         for part in header.parts:
-            end, end_word = first + part.buffer_count, part.first_word
-            end_word += BUFFER_WORDS * part.buffer_count
-            of_part = words[part.first_word : end_word].reshape(-1, BUFFER_WORDS)
-            buffers[first:end, :BUFFER_WORDS] = of_part
-            is_sparse = self._blocks[part.block].kind == batch_pb2.BLOCK_KIND_SPARSE
-            sizes = len(part.features), part.run_count, message.row_count
-            parts.append((is_sparse, *sizes, first, end))
-            first = end
-        return buffers, np.array(parts, np.int64)
-
-    def _check_parts(self, message: batch_pb2.CompactBatch, header: Header) -> None:
-        """Checks that the parts have every feature once, and as many buffers as they need."""
-        if len(message.blocks) != len(self._blocks):
-            damaged(message, f"{len(message.blocks)} blocks for a schema of {len(self._blocks)}")
-        for number, block in enumerate(self._blocks):
-            parts = [part for part in header.parts if part.block == number]
+            block = self._blocks[part.block]
             is_sparse = block.kind == batch_pb2.BLOCK_KIND_SPARSE
-            found: list[int] = []
-            for i, part in enumerate(parts):
-                found += part.features
-                by_run = part.run_count > 0
-                expected = (1 + by_run + len(part.features)) if is_sparse else 1
-                if (
-                    part.buffer_count != expected
-                    or not part.features
-                    or part.run_count > (message.row_count if is_sparse else 0)
-                    or (i > 0 and not by_run)
-                    or (
-                        i > 0
-                        and parts[i - 1].run_count > 0
-                        and part.features[0] < parts[i - 1].features[0]
-                    )
-                    or any(a >= b for a, b in zip(part.features, part.features[1:], strict=False))
-                ):
-                    damaged(
-                        message,
-                        f"part {i} of block {block.name!r} cannot be: {len(part.features)} "
-                        f"features, {part.run_count} runs, {part.buffer_count} buffers",
-                    )
-            if sorted(found) != [*range(len(block.features))] or not (is_sparse or len(parts) == 1):
-                damaged(message, f"the parts of block {block.name!r} do not have each feature once")
+            if before is not None and before.block != part.block:
+                before = None
+            if not self._can_be(part, before, header.row_count):
+                header.damaged(
+                    f"a part of block {block.name!r} cannot be: features {part.features}, "
+                    f"{part.run_count} runs, {part.buffer_count} buffers"
+                )
+            found[part.block] += part.features
+            sizes = len(part.features), part.run_count, header.row_count
+            rows.append((is_sparse, *sizes, part.first_buffer, part.buffer_end))
+            before = part
+        for block, places in zip(self._blocks, found, strict=True):
+            if sorted(places) != block.places:
+                header.damaged(f"the parts of block {block.name!r} do not have each feature once")
+        return np.array(rows, np.int64)
 
-    def _layout(self, rows: int, header: Header, buffers: Table) -> ArenaLayout:
+    def _can_be(self, part: PartHeader, before: PartHeader | None, row_count: int) -> bool:
+        """Whether a part is one that the format allows, after the one before it in its block."""
+        by_run = part.run_count > 0
+        if self._blocks[part.block].kind != batch_pb2.BLOCK_KIND_SPARSE:
+            return before is None and not by_run and part.buffer_count == 1
+        if not part.features or part.features != sorted(part.features):
+            return False
+        if before is not None and not by_run:
+            return False
+        if before is not None and before.run_count and part.features[0] < before.features[0]:
+            return False
+        expected = 1 + by_run + len(part.features)
+        return 0 <= part.run_count <= row_count and part.buffer_count == expected
+
+    def _layout(self, header: Header) -> ArenaLayout:
         """Where the kernel put everything."""
         from trainer_client.kernels.unpacking import COUNT, DECODED_OFFSET, EXPANDED_COUNT
 
         matrices: dict[int, MatrixLayout] = {}
         sparse: SparseLayout | None = None
         sparse_parts: list[PartLayout] = []
-        offsets: list[int] = buffers[:, DECODED_OFFSET].tolist()
-        counts, expanded = buffers[:, COUNT].tolist(), buffers[:, EXPANDED_COUNT].tolist()
-        first = 0
+        columns = header.buffers[:, [DECODED_OFFSET, COUNT, EXPANDED_COUNT]].T.tolist()
+        offsets, counts, expanded = columns
         for part in header.parts:
-            block, end = self._blocks[part.block], first + part.buffer_count
+            block, first, end = self._blocks[part.block], part.first_buffer, part.buffer_end
             if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
                 lengths = first + (part.run_count > 0)
                 layout = PartLayout(
@@ -194,19 +188,17 @@ class Decoder:
                 sparse = SparseLayout(block.features, tuple(sparse_parts))
             else:
                 matrices[block.kind] = MatrixLayout(block.features, offsets[first])
-            first = end
         dense = matrices.get(batch_pb2.BLOCK_KIND_DENSE)
-        return ArenaLayout(rows, dense, sparse, matrices.get(batch_pb2.BLOCK_KIND_LABEL))
+        labels = matrices.get(batch_pb2.BLOCK_KIND_LABEL)
+        return ArenaLayout(header.row_count, dense, sparse, labels)
 
-    def _raise(
-        self, message: batch_pb2.CompactBatch, header: Header, buffers: Table, fault: int
-    ) -> NoReturn:
+    def _raise(self, header: Header, fault: int) -> NoReturn:
         """Raises what a kernel found wrong, naming the buffer at fault."""
         from trainer_client.kernels import unpacking as k
 
         row, code = divmod(-fault, k.FAULT_STEP)
         name = self._name_of(header, row)
-        b: Sequence[int] = buffers[row].tolist()
+        b: Sequence[int] = header.buffers[row].tolist()
         unknowns = {
             k.UNKNOWN_ROLE: ("role", b[k.ROLE]),
             k.UNKNOWN_LAYOUT: ("layout", b[k.LAYOUT]),
@@ -214,7 +206,7 @@ class Decoder:
         }
         if code in unknowns:
             unknown(f"the buffer of {name}", *unknowns[code])
-        wire_bytes, end = message.uncompressed_size_bytes, b[k.OFFSET] + b[k.SIZE]
+        wire_bytes, end = header.uncompressed_size_bytes, b[k.OFFSET] + b[k.SIZE]
         problems = {
             k.WRONG_KIND: f"have role {b[k.ROLE]} and type {b[k.TYPE]}",
             k.WRONG_COUNT: f"are {b[k.COUNT]} elements",
@@ -222,24 +214,19 @@ class Decoder:
             k.WRONG_WIDTH: f"have {b[k.WIDTH]} bits in layout {b[k.LAYOUT]}",
             k.WRONG_SIZE: f"take {b[k.SIZE]} bytes for {b[k.COUNT]} elements of {b[k.WIDTH]} bits",
             k.CODE_OUTSIDE: f"have codes beyond a dictionary of {b[k.DICTIONARY_SIZE]}",
-            k.RUNS_UNEVEN: f"do not share {message.row_count} rows among {b[k.COUNT]} runs",
+            k.RUNS_UNEVEN: f"do not share {header.row_count} rows among {b[k.COUNT]} runs",
             k.LENGTHS_UNEVEN: f"are {b[k.COUNT]}, and their list lengths do not add up to that",
         }
-        damaged(message, f"{name} {problems[code]}")
+        header.damaged(f"{name} {problems[code]}")
 
     def _name_of(self, header: Header, row: int) -> str:
         """What the buffer of a row is to its block."""
-        first = 0
-        for part in header.parts:
-            block, place = self._blocks[part.block], row - first
-            if place >= part.buffer_count:
-                first += part.buffer_count
-                continue
-            if block.kind != batch_pb2.BLOCK_KIND_SPARSE:
-                return f"the numbers of block {block.name!r}"
-            place -= part.run_count > 0
-            if place > 0:
-                return f"the values of feature {block.features[part.features[place - 1]]!r}"
-            what = "list lengths" if place == 0 else "run lengths"
-            return f"the {what} of feature {block.features[part.features[0]]!r}"
-        raise AssertionError(f"no part has buffer {row}")
+        part = next(part for part in header.parts if part.first_buffer <= row < part.buffer_end)
+        block, place = self._blocks[part.block], row - part.first_buffer
+        if block.kind != batch_pb2.BLOCK_KIND_SPARSE:
+            return f"the numbers of block {block.name!r}"
+        place -= part.run_count > 0
+        if place > 0:
+            return f"the values of feature {block.features[part.features[place - 1]]!r}"
+        what = "list lengths" if place == 0 else "run lengths"
+        return f"the {what} of feature {block.features[part.features[0]]!r}"

@@ -1,84 +1,136 @@
-"""The header of a compact batch as one list of words: what is checksummed is what is read."""
+"""The header of a compact batch: the words that are checksummed are those that are used."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NoReturn
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
-from headrace.v1 import batch_pb2, preprocessor_service_pb2
+from headrace.v1 import preprocessor_service_pb2
+from trainer_client.cursor import Cursor
 from trainer_client.errors import CorruptBatchError, DeploymentError
 
-# One call for each message, since that is what a header takes most of its time for.
-_buffer_words = attrgetter(
-    "role", "layout", "type", "offset_bytes", "size_bytes", "element_count", "width_bits", "base",
-    "dictionary_size",
-)  # fmt: skip
-_cursor_words = attrgetter("split", "parquet_row", "offset", "batch")
+U64 = (1 << 64) - 1
 
-BUFFER_WORDS = 9
+Bytes = bytes | memoryview
+Table = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class PartHeader:
-    """A part of a block; words holds BUFFER_WORDS for each of its buffers from first_word on."""
+    """A part: features are places in the schema's block; buffers are rows first_buffer to end."""
 
     block: int
     features: Sequence[int]
     run_count: int
-    first_word: int
-    buffer_count: int
+    first_buffer: int
+    buffer_end: int
+
+    @property
+    def buffer_count(self) -> int:
+        """How many buffers it has."""
+        return self.buffer_end - self.first_buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The words of a header, each of 8 little-endian bytes, and where the parts are in them."""
+    """A verified header. payload is a view of the message.
 
-    words: bytes
+    buffers is int64 [n, columns of kernels.unpacking], and the reader's: it is written anew for
+    the next header.
+    """
+
+    shard: int
+    index: int
+    row_count: int
+    cursor: Cursor
+    next_cursor: Cursor
+    codec: int
+    uncompressed_size_bytes: int
+    payload_checksum: int
+    block_count: int
     parts: Sequence[PartHeader]
+    buffers: Table
+    payload: memoryview
+
+    def damaged(self, problem: str, cause: Exception | None = None) -> NoReturn:
+        """Raises the CorruptBatchError that names the batch."""
+        raise CorruptBatchError(
+            f"batch {self.index} of shard {self.shard} arrived damaged: {problem}"
+        ) from cause
 
 
-def read_header(message: batch_pb2.CompactBatch) -> Header:
-    """The header of a message. Raises CorruptBatchError if it does not match its checksum."""
-    words: list[int] = [message.shard, message.index, message.row_count]
-    words += _cursor_words(message.cursor)
-    words += _cursor_words(message.next_cursor)
-    words += (message.codec, message.uncompressed_size_bytes, message.payload_checksum)
-    words.append(len(message.blocks))
-    parts = []
-    for number, block in enumerate(message.blocks):
-        words.append(len(block.parts))
-        for part in block.parts:
-            features, buffers, runs = list(part.features), part.buffers, part.run_count
-            count = len(buffers)
-            words.append(len(features))
-            words += features
-            words += (runs, count)
-            parts.append(PartHeader(number, features, runs, len(words), count))
-            for buffer in buffers:
-                words += _buffer_words(buffer)
-    packed = _pack(words)
-    if xxhash.xxh64_intdigest(packed) != message.header_checksum:
-        damaged(message, "the header does not match its checksum")
-    return Header(packed, parts)
+class HeaderReader:
+    """Reads the headers of a stream whose schema has so many features; one thread at a time."""
+
+    def __init__(self, feature_count: int) -> None:
+        from trainer_client.kernels import parsing, unpacking
+
+        # Every part has a feature, and besides a buffer for each feature at most two.
+        part_count, buffer_count = feature_count, 3 * feature_count
+        self._numbers = np.zeros(parsing.NUMBER_COUNT, np.int64)
+        self._parts = np.zeros((part_count, parsing.PART_COLUMNS), np.int64)
+        self._features = np.zeros(feature_count, np.int64)
+        self._buffers = np.zeros((buffer_count, unpacking.BUFFER_COLUMNS), np.int64)
+        word_count = 4 * part_count + feature_count + parsing.BUFFER_WORDS * buffer_count
+        self._words = np.zeros(parsing.NUMBER_COUNT + word_count, np.int64)
+
+    def read(self, data: Bytes) -> Header:
+        """The header of a CompactBatch. Raises CorruptBatchError if it is not what was sent."""
+        from trainer_client.kernels import parsing as k
+
+        count = k.read_header(
+            np.frombuffer(data, np.uint8),
+            self._numbers,
+            self._parts,
+            self._features,
+            self._buffers,
+            self._words,
+        )
+        numbers: list[int] = self._numbers.tolist()
+        if count < 0:
+            what = "it is no message" if count == k.MALFORMED else "it has parts beyond its schema"
+            raise CorruptBatchError(f"a batch of {len(data)} bytes arrived damaged: {what}")
+        if xxhash.xxh64_intdigest(self._words[:count].data) != numbers[k.HEADER_CHECKSUM] & U64:
+            raise CorruptBatchError(
+                f"batch {numbers[k.INDEX]} of shard {numbers[k.SHARD]} arrived damaged: the header "
+                "does not match its checksum"
+            )
+        cursors = [number & U64 for number in numbers[k.CURSOR : k.CODEC]]
+        return Header(
+            shard=numbers[k.SHARD],
+            index=numbers[k.INDEX] & U64,
+            row_count=numbers[k.ROW_COUNT],
+            cursor=Cursor(*cursors[:4]),
+            next_cursor=Cursor(*cursors[4:]),
+            codec=numbers[k.CODEC],
+            uncompressed_size_bytes=numbers[k.UNCOMPRESSED_SIZE] & U64,
+            payload_checksum=numbers[k.PAYLOAD_CHECKSUM] & U64,
+            block_count=numbers[k.BLOCKS],
+            parts=self._part_headers(numbers[k.PARTS]),
+            buffers=self._buffers[: numbers[k.BUFFERS]],
+            payload=memoryview(data)[numbers[k.PAYLOAD_START] : numbers[k.PAYLOAD_END]],
+        )
+
+    def _part_headers(self, count: int) -> list[PartHeader]:
+        features: list[int] = self._features.tolist()
+        return [
+            PartHeader(block, features[feature : feature + features_n], runs, first, first + n)
+            for block, feature, features_n, runs, first, n in self._parts[:count].tolist()
+        ]
 
 
 def end_checksum(message: preprocessor_service_pb2.StreamEnd) -> int:
     """XXH64, seed 0, of reason and cursor."""
-    return xxhash.xxh64_intdigest(_pack([message.reason, *_cursor_words(message.cursor)]))
-
-
-def damaged(
-    message: batch_pb2.CompactBatch, problem: str, cause: Exception | None = None
-) -> NoReturn:
-    """Raises the CorruptBatchError that names the batch."""
-    raise CorruptBatchError(
-        f"batch {message.index} of shard {message.shard} arrived damaged: {problem}"
-    ) from cause
+    cursor = message.cursor
+    # A reason from a damaged message can be negative: 64-bit two's complement, like the rest.
+    words = (message.reason & U64, cursor.split, cursor.parquet_row, cursor.offset, cursor.batch)
+    return xxhash.xxh64_intdigest(struct.pack("<5Q", *words))
 
 
 def unknown(thing: str, what: str, value: int) -> NoReturn:
@@ -87,16 +139,3 @@ def unknown(thing: str, what: str, value: int) -> NoReturn:
         f"{thing} has {what} {value}, which this client does not know: it was made by a newer "
         "server; upgrade headrace in the trainer"
     )
-
-
-def _pack(words: Sequence[int]) -> bytes:
-    try:
-        return _packed(words)
-    except struct.error:
-        # A base below 0, or an enum from a damaged message: 64-bit two's complement.
-        return _packed([word & 0xFFFF_FFFF_FFFF_FFFF for word in words])
-
-
-def _packed(words: Iterable[int]) -> bytes:
-    words = list(words)
-    return struct.pack(f"<{len(words)}Q", *words)

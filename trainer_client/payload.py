@@ -11,47 +11,45 @@ import zstandard
 
 from headrace.v1 import batch_pb2
 from trainer_client.arena_pool import POOL
-from trainer_client.header import damaged, unknown
+from trainer_client.header import Header, unknown
 
 ACCEPTED_CODECS = (batch_pb2.CODEC_ZSTD, batch_pb2.CODEC_NONE)
 MAX_ZSTD_WINDOW_BYTES = 1 << 27
-
-Payload = bytes | memoryview
 
 # Each is used by one thread at a time, and keeps tables that are not made anew for every batch.
 _decompressors: deque[zstandard.ZstdDecompressor] = deque()
 
 
-def unwrap(message: batch_pb2.CompactBatch, payload: Payload) -> npt.NDArray[np.uint8]:
+def unwrap(header: Header) -> npt.NDArray[np.uint8]:
     """The arena uint8 [uncompressed_size_bytes], read-only or pooled. Raises CorruptBatchError."""
-    size = message.uncompressed_size_bytes
-    if message.codec == batch_pb2.CODEC_ZSTD:
+    size = header.uncompressed_size_bytes
+    if header.codec == batch_pb2.CODEC_ZSTD:
         arena = POOL.take(size)
-        _decompress(message, payload, arena.data)
-    elif message.codec == batch_pb2.CODEC_NONE:
-        if len(payload) != size:
-            damaged(message, f"{len(payload)} bytes for an arena of {size}")
-        arena = np.frombuffer(payload, np.uint8)
+        _decompress(header, arena.data)
+    elif header.codec == batch_pb2.CODEC_NONE:
+        if len(header.payload) != size:
+            header.damaged(f"{len(header.payload)} bytes for an arena of {size}")
+        arena = np.frombuffer(header.payload, np.uint8)
     else:
-        unknown("a batch", "codec", message.codec)
-    if xxhash.xxh64_intdigest(arena.data) != message.payload_checksum:
-        damaged(message, "the payload does not match its checksum")
+        unknown("a batch", "codec", header.codec)
+    if xxhash.xxh64_intdigest(arena.data) != header.payload_checksum:
+        header.damaged("the payload does not match its checksum")
     return arena
 
 
-def _decompress(message: batch_pb2.CompactBatch, payload: Payload, target: memoryview) -> None:
+def _decompress(header: Header, target: memoryview) -> None:
     try:
         decompressor = _decompressors.pop()
     except IndexError:
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
     filled = 0
     try:
-        with decompressor.stream_reader(payload) as reader:
+        with decompressor.stream_reader(header.payload) as reader:
             while filled < len(target) and (count := reader.readinto(target[filled:])):
                 filled += count
             surplus = reader.read(1)
     except zstandard.ZstdError as error:
-        damaged(message, f"the payload does not decompress ({error})", error)
+        header.damaged(f"the payload does not decompress ({error})", error)
     _decompressors.append(decompressor)
     if filled < len(target) or surplus:
-        damaged(message, f"the payload does not decompress to the {len(target)} bytes announced")
+        header.damaged(f"the payload does not decompress to the {len(target)} bytes announced")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-GROUPS_A_FILE = 4
+GROUPS_A_FILE = 2
 
 
 def main() -> None:

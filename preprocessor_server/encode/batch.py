@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,28 +12,19 @@ import xxhash
 import zstandard
 
 from headrace.v1 import batch_pb2, dataset_pb2
+from preprocessor_server.encode.arrange import Arranger, Section
 from preprocessor_server.encode.checksum import header_checksum
-from preprocessor_server.encode.layout import Arranger, Layout, float_layout, integer_layout
 from preprocessor_server.encode.message import batch_response
 from preprocessor_server.encode.parts import PartRows, sparse_parts
 from preprocessor_server.errors import DeploymentError
-from preprocessor_server.frame import Flat, Frame, Indices, as_slice, concat_frames
-from preprocessor_server.kernels import (
-    Measures,
-    ids_planes,
-    list_planes,
-    measure_ids,
-    measure_lists,
-    word_planes,
-)
+from preprocessor_server.frame import Array, Flat, Frame, Indices, Runs, concat_frames
+from preprocessor_server.kernels import float_layout, gather_columns, lay_out
 
 # What checksums, and the tags and lengths of message and payload, take up at most.
 _ENVELOPE_BYTES = 64
 
 Arena = npt.NDArray[np.uint8]
-_NOT_COUNTED: npt.NDArray[np.int64] = np.empty(0, np.int64)
-# Writes the elements of buffers into their ranges of the arena.
-Fill = Callable[[Arena], None]
+MAX_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +92,17 @@ class BatchEncoder:
             codec=self._codec,
         )
         arranger = Arranger()
-        fills: list[Fill] = []
         for schema in self._schema.blocks:
             block = batch.blocks.add()
             if schema.kind == batch_pb2.BLOCK_KIND_SPARSE:
                 for part in sparse_parts(frame, rows, schema.features):
-                    fills += _add_lists(block, arranger, part)
+                    _add_part(block, arranger, part)
             else:
-                fills.append(_add_matrix(block, arranger, frame, rows, schema.features))
+                _add_matrix(block, arranger, frame, rows, schema.features)
         batch.uncompressed_size_bytes = arranger.size_bytes
         self._check_size(batch)
-        arena = _fill(batch, fills)
+        arena = _worker.take_arena(arranger.size_bytes)
+        arranger.write(arena)
         batch.payload_checksum = xxhash.xxh64_intdigest(arena.data)
         batch.header_checksum = header_checksum(batch)
         return batch_response(batch, self._compress(arena))
@@ -157,93 +148,65 @@ def _add_matrix(
     frame: Frame,
     rows: Indices,
     names: Sequence[str],
-) -> Fill:
-    """Describes the matrix of a dense or label block; returns what fills it."""
+) -> None:
+    """Arranges the matrix of a dense or label block."""
+    matrix = np.empty((len(names), len(rows)), np.float32)
+    places: dict[int, list[int]] = {}
+    runs_of: dict[int, Runs | None] = {}
     columns = []
-    wanted = as_slice(rows)
-    for name in names:
-        column, inverse = frame.column(name)
+    for number, name in enumerate(names):
+        column, runs = frame.locate(name)
         assert isinstance(column, Flat)
-        columns.append(column.values[wanted if inverse is None else inverse[wanted]])
-    matrix = np.stack(columns).ravel()
-    layout = float_layout(len(matrix))
+        columns.append(column.values)
+        places.setdefault(id(runs), []).append(number)
+        runs_of[id(runs)] = runs
+    for key, numbers in places.items():
+        runs = runs_of[key]
+        wanted = rows if runs is None else runs.inverse[rows].astype(np.int64)
+        gathered = gather_columns([columns[number] for number in numbers], wanted)
+        if len(numbers) == len(names):
+            matrix = gathered
+        else:
+            matrix[numbers] = gathered
+    elements = matrix.reshape(1, -1)
     part = block.parts.add(features=range(len(names)))
-    values = batch_pb2.BUFFER_ROLE_VALUES
-    start, end = arranger.add(part, values, dataset_pb2.SCALAR_TYPE_FLOAT32, layout)
-    return lambda arena: word_planes(matrix, layout.base, layout.width_bits, arena[start:end])
+    layouts = float_layout(elements.shape[1])
+    arranger.add(
+        part,
+        batch_pb2.BUFFER_ROLE_VALUES,
+        dataset_pb2.SCALAR_TYPE_FLOAT32,
+        [Section(elements, layouts)],
+    )
 
 
-def _add_lists(block: batch_pb2.Block, arranger: Arranger, rows: PartRows) -> list[Fill]:
-    """Describes a part of a sparse block; returns what fills its buffers."""
+def _add_part(block: batch_pb2.Block, arranger: Arranger, rows: PartRows) -> None:
+    """Arranges a part of a sparse block."""
     features = rows.features
     run_count = 0 if rows.run_lengths is None else rows.size
     part = block.parts.add(features=features, run_count=run_count)
-    layouts = dict(zip(rows.singles, map(integer_layout, measure_ids(rows.ids)), strict=True))
-    lengths = np.ones((len(features), rows.size), np.int32)
-    for feature, lists in rows.lists.items():
-        row = lengths[features.index(feature)]
-        measures = measure_lists(lists.column.offsets, lists.values, lists.rows, row)
-        layouts[feature] = integer_layout(measures)
-    fills = []
+    int32, int64 = dataset_pb2.SCALAR_TYPE_INT32, dataset_pb2.SCALAR_TYPE_INT64
     if rows.run_lengths is not None:
-        role = batch_pb2.BUFFER_ROLE_RUN_LENGTHS
-        fills.append(_add_words(part, arranger, role, rows.run_lengths))
-    fills.append(_add_words(part, arranger, batch_pb2.BUFFER_ROLE_LENGTHS, lengths.ravel()))
-    values, int64 = batch_pb2.BUFFER_ROLE_VALUES, dataset_pb2.SCALAR_TYPE_INT64
-    places = {f: arranger.add(part, values, int64, layouts[f]) for f in features}
-    fills.append(lambda arena: _fill_values(rows, layouts, places, arena))
-    return fills
+        section = _integers(rows.run_lengths.reshape(1, -1), with_dictionaries=False)
+        arranger.add(part, batch_pb2.BUFFER_ROLE_RUN_LENGTHS, int32, [section])
+    lengths = np.ones((len(features), rows.size), np.int32)
+    for feature, (offsets, _) in rows.lists.items():
+        lengths[features.index(feature)] = _lengths(offsets)
+    section = _integers(lengths.reshape(1, -1), with_dictionaries=False)
+    arranger.add(part, batch_pb2.BUFFER_ROLE_LENGTHS, int32, [section])
+    sections = [_integers(rows.ids, with_dictionaries=True)] if rows.singles else []
+    numbers = list(rows.singles)
+    for feature, (_, values) in rows.lists.items():
+        sections.append(_integers(values.reshape(1, -1), with_dictionaries=True))
+        numbers.append(feature)
+    arranger.add(part, batch_pb2.BUFFER_ROLE_VALUES, int64, sections, np.argsort(numbers))
 
 
-def _add_words(
-    part: batch_pb2.Part,
-    arranger: Arranger,
-    role: batch_pb2.BufferRole,
-    words: npt.NDArray[np.int32],
-) -> Fill:
-    low, high = int(words.min()), int(words.max())
-    layout = integer_layout(Measures(len(words), low, high, _NOT_COUNTED))
-    start, end = arranger.add(part, role, dataset_pb2.SCALAR_TYPE_INT32, layout)
-    return lambda arena: word_planes(words, layout.base, layout.width_bits, arena[start:end])
+def _integers(elements: Array, *, with_dictionaries: bool) -> Section:
+    return Section(elements, lay_out(elements, with_dictionaries=with_dictionaries))
 
 
-def _fill_values(
-    rows: PartRows, layouts: dict[int, Layout], places: dict[int, tuple[int, int]], arena: Arena
-) -> None:
-    starts = {}
-    for feature, (start, _) in places.items():
-        dictionary = layouts[feature].dictionary
-        starts[feature] = start + dictionary.nbytes
-        arena[start : starts[feature]] = dictionary.view(np.uint8)
-    if rows.singles:
-        of_singles = [(layouts[f], starts[f]) for f in rows.singles]
-        buffers = [(at, one.width_bits, one.base, one.dictionary) for one, at in of_singles]
-        ids_planes(rows.ids, buffers, arena)
-    for feature, lists in rows.lists.items():
-        layout = layouts[feature]
-        if layout.width_bits:
-            list_planes(
-                lists.column.offsets,
-                lists.values,
-                lists.rows,
-                layout.count,
-                layout.base,
-                layout.width_bits,
-                layout.dictionary,
-                arena[starts[feature] : places[feature][1]],
-            )
-
-
-def _fill(batch: batch_pb2.CompactBatch, fills: Sequence[Fill]) -> Arena:
-    """The arena of a batch; the thread's own, overwritten by the next batch."""
-    arena = _worker.take_arena(batch.uncompressed_size_bytes)
-    end = 0
-    for block in batch.blocks:
-        for part in block.parts:
-            for buffer in part.buffers:
-                arena[end : buffer.offset_bytes] = 0
-                end = buffer.offset_bytes + buffer.size_bytes
-    arena[end:] = 0
-    for fill in fills:
-        fill(arena)
-    return arena
+def _lengths(offsets: Indices) -> Indices:
+    lengths = np.diff(offsets)
+    if lengths.max() > MAX_LENGTH:
+        raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
+    return lengths

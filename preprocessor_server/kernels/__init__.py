@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
+from preprocessor_server.kernels.changes import id_changes, list_changes
+from preprocessor_server.kernels.gather import RunRows, gather_columns, run_rows
 from preprocessor_server.kernels.hashing import (
     MAX_NARROW_BUCKETS,
     hash_ends,
@@ -16,30 +18,30 @@ from preprocessor_server.kernels.hashing import (
     shuffle_keys,
 )
 from preprocessor_server.kernels.jagged import copy_tails, tail, take_lists
-from preprocessor_server.kernels.lists import Measures, list_changes, measure_ids, measure_lists
+from preprocessor_server.kernels.layout import Layouts, float_layout, lay_out, write_elements
 from preprocessor_server.kernels.logarithm import log1p
-from preprocessor_server.kernels.planes import ids_planes, list_planes, planes_bytes, word_planes
 
 __all__ = [
     "MAX_NARROW_BUCKETS",
-    "Measures",
+    "Layouts",
+    "RunRows",
     "cache_place",
     "copy_tails",
+    "float_layout",
+    "gather_columns",
     "hash_ends",
     "hash_integers",
     "hash_strings",
-    "ids_planes",
+    "id_changes",
+    "lay_out",
     "list_changes",
-    "list_planes",
     "log1p",
-    "measure_ids",
-    "measure_lists",
-    "planes_bytes",
+    "run_rows",
     "shuffle_keys",
     "tail",
     "take_lists",
     "warm",
-    "word_planes",
+    "write_elements",
 ]
 
 

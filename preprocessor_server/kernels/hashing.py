@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, inner, kernel, out
-from preprocessor_server.kernels.lists import check_lists
+from preprocessor_server.kernels.changes import check_lists
 
 MAX_BUCKETS = 2**32
 # Buckets of up to so many are int32.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, kernel, out
-from preprocessor_server.kernels.lists import check_lists, row_outside
+from preprocessor_server.kernels.changes import check_lists, row_outside
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)

@@ -94,6 +94,11 @@ def encode_end(
 
 def seal(batch: batch_pb2.CompactBatch) -> None:
     """Sets the header checksum to what the header now says."""
+    batch.header_checksum = _xxh64(header_words(batch))
+
+
+def header_words(batch: batch_pb2.CompactBatch) -> list[int]:
+    """What the header checksum is of."""
     words: list[int] = [batch.shard, batch.index, batch.row_count]
     for cursor in (batch.cursor, batch.next_cursor):
         words += [cursor.split, cursor.parquet_row, cursor.offset, cursor.batch]
@@ -106,7 +111,7 @@ def seal(batch: batch_pb2.CompactBatch) -> None:
             for b in part.buffers:
                 words += [b.role, b.layout, b.type, b.offset_bytes, b.size_bytes]
                 words += [b.element_count, b.width_bits, b.base, b.dictionary_size]
-    batch.header_checksum = _xxh64(words)
+    return words
 
 
 def run_starts(lists: Lists) -> set[int]:

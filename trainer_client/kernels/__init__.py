@@ -15,9 +15,14 @@ _warming: threading.Thread | None = None
 
 def load() -> None:
     """Compiles every kernel, or loads it from numba's cache."""
-    from trainer_client.kernels import expansion, unpacking
+    from trainer_client.kernels import expansion, parsing, unpacking
 
-    kernels = (unpacking.place_buffers, unpacking.unpack, expansion.expand)
+    kernels = (
+        parsing.read_header,
+        unpacking.place_buffers,
+        unpacking.unpack,
+        expansion.expand,
+    )
     for kernel in kernels:
         # A program that ends meanwhile waits for one kernel at most.
         if not threading.main_thread().is_alive():

@@ -19,6 +19,7 @@ _compiling = threading.Lock()
 
 BYTES_IN = types.Array(types.uint8, 1, "C", readonly=True)
 BYTES_OUT = types.Array(types.uint8, 1, "C")
+NUMBERS_OUT = types.Array(types.int64, 1, "C")
 TABLE_IN = types.Array(types.int64, 2, "C", readonly=True)
 TABLE = types.Array(types.int64, 2, "C")
 INT64 = types.int64

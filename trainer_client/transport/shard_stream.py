@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 
@@ -24,20 +24,40 @@ from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.stall import StallGuard
 from trainer_client.transport.wire import read_response
 
-T = TypeVar("T")
-Payload = bytes | memoryview
+
+class Positioned(Protocol):
+    """A batch that knows where it lies in its shard."""
+
+    @property
+    def shard(self) -> int:
+        """The shard that its rows belong to."""
+
+    @property
+    def index(self) -> int:
+        """The batches before it in its shard."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The position before its first row."""
+
+    @property
+    def next_cursor(self) -> Cursor:
+        """The position after its last row."""
+
+
+T = TypeVar("T", bound=Positioned)
 
 
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[T]):
     """How messages are checked and decoded: given from outside, the transport decodes nothing.
 
-    decoder checks the schema of a stream, and gives what decodes its batches from a message and
-    its payload; that raises CorruptBatchError for damaged bytes.
+    decoder checks the schema of a stream and gives what decodes its batches, each an encoded
+    CompactBatch; that raises CorruptBatchError for damaged bytes.
     """
 
     accepted: Sequence[batch_pb2.Codec]
-    decoder: Callable[[batch_pb2.BatchSchema], Callable[[batch_pb2.CompactBatch, Payload], T]]
+    decoder: Callable[[batch_pb2.BatchSchema], Callable[[bytes | memoryview], T]]
     end_checksum: Callable[[preprocessor_service_pb2.StreamEnd], int]
 
 
@@ -138,14 +158,14 @@ class ShardStream(Generic[T]):
         try:
             if closed:
                 raise StreamClosedError("the stream was closed")
-            decode: Callable[[batch_pb2.CompactBatch, Payload], T] | None = None
+            decode: Callable[[bytes | memoryview], T] | None = None
             while not self._done:
                 response = read_response(self._next(call, address, patience_s()))
                 if response.schema is not None and decode is None:
                     decode = self._job.codec.decoder(response.schema)
                 elif response.batch is not None and decode is not None:
-                    value = decode(response.batch, response.payload)
-                    self._advance(response.batch, address)
+                    value = decode(response.batch)
+                    self._advance(value, address)
                     size = response.size
                     # The bytes are not kept while the next ones are waited for.
                     del response
@@ -181,9 +201,9 @@ class ShardStream(Generic[T]):
                 f"{address} sent nothing for {silent_s:.1f} s", server=address
             ) from error
 
-    def _advance(self, batch: batch_pb2.CompactBatch, address: str) -> None:
+    def _advance(self, batch: T, address: str) -> None:
         """Takes the position after a batch, which must be the one that was asked for."""
-        starts = Cursor.from_proto(batch.cursor)
+        starts = batch.cursor
         due = self._cursor or replace(starts, batch=self._batch)
         if (batch.shard, batch.index, starts) != (self._shard, self._batch, due):
             raise CorruptBatchError(
@@ -191,7 +211,7 @@ class ShardStream(Generic[T]):
                 f"batch {self._batch} of shard {self._shard} at {due} was due",
                 server=address,
             )
-        self._cursor = Cursor.from_proto(batch.next_cursor)
+        self._cursor = batch.next_cursor
         self._batch = self._cursor.batch
         if self._left is not None:
             self._left -= 1

@@ -1,13 +1,10 @@
-"""Responses of StreamBatches, taken apart without copying the payload, which protobuf does twice.
+"""Responses of StreamBatches: a batch stays the bytes that it came as, for a decoder to read.
 
-Only the fields on the way to the payload are read here
-(https://protobuf.dev/programming-guides/encoding); everything else, and every message that is not
-as a server writes it, is left to protobuf.
+protobuf would copy its payload twice, and take longer than decompressing a small one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -16,23 +13,19 @@ from headrace.v1 import batch_pb2, preprocessor_service_pb2
 from headrace.v1.preprocessor_service_pb2 import StreamBatchesResponse
 from trainer_client.errors import CorruptBatchError
 
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+_LENGTH_DELIMITED = 2
 _BATCH_TAG = StreamBatchesResponse.BATCH_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
-_PAYLOAD_TAG = batch_pb2.CompactBatch.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
-# Longer ones are no varint of 64 bits.
-_MAX_VARINT_BITS = 63
 
 
 class Response(NamedTuple):
-    """One of schema, batch and end is set, or none if the message is of a kind not known here.
+    """One of schema, batch (an encoded CompactBatch) and end is set.
 
-    payload is that of batch, which itself may lack it; size is that of the message, in bytes.
+    None is if the message is of a kind not known here. size is that of the message, in bytes.
     """
 
     size: int
     schema: batch_pb2.BatchSchema | None = None
-    batch: batch_pb2.CompactBatch | None = None
-    payload: bytes | memoryview = b""
+    batch: bytes | memoryview | None = None
     end: preprocessor_service_pb2.StreamEnd | None = None
 
     @property
@@ -46,81 +39,35 @@ class Response(NamedTuple):
 
 def read_response(data: bytes) -> Response:
     """The response that bytes encode. Raises CorruptBatchError if they encode none."""
+    start = _start_of_batch(data)
+    if start is not None:
+        return Response(len(data), batch=memoryview(data)[start:])
     try:
-        found = _find_payload(data)
-        if found is not None:
-            start, end, header = found
-            batch = batch_pb2.CompactBatch.FromString(header)
-            return Response(len(data), batch=batch, payload=memoryview(data)[start:end])
         message = StreamBatchesResponse.FromString(data)
     except DecodeError as error:
         raise CorruptBatchError(
-            f"a message of {len(data)} bytes is damaged: it cannot be read as protobuf"
+            f"a message of {len(data)} bytes arrived damaged: it cannot be read as protobuf"
         ) from error
     match message.WhichOneof("message"):
         case "schema":
             return Response(len(data), schema=message.schema)
         case "batch":
-            return Response(len(data), batch=message.batch, payload=message.batch.payload)
+            return Response(len(data), batch=message.batch.SerializeToString())
         case "end":
             return Response(len(data), end=message.end)
     return Response(len(data))
 
 
-def _find_payload(data: bytes) -> tuple[int, int, bytes] | None:
-    """Where the payload starts and ends, and the batch without it.
+def _start_of_batch(data: bytes) -> int | None:
+    """Where the batch starts in a message that has nothing else, as servers write it; else None.
 
-    None if the message is anything but one batch with one payload.
+    https://protobuf.dev/programming-guides/encoding: a tag, and the size in groups of 7 bits.
     """
-    try:
-        tag, at = _varint(data, 0)
-        if tag != _BATCH_TAG:
-            return None
-        size, first = _varint(data, at)
-        if first + size != len(data):
-            return None
-        payloads = [field for field in _fields(data, first) if field[0] == _PAYLOAD_TAG]
-    except (IndexError, ValueError):
+    if not data or data[0] != _BATCH_TAG:
         return None
-    if len(payloads) != 1:
-        return None
-    _, field_start, start, end = payloads[0]
-    return start, end, data[first:field_start] + data[end:]
-
-
-def _fields(data: bytes, at: int) -> Iterator[tuple[int, int, int, int]]:
-    """(tag, where the field starts, where its value does, where it ends) to the end of data.
-
-    Raises IndexError or ValueError if something else follows.
-    """
-    while at < len(data):
-        field_start = at
-        tag, start = _varint(data, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            _, at = _varint(data, start)
-        elif kind == _LENGTH_DELIMITED:
-            size, start = _varint(data, start)
-            at = start + size
-        elif kind == _FIXED64:
-            at = start + 8
-        elif kind == _FIXED32:
-            at = start + 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if at > len(data):
-            raise ValueError("a field goes on after the end")
-        yield tag, field_start, start, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length integer, and where it ends."""
-    byte = data[at]
-    value, shift = byte & 127, 0
-    while byte > 127:
-        at, shift = at + 1, shift + 7
-        if shift > _MAX_VARINT_BITS:
-            raise ValueError("a varint without end")
-        byte = data[at]
-        value |= (byte & 127) << shift
-    return value, at + 1
+    size = 0
+    for at in range(1, min(len(data), 11)):
+        size |= (data[at] & 127) << (7 * (at - 1))
+        if data[at] < 128:
+            return at + 1 if at + 1 + size == len(data) else None
+    return None

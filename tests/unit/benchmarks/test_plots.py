@@ -16,7 +16,7 @@ LAYOUTS = ("logged", "clustered", "grouped")
 FIGURE = measured([1.0, 2.0, 3.0], "")
 STAGES = (
     *("read", "transform", "cut", "encode", "compress", "send"),
-    *("receive", "parse", "decompress", "decode", "expand", "parquet decode alone"),
+    *("receive", "decompress", "decode", "expand", "parquet decode alone"),
 )
 
 

@@ -131,7 +131,7 @@ def batch_of(number: float, rows: int = 50_000) -> Batch:
         {"d": [number] * rows}, {"s": [[int(number)] * 3] * rows}, {"l": [number] * rows}
     )
     message = encode_batch(columns, row_count=rows)
-    return Decoder(encode_schema(columns))(message, message.payload)
+    return Decoder(encode_schema(columns))(message.SerializeToString())
 
 
 def test_a_kept_column_of_a_batch_outlives_it() -> None:

@@ -13,7 +13,7 @@ from trainer_client.device import DeviceMover
 def batch_of(ids: list[int]) -> Batch:
     rows = rows_of(ids)
     message = encode_batch(rows, row_count=len(ids))
-    return Decoder(encode_schema(rows))(message, message.payload)
+    return Decoder(encode_schema(rows))(message.SerializeToString())
 
 
 def test_mapping_access() -> None:

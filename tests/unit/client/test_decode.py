@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +33,7 @@ IDS = st.sampled_from([1, 3, 15, 255, 300, 1 << 20, 1 << 36, 1 << 50]).flatmap(
 
 
 def decode(message: batch_pb2.CompactBatch, schema: batch_pb2.BatchSchema) -> Batch:
-    return Decoder(schema)(message, message.payload)
+    return Decoder(schema)(message.SerializeToString())
 
 
 def repeated(lists: list[list[int]], run: int, count: int) -> list[list[int]]:
@@ -149,14 +148,8 @@ def test_a_changed_byte_never_gives_other_data(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(good) - 1))
     changed = bytearray(good)
     changed[at] ^= data.draw(st.integers(1, 255))
-    message = batch_pb2.CompactBatch()
     try:
-        message.ParseFromString(bytes(changed))
-    except DecodeError:
-        # The transport reports it before a batch is there.
-        return
-    try:
-        batch = decode(message, schema)
+        batch = Decoder(schema)(bytes(changed))
     except CorruptBatchError:
         return
     # A byte that means nothing (a field number that nobody knows, slack of the ZSTD frame).
@@ -313,12 +306,12 @@ def more_runs_than_rows(message: batch_pb2.CompactBatch) -> None:
         (run_without_rows, "run lengths of feature 'seq' do not share 4 rows among 2 runs"),
         (lengths_of_other_values, "values of feature 'seq' are 5, and their list lengths"),
         (negative_length, "values of feature 'seq' are 5, and their list lengths"),
-        (with_features(FEATURES_TWICE), "part 1 of block 'sparse'"),
+        (with_features(FEATURES_TWICE), "parts beyond its schema"),
         (with_features(FEATURES_MISSING), "block 'sparse' do not have each feature once"),
-        (parts_in_another_order, "part 2 of block 'sparse'"),
-        (without_a_buffer, "part 1 of block 'sparse'"),
-        (dense_with_runs, "part 0 of block 'dense'"),
-        (more_runs_than_rows, "part 1 of block 'sparse'"),
+        (parts_in_another_order, "a part of block 'sparse'"),
+        (without_a_buffer, "a part of block 'sparse'"),
+        (dense_with_runs, "a part of block 'dense'"),
+        (more_runs_than_rows, "a part of block 'sparse'"),
     ],
 )
 def test_what_cannot_be_is_refused_and_named(

@@ -23,7 +23,7 @@ def batch_of(columns: dict[str, list[list[int]]]) -> Batch:
     count = len(next(iter(columns.values())))
     rows = Rows({"d": [float(i) for i in range(count)]}, columns, {})
     message = encode_batch(rows, row_count=count, codec=batch_pb2.CODEC_NONE)
-    return Decoder(encode_schema(rows))(message, message.payload)
+    return Decoder(encode_schema(rows))(message.SerializeToString())
 
 
 def sparse_of(columns: dict[str, list[list[int]]]) -> SparseBlock:
