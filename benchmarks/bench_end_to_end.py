@@ -215,12 +215,13 @@ def chosen_systems(names: str | None) -> list[System]:
     return [known[name] for name in wanted]
 
 
-def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Everything that was asked for, as results."""
+def measure(options: argparse.Namespace) -> None:
+    """Everything that was asked for; the results are written after each layout."""
     rows = options.rows or (QUICK_ROWS if options.quick else ROWS)
     seconds = QUICK_SECONDS if options.quick else SECONDS
     choose = usual if options.quick else calibrated
-    systems, results = chosen_systems(options.systems), []
+    systems = chosen_systems(options.systems)
+    results: list[dict[str, Any]] = []
     for layout in [options.layout] if options.layout else LAYOUTS:
         entries = [choose(system, layout, rows) for system in systems]
         check(entries, layout)
@@ -228,7 +229,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         check_counts(entries)
         show(entries, layout, rows)
         results += [result(entry, layout, rows) for entry in entries]
-    return results
+        harness.report(options, "end_to_end", results)
 
 
 def main() -> int:
@@ -241,11 +242,10 @@ def main() -> int:
     if options.rows is not None and options.rows < LEAST_ROWS:
         parser.error(f"--rows must be at least {LEAST_ROWS:,}")
     try:
-        results = measure(options)
+        measure(options)
     except PeerError as error:
         print(f"bench_end_to_end: {error}", file=sys.stderr)
         return 1
-    harness.report(options, "end_to_end", results)
     return 0
 
 

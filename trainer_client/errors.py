@@ -122,6 +122,7 @@ CLASS_BY_REASON: dict[str, type[HeadraceError]] = {
     "ENCODING_UNSUPPORTED": DeploymentError,
     "NULL_VALUE": DataError,
     "VALUE_OUT_OF_RANGE": DataError,
+    "ROWS_UNEVEN": DataError,
     "SERVER_BUSY": ServerUnavailableError,
     "DRAINING": ServerUnavailableError,
 }

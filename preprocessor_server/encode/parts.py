@@ -151,7 +151,7 @@ def _part(
         if numbers:
             singles += [level.singles[number] for number in numbers]
             chosen = level.ids if len(numbers) == len(level.ids) else level.ids[numbers]
-            ids.append(chosen if units is None else chosen[:, units])
+            ids.append(chosen if units is None else chosen.take(units, axis=1))
         for f, (offsets, values) in level.lists.items():
             if f in members:
                 lists[f] = (

@@ -19,9 +19,6 @@ _carray: Any = numba.carray  # type: ignore[attr-defined] # it is in numba's doc
 _DONE = 0
 _ROW_OUTSIDE = -1
 
-_0 = np.uint64(0)
-_1 = np.uint64(1)
-
 
 def _to_pointer(typing_context: Any, address: Any) -> Any:
     """An address as a pointer, for carray."""
@@ -103,7 +100,8 @@ def gather_columns(
     """The values of columns [n] at the given rows [k], in that order: a matrix [columns, k].
 
     Columns are of one dtype of 4 or 8 bytes and of one length; some narrower than the widest are
-    widened. Raises IndexError for a row that does not exist.
+    widened. Raises IndexError for a row that does not exist, ValueError for columns of several
+    lengths.
     """
     dtype = max((column.dtype for column in columns), key=lambda dtype: dtype.itemsize)
     # Kept until the kernel is done with their addresses.

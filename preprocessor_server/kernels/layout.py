@@ -284,11 +284,13 @@ def write_elements(
 ) -> None:
     """Writes each row of elements [rows, n] as its layout says, from starts[row] of the arena on.
 
-    Raises ValueError if a row leaves the arena, is not laid out as one of its length, or holds what
-    its dictionary lacks.
+    Raises ValueError if a row leaves the arena, has no layout or start, is not laid out as one of
+    its length, or holds what its dictionary lacks.
     """
     sizes, counts = layouts.table[:, _SIZE_BYTES], layouts.table[:, _COUNT]
-    if np.any(starts < 0) or np.any(starts + sizes > len(arena)):
+    if not len(elements) == len(sizes) == len(starts):
+        raise ValueError(f"{len(sizes)} layouts and {len(starts)} starts of {len(elements)} rows")
+    if np.any(starts < 0) or np.any(starts > len(arena) - sizes):
         raise ValueError(f"rows of {sizes.max()} bytes leave an arena of {len(arena)}")
     if np.any(counts != elements.shape[1]):
         raise ValueError(f"{elements.shape[1]} elements are laid out as {counts.max()}")

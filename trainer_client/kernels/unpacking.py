@@ -13,12 +13,11 @@ from trainer_client.kernels._jit import BYTES_IN, BYTES_OUT, INT64, TABLE, TABLE
 # the values of a sparse feature, how many there are once runs are expanded to rows.
 ROLE, LAYOUT, TYPE, OFFSET, SIZE, COUNT, WIDTH, BASE, DICTIONARY_SIZE = range(9)
 DECODED_OFFSET, EXPANDED_COUNT = 9, 10
-HEADER_COLUMNS, BUFFER_COLUMNS = 9, 11
+BUFFER_COLUMNS = 11
 
 # A row of the table of parts: whether it is of a sparse block, its features, its runs (0: it is
 # sent once a row), the batch's rows, and which rows of the table of buffers are its own.
 IS_SPARSE, FEATURES, RUNS, ROWS, FIRST, END = range(6)
-PART_COLUMNS = 6
 
 # The contract's numbers; a test compares them with it.
 VALUES, LENGTHS, RUN_LENGTHS = 1, 2, 3
@@ -96,7 +95,7 @@ def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
     """Checks the header's buffers, and gives each its place in the decoded arena.
 
     buffers is int64 [n, BUFFER_COLUMNS], of which DECODED_OFFSET is written, parts int64
-    [p, PART_COLUMNS]. Returns the decoded arena's size in bytes, or a fault, which is negative.
+    [p, 6]. Returns the decoded arena's size in bytes, or a fault, which is negative.
     """
     end = decoded = 0
     for p in range(len(parts)):

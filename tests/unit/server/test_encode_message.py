@@ -8,7 +8,7 @@ import zstandard
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.encode.batch import BatchEncoder, Piece, _lengths
 from preprocessor_server.errors import DeploymentError
 from preprocessor_server.frame import Flat, Frame, Jagged, Runs
 from tests.fakes.encoder import Rows, encode_batch
@@ -162,3 +162,8 @@ def test_rows_that_the_frame_does_not_have_are_refused() -> None:
             encode(
                 Piece(example().take(np.arange(100)), np.array(rows)), codec=batch_pb2.CODEC_NONE
             )
+
+
+def test_a_list_too_long_for_its_length_is_refused() -> None:
+    with pytest.raises(OverflowError, match="cut it with Tail"):
+        _lengths(np.array([0, 3, 2**31 + 3]))

@@ -1,0 +1,112 @@
+"""Where ids and lists change, against plain Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessor_server.kernels import id_changes, list_changes
+
+Lists = list[list[int]]
+
+
+def jagged(lists: Lists, dtype: str = "i8") -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    offsets = np.cumsum([0, *map(len, lists)])
+    return offsets, np.array([value for values in lists for value in values], dtype)
+
+
+def changes_of(values: list[Any]) -> list[bool]:
+    return [i == 0 or values[i] != values[i - 1] for i in range(len(values))]
+
+
+@st.composite
+def lists_and_rows(draw: st.DrawFn) -> tuple[Lists, list[int]]:
+    """Lists, many of them equal, and rows of them in any order, adjacent ones too."""
+    few = draw(st.lists(st.lists(st.integers(0, 1), max_size=4), min_size=1, max_size=4))
+    lists = draw(st.lists(st.sampled_from(few), max_size=12))
+    if not lists:
+        return [], []
+    row = st.integers(0, len(lists) - 1)
+    stretch = st.tuples(row, row).map(lambda pair: list(range(min(pair), max(pair) + 1)))
+    stretches = draw(st.lists(stretch, max_size=5))
+    return lists, [row for rows in stretches for row in rows]
+
+
+@given(st.sampled_from(["?", "i1", "u2", "i4", "f4", "i8", "f8"]), lists_and_rows())
+def test_changes_are_lists_that_differ_from_the_one_before(
+    code: str, drawn: tuple[Lists, list[int]]
+) -> None:
+    lists, rows = drawn
+    offsets, values = jagged(lists, code)
+    changes = list_changes(offsets, values, np.array(rows, np.int64))
+    assert changes.dtype == np.bool_
+    assert changes.tolist() == changes_of([lists[row] for row in rows])
+
+
+@pytest.mark.parametrize("code", ["i1", "i2", "i4", "i8"])
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 32, 33, 100])
+def test_a_change_at_any_place_is_seen(code: str, length: int) -> None:
+    same = [1] * length
+    for place in range(length):
+        other = same.copy()
+        other[place] = -1
+        offsets, values = jagged([same, other, other, same], code)
+        changes = list_changes(offsets, values, np.arange(4))
+        assert changes.tolist() == [True, True, False, True]
+
+
+def test_lists_are_compared_bit_by_bit() -> None:
+    values = np.array([np.nan, np.nan, 0.0, -0.0], np.float32)
+    changes = list_changes(np.arange(5), values, np.arange(4))
+    assert changes.tolist() == [True, False, True, True]
+
+
+def test_lists_may_be_a_range_of_a_larger_read_only_array() -> None:
+    offsets, values = jagged([[7], [1, 2], [1, 2], [2], [7]])
+    rows = np.arange(6)[::2] // 2
+    for array in (offsets, values, rows):
+        array.flags.writeable = False
+    assert list_changes(offsets[1:-1], values, rows).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("row", [-1, 2, 2**63 - 1, -(2**63)])
+def test_rows_that_do_not_exist_are_refused(row: int) -> None:
+    offsets, values = jagged([[1, 2], [3]])
+    for rows in ([row], [0, 1, row], [row, 0]):
+        with pytest.raises(IndexError, match="leave a column of 2 rows"):
+            list_changes(offsets, values, np.array(rows))
+
+
+@pytest.mark.parametrize("offsets", [[0, 4], [-1, 2]])
+def test_offsets_that_leave_the_values_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(IndexError, match="leave 3 values"):
+        list_changes(np.array(offsets), np.zeros(3, np.int64), np.array([0]))
+
+
+@given(st.sampled_from(["i4", "i8"]), st.integers(0, 4), st.integers(0, 20), st.data())
+def test_changes_of_ids(code: str, count: int, size: int, data: st.DataObject) -> None:
+    bounds = np.iinfo(code)
+    # Numbers that differ in their highest bits only, too.
+    element = st.sampled_from([int(bounds.min), int(bounds.max), -1, 0, 1])
+    row = st.lists(element, min_size=size, max_size=size)
+    rows = data.draw(st.lists(row, min_size=count, max_size=count))
+    ids = np.array(rows, code).reshape(count, size)
+    ids.flags.writeable = False
+    changes, counts = id_changes(ids)
+    assert changes.dtype == np.bool_
+    assert counts.dtype == np.int64
+    assert changes.shape == (count, size)
+    assert changes.tolist() == [changes_of(row) for row in rows]
+    assert counts.tolist() == [sum(changes_of(row)) for row in rows]
+
+
+def test_ids_of_any_strides() -> None:
+    ids = np.array([[1, 1], [1, 2], [2, 2]], np.int32)
+    changes, counts = id_changes(ids.T)
+    assert changes.tolist() == [[True, False, True], [True, True, False]]
+    assert counts.tolist() == [2, 2]

@@ -1,0 +1,228 @@
+"""The layouts of rows, and their bytes, against a twin written from docs/compact_batch.md."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from headrace.v1 import batch_pb2
+from preprocessor_server.kernels import Layouts, float_layout, lay_out, write_elements
+
+WIDTHS = [width for width in range(65) if width % 8 in {0, 1, 2, 4}]
+# Kernels work on blocks of 1024 elements.
+SIZES = [1, 9, 1023, 1024, 1025, 2049]
+WORD = 2**64
+UNTOUCHED = 0xAA
+
+
+class Laid(NamedTuple):
+    """A row of the table of layouts, the dictionary, and what the row becomes."""
+
+    table: list[int]
+    dictionary: list[int]
+    written: bytes
+
+
+def planes_of(words: list[int], width: int) -> bytes:
+    whole, bits = divmod(width, 8)
+    made = bytearray()
+    for plane in range(whole):
+        made += bytes(word >> 8 * plane & 0xFF for word in words)
+    if bits:
+        per_byte = 8 // bits
+        top = [word >> 8 * whole for word in words]
+        for at in range(0, len(top), per_byte):
+            made.append(sum(bit << bits * k for k, bit in enumerate(top[at : at + per_byte])))
+    return bytes(made)
+
+
+def laid(row: list[int], with_dictionaries: bool) -> Laid:
+    base = min(row, default=0)
+    span = max(row, default=0) - base
+    width = min(width for width in WIDTHS if width >= span.bit_length())
+    layout, dictionary, words = batch_pb2.BUFFER_LAYOUT_BYTE_PLANES, [], [v - base for v in row]
+    known = sorted(set(row))
+    if span == 0:
+        layout = batch_pb2.BUFFER_LAYOUT_CONSTANT
+    elif with_dictionaries and width > 8 and len(known) <= 256 and len(row) >= 4 * len(known):
+        layout, base, dictionary = batch_pb2.BUFFER_LAYOUT_DICTIONARY, 0, known
+        code = {value: place for place, value in enumerate(known)}
+        words = [code[value] for value in row]
+        width = min(width for width in (1, 2, 4, 8) if len(known) - 1 < 2**width)
+    written = struct.pack(f"<{len(dictionary)}q", *dictionary) + planes_of(words, width)
+    table = [layout, width, base, len(dictionary), len(row), len(written)]
+    return Laid(table, dictionary, written)
+
+
+def written(
+    elements: npt.NDArray[Any], layouts: Layouts, expected: list[bytes], order: list[int]
+) -> None:
+    """Writes rows in some order with gaps between, and checks every byte of the arena."""
+    starts = np.zeros(len(elements), np.int64)
+    whole = bytearray([UNTOUCHED] * 3)
+    for row in order:
+        starts[row] = len(whole)
+        whole += expected[row] + bytes([UNTOUCHED] * 5)
+    arena = np.full(len(whole), UNTOUCHED, np.uint8)
+    write_elements(elements, layouts, starts, arena)
+    assert arena.tobytes() == bytes(whole)
+
+
+def check(elements: npt.NDArray[Any], with_dictionaries: bool = True) -> list[Laid]:
+    """Lays out and writes a matrix, compares both with the twin's and returns that."""
+    layouts = lay_out(elements, with_dictionaries=with_dictionaries)
+    expected = [laid(row, with_dictionaries) for row in elements.tolist()]
+    assert layouts.table.tolist() == [each.table for each in expected]
+    for dictionary, each in zip(layouts.dictionaries, expected, strict=True):
+        assert dictionary[: len(each.dictionary)].tolist() == each.dictionary
+    order = list(reversed(range(len(elements))))
+    written(elements, layouts, [each.written for each in expected], order)
+    return expected
+
+
+def kinds_of(elements: npt.NDArray[Any], with_dictionaries: bool = True) -> list[int]:
+    return [each.table[0] for each in check(elements, with_dictionaries)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bits", range(65))
+def test_words_of_every_width_and_size(bits: int, size: int) -> None:
+    rng = np.random.default_rng(bits * 5000 + size)
+    for code in ["i4", "i8"] if bits <= 32 else ["i8"]:
+        bounds = np.iinfo(code)
+        span = 2**bits - 1
+        highest = int(bounds.max) - span
+        rows = []
+        for base in (int(bounds.min), highest, int(rng.integers(bounds.min, highest + 1))):
+            words = [int(word) & span for word in rng.integers(0, WORD, size, "u8")]
+            words[0], words[-1] = 0, span
+            rows.append([base + word for word in words])
+        check(np.array(rows, code), with_dictionaries=False)
+
+
+@pytest.mark.parametrize("code", ["i4", "i8"])
+@pytest.mark.parametrize(
+    ("entries", "width"),
+    [(2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (255, 8), (256, 8), (257, 0)],
+)
+def test_dictionaries(code: str, entries: int, width: int) -> None:
+    bounds = np.iinfo(code)
+    # The ends of the dtype, and numbers that agree in their lowest bits.
+    others = [(i - entries // 2) << 20 for i in range(entries - 2)]
+    known = np.array([int(bounds.min), int(bounds.max), *others], code)
+    rng = np.random.default_rng(entries)
+    for size in (4 * entries - 1, 4 * entries, 4 * entries + 1, 1024 + 4 * entries):
+        row = np.concatenate((known, rng.choice(known, size - entries)))
+        elements = np.array([rng.permutation(row), row, np.full(size, 3), row[::-1]], code)
+        if width and size >= 4 * entries:
+            assert kinds_of(elements) == [3, 3, 2, 3]
+            layouts = lay_out(elements, with_dictionaries=True)
+            assert layouts.table[:, 1].tolist() == [width, width, 0, width]
+        else:
+            assert kinds_of(elements) == [1, 1, 2, 1]
+        assert kinds_of(elements, with_dictionaries=False) == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("code", ["i4", "i8"])
+def test_a_dictionary_only_where_words_take_more_than_a_byte(code: str) -> None:
+    for base in (0, -128, int(np.iinfo(code).min), int(np.iinfo(code).max) - 256):
+        rows = [[base, base + span] * 4 for span in (1, 2, 16, 255, 256)]
+        assert kinds_of(np.array(rows, code)) == [1, 1, 1, 1, 3]
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> npt.NDArray[Any]:
+    """Rows of every kind side by side."""
+    code = draw(st.sampled_from(["i4", "i8"]))
+    low, high = int(np.iinfo(code).min), int(np.iinfo(code).max)
+    anything = st.integers(low, high) | st.sampled_from([low, high, -1, 0])
+    size = draw(st.integers(0, 40))
+    rows = []
+    for _ in range(draw(st.integers(0, 5))):
+        few = draw(st.lists(anything, min_size=1, max_size=6))
+        base = draw(st.integers(low, high - 300))
+        near = st.integers(base, base + draw(st.integers(0, 300)))
+        element = draw(st.sampled_from([anything, st.sampled_from(few), near]))
+        rows.append(draw(st.lists(element, min_size=size, max_size=size)))
+    return np.array(rows, code).reshape(len(rows), size)
+
+
+@given(matrices(), st.booleans())
+@example(np.empty((3, 0), np.int32), True)
+@example(np.empty((0, 5), np.int64), True)
+@example(np.empty((0, 0), np.int64), False)
+def test_matrices(elements: npt.NDArray[Any], with_dictionaries: bool) -> None:
+    check(elements, with_dictionaries)
+
+
+@given(st.permutations(range(4)))
+def test_rows_in_any_order_of_an_arena(order: list[int]) -> None:
+    elements = np.array([[-7] * 8, [-9, 6] * 4, [1, -(2**31)] * 4, range(0, 8000, 1000)], np.int32)
+    expected = [laid(row, True) for row in elements.tolist()]
+    layouts = lay_out(elements, with_dictionaries=True)
+    assert layouts.table[:, :2].tolist() == [[2, 0], [1, 4], [3, 1], [1, 16]]
+    written(elements, layouts, [each.written for each in expected], order)
+
+
+@pytest.mark.parametrize("code", ["i4", "i8"])
+def test_matrices_of_any_strides_and_read_only_ones(code: str) -> None:
+    elements = (np.arange(3000).reshape(2, 1500) % 7 << 20).astype(code)
+    elements.flags.writeable = False
+    for view in (elements, elements[:, ::3], elements[::-1], elements.T[:50]):
+        check(view)
+
+
+@given(st.lists(st.floats(width=32), max_size=20))
+@example([0.0, -0.0, float("nan"), float("inf")])
+@example([1.5] * 1025)
+def test_numbers_are_written_bit_by_bit(values: list[float]) -> None:
+    numbers = np.array([values], np.float32)
+    layouts = float_layout(len(values))
+    assert layouts.table.tolist() == [[1, 32, 0, 0, len(values), 4 * len(values)]]
+    words = numbers.view(np.uint32)[0].tolist()
+    written(numbers, layouts, [planes_of(words, 32)], [0])
+
+
+@pytest.mark.parametrize("start", [-(2**63), -1, 2, 2**40, 2**63 - 1])
+def test_rows_that_leave_the_arena_are_refused(start: int) -> None:
+    elements = np.array([[1, 2, 60_000], [4, 5, 60_000]])
+    layouts = lay_out(elements, with_dictionaries=True)
+    arena = np.zeros(7, np.uint8)
+    for starts in ([start, 1], [1, start]):
+        with pytest.raises(ValueError, match="rows of 6 bytes leave an arena of 7"):
+            write_elements(elements, layouts, np.array(starts), arena)
+    assert not arena.any()
+
+
+def test_rows_that_are_laid_out_as_others_are_refused() -> None:
+    arena, starts = np.zeros(99, np.uint8), np.array([0, 9])
+    elements = np.array([[1, 2, 3], [4, 5, 6]])
+    layouts = lay_out(elements, with_dictionaries=True)
+    for other in (elements[:, :2], np.tile(elements, 2)):
+        with pytest.raises(ValueError, match=f"{other.shape[1]} elements are laid out as 3"):
+            write_elements(other, layouts, starts, arena)
+    for rows in (elements[:1], np.tile(elements, (2, 1))):
+        with pytest.raises(ValueError, match=f"2 layouts and 2 starts of {len(rows)} rows"):
+            write_elements(rows, layouts, starts, arena)
+    with pytest.raises(ValueError, match="2 layouts and 1 starts of 2 rows"):
+        write_elements(elements, layouts, starts[:1], arena)
+
+
+@pytest.mark.parametrize("code", ["i4", "i8"])
+@pytest.mark.parametrize("entries", [2, 256])
+@pytest.mark.parametrize("place", [0, 1023, 1024, -1])
+def test_a_value_that_the_dictionary_lacks_is_refused(code: str, entries: int, place: int) -> None:
+    elements = np.tile((np.arange(entries) - 1) << 20, 1280 // entries)[np.newaxis].astype(code)
+    layouts = lay_out(elements, with_dictionaries=True)
+    arena = np.zeros(layouts.table[0, 5], np.uint8)
+    for lacking in (-5, 5, int(np.iinfo(code).min), int(np.iinfo(code).max)):
+        other = elements.copy()
+        other[0, place] = lacking
+        with pytest.raises(ValueError, match="elements that its dictionary lacks"):
+            write_elements(other, layouts, np.array([0]), arena)
