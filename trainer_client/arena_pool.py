@@ -1,7 +1,7 @@
 """Memory for tensors, used again once nobody can see it any more.
 
-Large memory that is new costs more than what is written into it: the kernel clears every page when
-it is first touched. A freed arena comes back here instead, its pages still there.
+Large memory that is new costs more than what is written into it: the operating system clears every
+page when it is first touched. A freed arena comes back here instead, its pages still there.
 """
 
 from __future__ import annotations

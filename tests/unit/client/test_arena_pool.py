@@ -112,7 +112,8 @@ def test_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert pool.idle_bytes <= 9 * SIZE
+    # A thread holds two for the moment in which it takes the next one.
+    assert pool.idle_bytes < 17 * SIZE
 
 
 def test_a_forked_child_can_use_a_pool_that_was_locked() -> None:
