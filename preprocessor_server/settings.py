@@ -69,12 +69,10 @@ class Settings(BaseModel):
         description="Largest message sent or taken, in bytes. Default: room for 65,536 rows of "
         "4 kB; gRPC's own default of 4 MiB is less than one usual batch.",
     )
-    zstd_level: int = Field(
-        default=1,
-        ge=-7,
-        le=19,
-        description="ZSTD level of payloads; lower is faster and larger. Default: the fastest "
-        "level that still codes literals well on hashed ids.",
+    zstd_level: Annotated[int, Field(ge=-7, le=19)] | Literal["auto"] = Field(
+        default="auto",
+        description="ZSTD level of payloads, from -7 to 19; lower is faster and larger. Default: "
+        "-1 where that adds at most 5 % to a stream's bytes, else 1.",
     )
     drain_timeout_s: float = Field(
         default=25.0,

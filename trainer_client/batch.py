@@ -60,6 +60,19 @@ class Batch:
         layout = self.layout.sparse
         return None if layout is None else SparseBlock(self.arena, layout, self.layout.row_count)
 
+    @property
+    def nbytes(self) -> int:
+        """What the batch takes up in memory, in bytes."""
+        return self.arena.nbytes + (0 if self.sparse is None else self.sparse.expanded_nbytes)
+
+    def at(self, position: object) -> Batch:
+        """The same batch with its position in the stream."""
+        batch = replace(self, position=position)
+        if "sparse" in self.__dict__:
+            # What has been expanded already stays so.
+            batch.__dict__["sparse"] = self.sparse
+        return batch
+
     def keys(self) -> list[str]:
         """The names of all features: dense, sparse, then labels."""
         blocks = (self.layout.dense, self.layout.sparse, self.layout.labels)

@@ -55,11 +55,13 @@ class _Block:
 class Decoder:
     """Decodes the batches of one stream, one at a time.
 
-    pin_memory unpacks straight into page-locked memory. Raises DeploymentError if batches of this
-    schema cannot be decoded here.
+    pin_memory unpacks straight into page-locked memory; expand expands runs right away. Raises
+    DeploymentError if batches of this schema cannot be decoded here.
     """
 
-    def __init__(self, schema: batch_pb2.BatchSchema, *, pin_memory: bool = False) -> None:
+    def __init__(
+        self, schema: batch_pb2.BatchSchema, *, pin_memory: bool = False, expand: bool = False
+    ) -> None:
         check_version(schema.encoding_version, "the server sends")
         for block in schema.blocks:
             if block.kind not in _DTYPE:
@@ -75,6 +77,7 @@ class Decoder:
             for b in schema.blocks
         ]
         self._pin_memory = pin_memory
+        self._expand = expand
         kinds = {block.kind for block in self._blocks}
         if not kinds or len(kinds) != len(self._blocks):
             raise DeploymentError(
@@ -113,7 +116,7 @@ class Decoder:
             arena = torch.from_numpy(memory)
         if fault < 0:
             self._raise(header, fault)
-        return Batch(
+        batch = Batch(
             arena=arena,
             layout=self._layout(header),
             shard=header.shard,
@@ -121,6 +124,9 @@ class Decoder:
             cursor=header.cursor,
             next_cursor=header.next_cursor,
         )
+        if self._expand and batch.sparse is not None:
+            batch.sparse.expand()
+        return batch
 
     def _table_of_parts(self, header: Header) -> Table:
         """The kernel's table of parts; all that concerns whole parts is checked."""

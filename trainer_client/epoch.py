@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from trainer_client.batch import Batch
 from trainer_client.prefetch import Prefetcher
@@ -45,7 +44,7 @@ class EpochReader:
             lanes=max(interleave, len(schedule.position.open)),
             budget_bytes=prefetch_bytes,
             items_per_lane=prefetch_factor,
-            size_bytes=lambda fetched: fetched.value.arena.nbytes,
+            size_bytes=lambda fetched: fetched.value.nbytes,
         )
 
     def __iter__(self) -> EpochReader:
@@ -72,7 +71,7 @@ class EpochReader:
                 wire_bytes=fetched.wire_bytes,
                 arena_bytes=batch.arena.nbytes,
             )
-            return replace(batch, position=position)
+            return batch.at(position)
         raise StopIteration
 
     def ready(self) -> bool:

@@ -34,6 +34,8 @@ class Options:
     """Batches read ahead on each open segment, at least 1."""
     prefetch_bytes: int
     """Bytes of decompressed batches read ahead, over all open segments, at least 1."""
+    expand: bool
+    """Expands what was sent once a run on the reading threads, ahead of its first use."""
     pin_memory: bool
     """Decompresses into page-locked memory, from which copies to a GPU are asynchronous."""
     device: torch.device | None
@@ -54,9 +56,14 @@ class Options:
         self._whole("interleave", 1, 256)
         self._whole("prefetch_factor", 1, 1 << 20)
         self._whole("prefetch_bytes", 1, U64)
-        for name in ("shuffle", "drop_last", "pin_memory"):
+        for name in ("shuffle", "drop_last", "expand", "pin_memory"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"{name} is {getattr(self, name)!r}: it must be True or False")
+        if self.expand and self.device is not None:
+            raise RequestError(
+                f"expand=True with device={str(self.device)!r}: batches travel as they were sent "
+                "and are expanded on the device when batch.sparse is used; leave one of them out"
+            )
         timeout = self.timeout_s
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise RequestError(f"timeout is {timeout!r}: it must be a number of seconds above 0")

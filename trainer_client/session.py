@@ -81,7 +81,7 @@ class Session:
         self._warned = False
         self._codec = Codec(
             accepted=ACCEPTED_CODECS,
-            decoder=partial(decode.Decoder, pin_memory=options.pin_memory),
+            decoder=partial(decode.Decoder, pin_memory=options.pin_memory, expand=options.expand),
             end_checksum=end_checksum,
         )
         # Decoding waits for them; until the first batch is there, they have time.

@@ -123,6 +123,17 @@ class SparseBlock:
         """int32 [F * B]."""
         return self._expanded[1]
 
+    def expand(self) -> None:
+        """Makes values and lengths now, so that their first use need not."""
+        _ = self._expanded
+
+    @property
+    def expanded_nbytes(self) -> int:
+        """What values and lengths take up beside the batch as it was sent, in bytes."""
+        if "_expanded" not in self.__dict__ or self._is_plain:
+            return 0
+        return sum(tensor.nbytes for tensor in self._expanded)
+
     @cached_property
     def offsets(self) -> torch.Tensor:
         """int64 [F * B + 1]; made when first asked for, on the tensors' device."""
@@ -153,11 +164,16 @@ class SparseBlock:
     @cached_property
     def _expanded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Values and lengths of all features; views of the arena if all were sent once a row."""
-        parts = self._layout.parts
-        if len(parts) == 1 and not parts[0].run_count:
+        if self._is_plain:
             part = self.deduplicated.parts[0]
             return part.values, part.lengths
         return expand(self._arena, self._layout, range(len(self.keys)), self.batch_size)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether all features were sent once a row."""
+        parts = self._layout.parts
+        return len(parts) == 1 and not parts[0].run_count
 
     @cached_property
     def _expanded_counts(self) -> list[int]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import xxhash
-import zstandard
 
 from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.encode.arrange import Arranger, Section
 from preprocessor_server.encode.checksum import header_checksum
+from preprocessor_server.encode.compress import Compression, Level, compress_bound
 from preprocessor_server.encode.message import batch_response
 from preprocessor_server.encode.parts import PartRows, sparse_parts
 from preprocessor_server.errors import DeploymentError
@@ -40,17 +40,11 @@ class _Worker(threading.local):
 
     def __init__(self) -> None:
         self.arena = np.empty(0, np.uint8)
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
 
     def take_arena(self, size: int) -> Arena:
         if len(self.arena) < size:
             self.arena = np.empty(size + size // 8, np.uint8)
         return self.arena[:size]
-
-    def compressor(self, level: int) -> zstandard.ZstdCompressor:
-        if level not in self.compressors:
-            self.compressors[level] = zstandard.ZstdCompressor(level=level, write_content_size=True)
-        return self.compressors[level]
 
 
 _worker = _Worker()
@@ -63,12 +57,12 @@ class BatchEncoder:
         self,
         schema: batch_pb2.BatchSchema,
         codec: batch_pb2.Codec,
-        zstd_level: int,
+        zstd_level: Level,
         max_message_bytes: int,
     ) -> None:
         self._schema = schema
         self._codec = codec
-        self._level = zstd_level
+        self._compression = Compression(zstd_level)
         self._max_message_bytes = max_message_bytes
 
     def encode(
@@ -109,7 +103,7 @@ class BatchEncoder:
 
     def _check_size(self, batch: batch_pb2.CompactBatch) -> None:
         """Before the work is done, as if nothing could be compressed: the same for every codec."""
-        size = batch.ByteSize() + _ENVELOPE_BYTES + _compress_bound(batch.uncompressed_size_bytes)
+        size = batch.ByteSize() + _ENVELOPE_BYTES + compress_bound(batch.uncompressed_size_bytes)
         if size > self._max_message_bytes:
             raise DeploymentError(
                 "BATCH_TOO_LARGE",
@@ -122,12 +116,7 @@ class BatchEncoder:
     def _compress(self, arena: Arena) -> bytes | memoryview:
         if self._codec == batch_pb2.CODEC_NONE:
             return arena.data
-        return _worker.compressor(self._level).compress(arena.data)
-
-
-def _compress_bound(size: int) -> int:
-    """What ZSTD makes of so many bytes at most: ZSTD_COMPRESSBOUND of its manual."""
-    return size + size // 256 + max(0, 2**17 - size) // 2**11
+        return self._compression.compress(arena)
 
 
 def _merge(pieces: Sequence[Piece]) -> tuple[Frame, Indices]:

@@ -173,3 +173,14 @@ def test_moving_moves_what_was_sent() -> None:
         assert part.values.device.type == "meta"
     assert moved.sparse.values.device.type == "meta"
     assert moved.sparse["seq"].lengths.shape == (6,)
+
+
+def test_a_batch_expanded_ahead_keeps_what_was_expanded() -> None:
+    rows = Rows({"d": [0.0] * 6}, COLUMNS, {})
+    message = encode_batch(rows, row_count=6, codec=batch_pb2.CODEC_NONE).SerializeToString()
+    lazy = Decoder(encode_schema(rows))(message)
+    ahead = Decoder(encode_schema(rows), expand=True)(message)
+    assert ahead.sparse is not None
+    assert ahead.at(1).sparse is ahead.sparse
+    assert ahead.nbytes == ahead.arena.nbytes + ahead.sparse.expanded_nbytes > lazy.nbytes
+    assert lazy.nbytes == lazy.arena.nbytes

@@ -252,6 +252,11 @@ def test_batches_arrive_on_the_device(make_stream: MakeStream) -> None:
         assert drain(cpu) == drain(make_stream(fleet.target))
 
 
+def test_expanding_ahead_changes_nothing_but_when_it_is_done(make_stream: MakeStream) -> None:
+    with FakeFleet(DATA) as fleet:
+        assert drain(make_stream(fleet.target, expand=True)) == drain(make_stream(fleet.target))
+
+
 def _use(stream: BatchStream, results: Any) -> None:
     try:
         next(iter(stream))
@@ -290,6 +295,8 @@ def test_pin_memory_without_a_gpu_warns_like_a_dataloader(make_stream: MakeStrea
         ({"prefetch_factor": 0}, "prefetch_factor"),
         ({"prefetch_bytes": 0}, "prefetch_bytes"),
         ({"timeout": 0}, "timeout"),
+        ({"expand": 1}, "expand is 1"),
+        ({"expand": True, "device": "meta"}, "expanded on the device"),
         ({"rank": 2, "world_size": 2}, "0 <= rank < world_size"),
         ({"rank": 0}, "both or neither"),
         ({"target": "ray:///x"}, "forms are"),
