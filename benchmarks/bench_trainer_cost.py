@@ -4,7 +4,8 @@
 
 A training loop in pure Python (benchmarks/training_loop.py) has a core of its own and consumes
 homefeed at 200,000 examples/s; whatever feeds it runs on the other cores. It is fed by this
-client, from a replay server (benchmarks/replay_server.py) that is faster than the loop, and by a
+client (as sent, and expanded ahead of the loop), from a replay server
+(benchmarks/replay_server.py) that is faster than the loop, and by a
 torch DataLoader that reads the same Parquet and does the same work in the trainer with 0, 1 and 2
 workers (where files are grouped: the cheaper of those and clustered ones). Every run times the
 loop alone, then fed, in one process. The speed that it keeps counts everything; what it loses is
@@ -57,7 +58,11 @@ def fed_by_client(folder: Path, addresses: list[str], runs: int, seconds: float)
     for run, mode in itertools.product(range(runs), MODES):
         alone = loop.alone(seconds / 2)
         with BatchStream(
-            dataset, target=f"static:///{addresses[0]}", batch_size=BATCH_SIZE, seed=run
+            dataset,
+            target=f"static:///{addresses[0]}",
+            batch_size=BATCH_SIZE,
+            seed=run,
+            expand=mode == "expanded",
         ) as stream:
             laps.append((mode, alone, loop.fed(iter(stream), MODES[mode], seconds)))
     return laps

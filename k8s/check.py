@@ -83,6 +83,7 @@ THEN: tuple[Check, ...] = (
     pod_checks.images,
     pod_checks.commands,
     pod_checks.writable_folders,
+    pod_checks.kernel_caches,
     fleet_checks.known_settings,
     fleet_checks.probe_ports,
     fleet_checks.container_ports,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -84,7 +85,7 @@ def images(tree: Tree) -> Iterator[Finding]:
         name, _, tag = str(container.body.get("image", "")).rpartition(":")
         short = name.rpartition("/")[2]
         field = f"{container.path}.image"
-        dockerfile = f"Dockerfile.{short.removeprefix(IMAGE_PREFIX)}"
+        dockerfile = _dockerfile(container)
         if not name or tag == "latest":
             yield Finding(
                 container.file,
@@ -133,13 +134,6 @@ def writable_folders(tree: Tree) -> Iterator[Finding]:
         }
         if not container.starts_first:
             folders["/tmp"] = "/tmp"  # noqa: S108 - a mount path, not a file of this program
-        if container.is_server and "NUMBA_CACHE_DIR" not in folders:
-            yield Finding(
-                container.file,
-                f"{container.path}.env[NUMBA_CACHE_DIR]",
-                None,
-                "name an emptyDir, or every start compiles the kernels anew",
-            )
         for name, folder in folders.items():
             if not any(PurePosixPath(folder).is_relative_to(mount) for mount in mounts):
                 yield Finding(
@@ -148,3 +142,55 @@ def writable_folders(tree: Tree) -> Iterator[Finding]:
                     sorted(mounts),
                     f"{name} ({folder}) is on the read-only root; mount an emptyDir there",
                 )
+
+
+def kernel_caches(tree: Tree) -> Iterator[Finding]:
+    """Every process finds the kernels that were compiled with its image, where it can write."""
+    for container in tree.containers():
+        dockerfile = tree.root / _dockerfile(container)
+        if container.starts_first or not dockerfile.is_file():
+            continue
+        baked = re.search(r"\bNUMBA_CACHE_DIR=(\S+)", dockerfile.read_text())
+        folder = tree.environment(container).get("NUMBA_CACHE_DIR")
+        earlier = [
+            other
+            for other in tree.containers()
+            if other.starts_first and other.document is container.document
+        ]
+        if baked is None:
+            yield Finding(
+                dockerfile.name,
+                "NUMBA_CACHE_DIR",
+                None,
+                "set it, and compile the kernels into it, or every start compiles them anew",
+            )
+        elif folder is None:
+            yield Finding(
+                container.file,
+                f"{container.path}.env[NUMBA_CACHE_DIR]",
+                None,
+                "name an emptyDir, or every start compiles the kernels anew",
+            )
+        elif not any(_hands_on(other, f"{baked[1]}/.", container, folder) for other in earlier):
+            yield Finding(
+                container.file,
+                "spec.template.spec.initContainers",
+                [" ".join(other.command) for other in earlier],
+                f"copy {baked[1]}/. of {container.body['image']} to the volume at {folder} "
+                f"of {container.path}, or every start compiles the kernels anew",
+            )
+
+
+def _hands_on(first: Container, source: str, then: Container, folder: str) -> bool:
+    """Whether an init container copies source to the volume that another mounts at folder."""
+    if first.body["image"] != then.body["image"] or first.command[-2:-1] != (source,):
+        return False
+    copied_to = first.mounts("emptyDir").get(first.command[-1])
+    mounted = then.mounts("emptyDir").get(folder)
+    return copied_to is not None and mounted is not None and copied_to["name"] == mounted["name"]
+
+
+def _dockerfile(container: Container) -> str:
+    """The Dockerfile that a container's image would be built from."""
+    name = str(container.body.get("image", "")).rpartition(":")[0].rpartition("/")[2]
+    return f"Dockerfile.{name.removeprefix(IMAGE_PREFIX)}"

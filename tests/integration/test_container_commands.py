@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN_PACKAGES = {"headrace", "preprocessor_server", "trainer_client"}
 SERVING_WITHIN_S = 20.0
 TRAINER_TIMEOUT_S = 90.0
+BUILD_TIMEOUT_S = 90.0
 # Modules that the image does not install are not found.
 FENCE = """
 import os, sys
@@ -177,6 +178,37 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def _run_init_container(
+    tree: Tree, sandbox: Sandbox, container: Container, baked: Path, mounted: Path
+) -> None:
+    """Runs what goes before a container, with baked as its image's kernels, mounted as volume."""
+    (init,) = (
+        each for each in tree.containers() if each.starts_first and each.file == container.file
+    )
+    environment = _environment(tree, init, sandbox.folder)
+    (mount,) = init.mounts("emptyDir")
+    assert tree.environment(container)["NUMBA_CACHE_DIR"] == mount
+    folders = {f"{environment['NUMBA_CACHE_DIR']}/.": f"{baked}/.", mount: str(mounted)}
+    assert folders.keys() <= set(init.command)
+    command = tuple(folders.get(word, word) for word in init.command)
+    finished = sandbox.run(command, environment, timeout_s=10.0)
+    assert finished.returncode == 0, finished.stderr
+    assert _contents(mounted) == _contents(baked)
+
+
+def _bake_kernels(tree: Tree, sandbox: Sandbox, container: Container, baked: Path) -> None:
+    """Runs the line of a Dockerfile that compiles the kernels, with baked as the image's folder."""
+    (line,) = (
+        words
+        for words in _dockerfile(container)
+        if words[:2] == ["RUN", "python"] and "-c" in words
+    )
+    environment = _environment(tree, container, sandbox.folder, NUMBA_CACHE_DIR=str(baked))
+    finished = sandbox.run(tuple(line[1:]), environment, BUILD_TIMEOUT_S)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert _contents(baked)
+
+
 def test_server_with_an_empty_kernel_cache(tree: Tree, sandbox: Sandbox) -> None:
     data, kernels = sandbox.emptied("data"), sandbox.emptied("kernels")
     process = _start_server(tree, sandbox, data, kernels)
@@ -201,16 +233,7 @@ def test_init_container_hands_on_the_kernels_of_the_image(tree: Tree, sandbox: S
         assert process.end(_drain_timeout_s(tree)) == 0
     finally:
         process.close()
-    init = _container(tree, "kernels")
-    environment = _environment(tree, init, sandbox.folder)
-    (mount,) = init.mounts("emptyDir")
-    image_folder = environment["NUMBA_CACHE_DIR"]
-    folders = {f"{image_folder}/.": f"{baked}/.", mount: str(mounted)}
-    assert folders.keys() <= set(init.command)
-    command = tuple(folders.get(word, word) for word in init.command)
-    finished = sandbox.run(command, environment, timeout_s=10.0)
-    assert finished.returncode == 0, finished.stderr
-    assert _contents(mounted) == _contents(baked)
+    _run_init_container(tree, sandbox, _container(tree, "server"), baked, mounted)
 
     process = _start_server(tree, sandbox, data, mounted)
     try:
@@ -222,14 +245,19 @@ def test_init_container_hands_on_the_kernels_of_the_image(tree: Tree, sandbox: S
     assert _contents(mounted) == _contents(baked)
 
 
-def test_trainer_trains_through_a_server(tree: Tree, sandbox: Sandbox) -> None:
+def test_trainer_trains_with_the_kernels_of_its_image(tree: Tree, sandbox: Sandbox) -> None:
     data, kernels = sandbox.emptied("data"), sandbox.emptied("kernels")
+    baked, mounted = sandbox.emptied("baked"), sandbox.emptied("mounted")
     trainer = _container(tree, "trainer")
+    _bake_kernels(tree, sandbox, trainer, baked)
+    _run_init_container(tree, sandbox, trainer, baked, mounted)
     folder = data / trainer.command[trainer.command.index("--data") + 1]
     _write_ratings(folder / "train", rows=2500, seed=1)
     _write_ratings(folder / "test", rows=500, seed=2)
     tmp = str(sandbox.emptied("tmp-trainer"))
-    environment = _environment(tree, trainer, sandbox.folder, TMPDIR=tmp, HOME=tmp)
+    environment = _environment(
+        tree, trainer, sandbox.folder, NUMBA_CACHE_DIR=str(mounted), TMPDIR=tmp, HOME=tmp
+    )
     assert "pyarrow" in environment["MODULES_NOT_IN_THE_IMAGE"].split(",")
 
     process = _start_server(tree, sandbox, data, kernels)
@@ -238,12 +266,16 @@ def test_trainer_trains_through_a_server(tree: Tree, sandbox: Sandbox) -> None:
         target = f"dns:///localhost:{port}"
         command = tuple(target if word.startswith("dns:///") else word for word in trainer.command)
         assert target in command
-        finished = sandbox.run(command, environment, TRAINER_TIMEOUT_S)
+        logged = {**environment, "NUMBA_DEBUG_CACHE": "1"}
+        finished = sandbox.run(command, logged, TRAINER_TIMEOUT_S)
         assert process.end(_drain_timeout_s(tree)) == 0
     finally:
         process.close()
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "lift over baseline" in finished.stdout
+    loaded = re.findall(r"^\[cache\] data loaded from '(.*)'$", finished.stdout, re.MULTILINE)
+    assert {Path(name) for name in loaded} == set(mounted.rglob("*.nbc"))
+    assert "[cache] data saved" not in finished.stdout
 
 
 def _write_ratings(folder: Path, rows: int, seed: int) -> None:

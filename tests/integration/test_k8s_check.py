@@ -77,6 +77,12 @@ def test_green_on_this_tree() -> None:
     assert all(line.startswith("ok ") for line in lines)
 
 
+def _section(file: str, start: str, end: str) -> str:
+    """The part of a file from one line up to another."""
+    text = (ROOT / file).read_text()
+    return text[text.index(start) : text.index(end)]
+
+
 STARTUP = """grpc:
               port: 50051
               service: headrace.v1.PreprocessorService
@@ -86,6 +92,19 @@ SERVER_IMAGE = """        - name: server
           image: headrace-server
 """
 SERVER_RESOURCES = """            limits: {cpu: "4", memory: 6Gi}
+"""
+TRAINER_CACHE = """            - name: NUMBA_CACHE_DIR
+              value: /var/cache/headrace
+"""
+TRAINER_CONTEXT = """              value: /var/cache/headrace
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities:
+              drop: [ALL]
+"""
+FIRST_IMAGE = """        - name: kernels
+          image: headrace-trainer
 """
 DATA_MOUNT = """mountPath: /data
               readOnly: true
@@ -125,11 +144,11 @@ MUTATIONS = {
         (JOB, "securityContext.runAsNonRoot is False", "set it to True"),
     ),
     "writable root": (
-        (JOB, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+        (JOB, TRAINER_CONTEXT, TRAINER_CONTEXT.replace("Filesystem: true", "Filesystem: false")),
         (JOB, "containers[trainer].securityContext.readOnlyRootFilesystem is False"),
     ),
     "capabilities kept": (
-        (JOB, "drop: [ALL]", "drop: [NET_RAW]"),
+        (JOB, TRAINER_CONTEXT, TRAINER_CONTEXT.replace("[ALL]", "[NET_RAW]")),
         (JOB, "capabilities.drop is ['NET_RAW']", "set it to ['ALL']"),
     ),
     "service links": (
@@ -187,6 +206,30 @@ MUTATIONS = {
     "cache on the read-only root": (
         (DEPLOYMENT, "value: /var/cache/headrace", "value: /opt/headrace/kernels"),
         (DEPLOYMENT, "NUMBA_CACHE_DIR (/opt/headrace/kernels) is on the read-only root"),
+    ),
+    "trainer without a cache": (
+        (JOB, TRAINER_CACHE, ""),
+        (JOB, "containers[trainer].env[NUMBA_CACHE_DIR] is None", "name an emptyDir"),
+    ),
+    "trainer's cache on the read-only root": (
+        (JOB, "value: /var/cache/headrace", "value: /opt/headrace/kernels"),
+        (JOB, "NUMBA_CACHE_DIR (/opt/headrace/kernels) is on the read-only root"),
+    ),
+    "trainer's cache that starts empty": (
+        (JOB, _section(JOB, "      initContainers:\n", "      containers:\n"), ""),
+        (JOB, "initContainers is []", "copy /opt/headrace/kernels/. of headrace-trainer:0.1.0"),
+    ),
+    "cache that is filled from another folder": (
+        (DEPLOYMENT, "/opt/headrace/kernels/., ", "/opt/kernels/., "),
+        (DEPLOYMENT, "initContainers is", "copy /opt/headrace/kernels/. of headrace-server:0.1.0"),
+    ),
+    "cache that is filled from another image": (
+        (JOB, FIRST_IMAGE, FIRST_IMAGE.replace("-trainer", "-server:0.1.0")),
+        (JOB, "initContainers is", "of headrace-trainer:0.1.0 to the volume"),
+    ),
+    "image without a cache": (
+        ("Dockerfile.trainer", "NUMBA_CACHE_DIR=", "NUMBA_CACHE="),
+        ("Dockerfile.trainer", "NUMBA_CACHE_DIR is None", "compile the kernels into it"),
     ),
     "wrong type": (
         (DEPLOYMENT, "replicas: 4", "replicas: four"),
