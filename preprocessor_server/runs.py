@@ -29,9 +29,10 @@ _STRETCHES = 4
 
 @dataclass(slots=True)
 class Joined:
-    """Members whose runs are nearly the same; starts bool [n] has the starts of all of them."""
+    """Members whose runs are nearly the same; starts bool [n] has those of all, size of them."""
 
     starts: Mask
+    size: int
     members: list[int]
 
 
@@ -41,17 +42,21 @@ def join_starts(starts: Sequence[Mask | None]) -> list[Joined]:
     starts[i] bool [n] says where member i's values change. Taken with the most changes first, each
     member joins the first group whose starts and its own, together, are at most 9/8 of its own.
     """
-    found = [(i, mask, np.count_nonzero(mask)) for i, mask in enumerate(starts) if mask is not None]
+    found = [
+        (i, mask, int(np.count_nonzero(mask))) for i, mask in enumerate(starts) if mask is not None
+    ]
     groups: list[Joined] = []
     for member, mask, size in sorted(found, key=lambda entry: -entry[2]):
         for group in groups:
-            union = group.starts | mask
-            if 8 * np.count_nonzero(union) <= 9 * size:
-                group.starts = union
+            # The starts of a group that has all of them cannot grow.
+            union = group.starts if group.size == len(mask) else group.starts | mask
+            union_size = group.size if union is group.starts else int(np.count_nonzero(union))
+            if 8 * union_size <= 9 * size:
+                group.starts, group.size = union, union_size
                 group.members.append(member)
                 break
         else:
-            groups.append(Joined(mask, [member]))
+            groups.append(Joined(mask, size, [member]))
     return groups
 
 

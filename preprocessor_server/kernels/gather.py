@@ -19,6 +19,9 @@ _carray: Any = numba.carray  # type: ignore[attr-defined] # it is in numba's doc
 _DONE = 0
 _ROW_OUTSIDE = -1
 
+_0 = np.uint64(0)
+_1 = np.uint64(1)
+
 
 def _to_pointer(typing_context: Any, address: Any) -> Any:
     """An address as a pointer, for carray."""
@@ -44,14 +47,30 @@ def _gather(
     rows: npt.NDArray[np.int64],
     gathered: npt.NDArray[np.unsignedinteger],
 ) -> int:
+    # Stretches of rows that follow each other are copied as blocks: [start, end) from first on.
+    firsts = np.empty(len(rows), np.uint64)
+    starts = np.empty(len(rows) + 1, np.uint64)
     limit = np.uint64(count)
+    blocks = 0
     for i in range(np.uint64(len(rows))):
-        if np.uint64(rows[i]) >= limit:
+        row = np.uint64(rows[i])
+        if row >= limit:
             return _ROW_OUTSIDE
+        if i == _0 or row != np.uint64(rows[i - _1]) + _1:
+            firsts[blocks] = row
+            starts[blocks] = i
+            blocks += 1
+    starts[blocks] = len(rows)
     for f in range(len(addresses)):
         column = _carray(_pointer(addresses[f]), count, gathered.dtype)
-        for i in range(np.uint64(len(rows))):
-            gathered[f, i] = column[np.uint64(rows[i])]
+        if 4 * blocks > len(rows):
+            for i in range(np.uint64(len(rows))):
+                gathered[f, i] = column[np.uint64(rows[i])]
+        else:
+            for b in range(np.uint64(blocks)):
+                first, start = firsts[b], starts[b]
+                for i in range(starts[b + _1] - start):
+                    gathered[f, start + i] = column[first + i]
     return _DONE
 
 

@@ -158,7 +158,7 @@ def test_a_message_never_outgrows_its_limit(codec: batch_pb2.Codec, parts: int) 
 
 def test_rows_that_the_frame_does_not_have_are_refused() -> None:
     for rows in ([0, 1, 100], [98, 99, 100], [-1], [-1, 0, 1]):
-        with pytest.raises(IndexError, match="a frame of 100 rows"):
+        with pytest.raises(IndexError, match="a column of 100 rows"):
             encode(
                 Piece(example().take(np.arange(100)), np.array(rows)), codec=batch_pb2.CODEC_NONE
             )
