@@ -38,6 +38,8 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 _DONE = 0
 _UNKNOWN_VALUE = -1
+_ARENA_LEFT = -2
+_COUNT_WRONG = -3
 
 
 class Layouts(NamedTuple):
@@ -186,11 +188,13 @@ def _take_apart(
 
 
 @inner
-def _code_table(
-    dictionary: npt.NDArray[np.int64], words: npt.NDArray[np.unsignedinteger]
-) -> npt.NDArray[np.int16]:
-    """The slots of a table of codes, -1 where empty; the dictionary's words go to words."""
-    codes = np.full(_SLOTS, -1, np.int16)
+def _fill_codes(
+    dictionary: npt.NDArray[np.int64],
+    words: npt.NDArray[np.unsignedinteger],
+    codes: npt.NDArray[np.int16],
+) -> None:
+    """Makes a table of codes, -1 where a slot is empty, and of the dictionary's words."""
+    codes[:] = -1
     for code in range(len(dictionary)):
         word = words.dtype.type(dictionary[code])
         slot = (np.uint64(word) * _SPREAD) >> _SLOT_SHIFT
@@ -198,7 +202,6 @@ def _code_table(
             slot = (slot + _1) & _SLOT_MASK
         words[slot] = word
         codes[slot] = code
-    return codes
 
 
 @inner
@@ -240,7 +243,13 @@ def _write(
 ) -> int:
     block = np.empty(_BLOCK, words.dtype)
     known = np.zeros(_SLOTS, words.dtype)
+    codes = np.empty(_SLOTS, np.int16)
     count = words.shape[1]
+    for f in range(len(words)):
+        if not 0 <= starts[f] <= len(arena) - table[f, _SIZE_BYTES]:
+            return _ARENA_LEFT
+        if table[f, _COUNT] != count:
+            return _COUNT_WRONG
     for f in range(len(words)):
         width_bits, size = table[f, _WIDTH_BITS], table[f, _DICTIONARY_SIZE]
         if width_bits == 0:
@@ -250,7 +259,8 @@ def _write(
                 byte = dictionaries[f, code] >> (8 * k)
                 arena[starts[f] + 8 * code + k] = np.uint8(byte & 0xFF)
         planes = arena[starts[f] + 8 * size :]
-        codes = _code_table(dictionaries[f, :size], known)
+        if size:
+            _fill_codes(dictionaries[f, :size], known, codes)
         base = words.dtype.type(table[f, _BASE])
         for start in range(0, count, _BLOCK):
             taken = min(_BLOCK, count - start)
@@ -287,13 +297,14 @@ def write_elements(
     Raises ValueError if a row leaves the arena, has no layout or start, is not laid out as one of
     its length, or holds what its dictionary lacks.
     """
-    sizes, counts = layouts.table[:, _SIZE_BYTES], layouts.table[:, _COUNT]
-    if not len(elements) == len(sizes) == len(starts):
-        raise ValueError(f"{len(sizes)} layouts and {len(starts)} starts of {len(elements)} rows")
-    if np.any(starts < 0) or np.any(starts > len(arena) - sizes):
-        raise ValueError(f"rows of {sizes.max()} bytes leave an arena of {len(arena)}")
-    if np.any(counts != elements.shape[1]):
-        raise ValueError(f"{elements.shape[1]} elements are laid out as {counts.max()}")
+    table, dictionaries = layouts
+    if not len(elements) == len(table) == len(dictionaries) == len(starts):
+        raise ValueError(f"{len(table)} layouts and {len(starts)} starts of {len(elements)} rows")
     words = np.ascontiguousarray(elements).view(np.dtype(f"u{elements.dtype.itemsize}"))
-    if _write(words, layouts.table, layouts.dictionaries, starts, arena) != _DONE:
+    status = _write(words, table, dictionaries, starts, arena)
+    if status == _ARENA_LEFT:
+        raise ValueError(f"rows leave an arena of {len(arena)} bytes")
+    if status == _COUNT_WRONG:
+        raise ValueError(f"rows of {elements.shape[1]} elements are laid out as of another number")
+    if status == _UNKNOWN_VALUE:
         raise ValueError("a row holds elements that its dictionary lacks")
