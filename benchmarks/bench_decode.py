@@ -20,14 +20,14 @@ from typing import Any
 
 from benchmarks.delivery import MODES, Take
 from benchmarks.harness import arguments, homefeed, measured, report, runs_of, shown, table
-from benchmarks.hot_path import DEFAULT_ZSTD_LEVEL, decoded, full_batches
+from benchmarks.hot_path import COMPARED_ZSTD_LEVEL, decoded, full_batches
 from benchmarks.wire_formats import Format, NumpyPickle, TorchPickle, Zstd, features_of
 from benchmarks.workloads import LAYOUTS
 from trainer_client import Dataset
 from trainer_client.decode import Decoder
 
 BATCH_SIZE = 4096
-RIVAL = f"pickle of torch tensors + zstd {DEFAULT_ZSTD_LEVEL}"
+RIVAL = f"pickle of torch tensors + zstd {COMPARED_ZSTD_LEVEL}"
 
 Decode = Callable[[bytes], object]
 
@@ -39,14 +39,14 @@ def decode_compact(decoder: Decoder, take: Take, data: bytes) -> object:
 
 def contestants(dataset: Dataset, count: int) -> dict[str, tuple[Decode, list[bytes]]]:
     """How each form is decoded, and the same batches in it."""
-    schema, messages = full_batches(dataset, BATCH_SIZE, count)
+    schema, messages = full_batches(dataset, BATCH_SIZE, count, COMPARED_ZSTD_LEVEL)
     decoder = Decoder(schema)
     features = [features_of(decoded(decoder, data)) for data in messages]
     found: dict[str, tuple[Decode, list[bytes]]] = {
         f"compact batch, {mode}": (partial(decode_compact, decoder, take), messages)
         for mode, take in MODES.items()
     }
-    forms: list[Format] = [Zstd(TorchPickle(), DEFAULT_ZSTD_LEVEL), TorchPickle(), NumpyPickle()]
+    forms: list[Format] = [Zstd(TorchPickle(), COMPARED_ZSTD_LEVEL), TorchPickle(), NumpyPickle()]
     for form in forms:
         found[form.name] = (form.decode, [form.encode(batch) for batch in features])
     return found

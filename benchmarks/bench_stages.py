@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import xxhash
 import zstandard
 
@@ -46,6 +47,7 @@ from benchmarks.hot_path import (
 from benchmarks.workloads import LAYOUTS
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.encode.compress import Compression
 from trainer_client import Dataset
 from trainer_client.decode import Decoder
 
@@ -71,12 +73,11 @@ def server_stages(dataset: Dataset) -> Stages:
     stages = dict(inline.clock.cpu_s)
     stages["cut"] = took_s - sum(stages.values())
     inline.close()
-    compressor = zstandard.ZstdCompressor(level=DEFAULT_ZSTD_LEVEL, write_content_size=True)
+    compression = Compression(DEFAULT_ZSTD_LEVEL)
     stages["compress"] = 0.0
-    for payload in (parse(data).payload for data in plain):
-        # Of what is no batch it is empty.
+    for payload in filter(None, (parse(data).payload for data in plain)):
         began_s = time.thread_time()
-        compressor.compress(payload)
+        compression.compress(np.frombuffer(payload, np.uint8))
         stages["compress"] += time.thread_time() - began_s
     return stages
 

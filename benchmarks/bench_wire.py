@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.delivery import MODES
 from benchmarks.harness import arguments, homefeed, measured, report, runs_of, shown, table
 from benchmarks.hot_path import (
-    DEFAULT_ZSTD_LEVEL,
+    COMPARED_ZSTD_LEVEL,
     InlineServer,
     decoded,
     full_batches,
@@ -61,7 +61,7 @@ def time_format(form: Format, batches: list[Features]) -> dict[str, float]:
 
 def time_encode(dataset: Dataset) -> float:
     """CPU seconds a million examples of the server's encode stage, ZSTD and message included."""
-    inline = InlineServer()
+    inline = InlineServer(COMPARED_ZSTD_LEVEL)
     rows = 0
     try:
         for data in inline.messages(dataset.to_proto(), BATCH_SIZE):
@@ -74,10 +74,10 @@ def time_encode(dataset: Dataset) -> float:
 def measure(layout: str, rows: int, count: int, runs: int) -> list[dict[str, Any]]:
     """Every format on the batches of a layout, taking turns."""
     dataset = Dataset.from_yaml(homefeed(layout, rows) / "dataset.yaml")
-    schema, sent = full_batches(dataset, BATCH_SIZE, count)
+    schema, sent = full_batches(dataset, BATCH_SIZE, count, COMPARED_ZSTD_LEVEL)
     decoder = Decoder(schema)
     batches = [features_of(decoded(decoder, data)) for data in sent]
-    rivals = formats(DEFAULT_ZSTD_LEVEL)
+    rivals = formats(COMPARED_ZSTD_LEVEL)
     for form in rivals:
         if not same(form.decode(form.encode(batches[0])), batches[0]):
             raise RuntimeError(f"{form.name} reads other tensors than were written")
@@ -120,7 +120,7 @@ def main() -> None:
         found = measure(layout, rows, count, runs_of(options))
         results += found
         table(
-            f"homefeed {layout}, batch {BATCH_SIZE}, ZSTD level {DEFAULT_ZSTD_LEVEL}",
+            f"homefeed {layout}, batch {BATCH_SIZE}, ZSTD level {COMPARED_ZSTD_LEVEL}",
             ("format", "B/example", "encode CPU s/M", "decode CPU s/M"),
             [
                 (

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.catalog import Catalog
+from preprocessor_server.encode.compress import Level
 from preprocessor_server.pipeline import Pipeline
 from preprocessor_server.service import PreprocessorService
 from preprocessor_server.settings import Settings
@@ -26,7 +27,9 @@ from trainer_client.transport.wire import read_response
 
 P = ParamSpec("P")
 T = TypeVar("T")
-DEFAULT_ZSTD_LEVEL: int = Settings.model_fields["zstd_level"].default
+DEFAULT_ZSTD_LEVEL: Level = Settings.model_fields["zstd_level"].default
+# The level of both sides where other forms of a batch are compressed beside ours.
+COMPARED_ZSTD_LEVEL = 1
 
 
 class StageClock(Metrics):
@@ -76,7 +79,7 @@ class _Context:
 class InlineServer:
     """The server's own code, all of it in the calling thread; clock counts its stages."""
 
-    def __init__(self, zstd_level: int = DEFAULT_ZSTD_LEVEL) -> None:
+    def __init__(self, zstd_level: Level = DEFAULT_ZSTD_LEVEL) -> None:
         settings = Settings(data_root=(Path("/"),), cpu_threads=1, zstd_level=zstd_level)
         self.clock = StageClock()
         self._catalog = Catalog(settings)
@@ -129,10 +132,10 @@ def decoded(decoder: Decoder, data: bytes) -> Batch:
 
 
 def full_batches(
-    dataset: Dataset, batch_size: int, count: int
+    dataset: Dataset, batch_size: int, count: int, zstd_level: Level = DEFAULT_ZSTD_LEVEL
 ) -> tuple[batch_pb2.BatchSchema, list[bytes]]:
     """The schema, and the messages of the first full batches of an epoch as servers send them."""
-    server = InlineServer()
+    server = InlineServer(zstd_level)
     schema, found = batch_pb2.BatchSchema(), []
     try:
         for data in server.messages(dataset.to_proto(), batch_size):

@@ -29,7 +29,6 @@ NAMES = (
     "fan_in",
     "memory",
     "workloads",
-    "grpc_options",
 )
 # The whole comparison takes longer than all the rest.
 QUICK_FLAGS = {"end_to_end": ["--layout", "clustered"]}

@@ -26,9 +26,9 @@ def test_stalled_streams_harm_nobody_and_give_way(
     connect: Callable[[str], pb_grpc.PreprocessorServiceStub],
 ) -> None:
     (tmp_path / "ids").mkdir()
-    pq.write_table(
-        pa.table({"id": np.arange(ROWS)}), tmp_path / "ids" / "x.parquet", row_group_size=ROWS // 4
-    )
+    # Spread over 64 bits, so that no id is narrowed.
+    ids = (np.arange(ROWS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
+    pq.write_table(pa.table({"id": ids}), tmp_path / "ids" / "x.parquet", row_group_size=ROWS // 4)
     dataset = spec(
         source={"parquet": {"paths": ["ids"]}}, features=[{"sparse": {"columns": ["id"]}}]
     )
