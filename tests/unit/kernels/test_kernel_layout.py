@@ -205,7 +205,9 @@ def test_rows_that_are_laid_out_as_others_are_refused() -> None:
     elements = np.array([[1, 2, 3], [4, 5, 6]])
     layouts = lay_out(elements, with_dictionaries=True)
     for other in (elements[:, :2], np.tile(elements, 2)):
-        with pytest.raises(ValueError, match=f"{other.shape[1]} elements are laid out as of another"):
+        with pytest.raises(
+            ValueError, match=f"{other.shape[1]} elements are laid out as of another"
+        ):
             write_elements(other, layouts, starts, arena)
     for rows in (elements[:1], np.tile(elements, (2, 1))):
         with pytest.raises(ValueError, match=f"2 layouts and 2 starts of {len(rows)} rows"):
