@@ -103,7 +103,7 @@ class Runs:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Frame:
     """Rows: row_count of them, columns of rows, and any number of run structures.
 

@@ -121,7 +121,10 @@ def prepare_window(
     starts = None
     if lengths:
         order, starts = rows_in_order(np.concatenate(lengths), order)
-    if order is None:
+    if passes.all():
+        positions = np.arange(len(passes))
+        rows = positions if order is None else order
+    elif order is None:
         positions = np.flatnonzero(passes)
         rows = np.arange(len(positions))
     else:

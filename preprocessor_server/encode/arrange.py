@@ -1,76 +1,98 @@
-"""Places the buffers of a batch in its arena, one after the other, and fills them."""
+"""Places the buffers of a batch in its arena, one after the other, describes and fills them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.v1 import batch_pb2, dataset_pb2
-from preprocessor_server.frame import Array, Indices
-from preprocessor_server.kernels import Layouts, write_elements
+from preprocessor_server.encode.parts import PartRows
+from preprocessor_server.frame import Array
+from preprocessor_server.kernels import (
+    FLOATS,
+    IDS,
+    LENGTHS,
+    Buffers,
+    Layouts,
+    lay_out,
+    ones,
+    write_buffers,
+)
 
-ALIGNMENT = 64
+MAX_LENGTH = 2**31 - 1
 
+Title: TypeAlias = tuple[batch_pb2.Part, batch_pb2.BufferRole, dataset_pb2.ScalarType]
 
-class Section(NamedTuple):
-    """The elements of some buffers, a row of a matrix each, and how they are laid out."""
-
-    elements: Array
-    layouts: Layouts
+_VALUES = batch_pb2.BUFFER_ROLE_VALUES
 
 
 class Arranger:
-    """Describes buffers in the order in which they lie in the arena; write() fills them all."""
+    """Takes the parts of a batch in the order in which they lie in its arena."""
 
     def __init__(self) -> None:
-        self.size_bytes = 0
-        self._sections: list[tuple[Section, npt.NDArray[np.int64]]] = []
-        self._gaps: list[tuple[int, int]] = []
+        self._buffers = Buffers()
+        # Of each buffer: its part, its role and the type of its elements.
+        self._titles: list[Title] = []
+        self._layouts: Layouts | None = None
 
-    def add(
-        self,
-        part: batch_pb2.Part,
-        role: batch_pb2.BufferRole,
-        scalar: dataset_pb2.ScalarType,
-        sections: Sequence[Section],
-        order: Indices | None = None,
-    ) -> None:
-        """Adds a buffer to the part for each row of the sections.
+    def add_matrix(self, part: batch_pb2.Part, numbers: npt.NDArray[np.float32]) -> None:
+        """The part of a dense or label block: numbers [features, B]."""
+        part.features.extend(range(len(numbers)))
+        self._buffers.add(self._buffers.rows(numbers.reshape(1, -1), FLOATS))
+        self._titles.append((part, _VALUES, dataset_pb2.SCALAR_TYPE_FLOAT32))
 
-        order has the numbers of the rows, counted through all sections, in the order of buffers.
-        """
-        rows = [row for section in sections for row in section.layouts.table.tolist()]
-        starts = [0] * len(rows)
-        for number in range(len(rows)) if order is None else order.tolist():
-            layout, width_bits, base, dictionary_size, count, size = rows[number]
-            starts[number] = self.size_bytes
+    def add_lists(self, part: batch_pb2.Part, rows: PartRows) -> None:
+        """A part of a sparse block."""
+        buffers = self._buffers
+        features = sorted((*rows.singles, *rows.lists))
+        part.features.extend(features)
+        int32, int64 = dataset_pb2.SCALAR_TYPE_INT32, dataset_pb2.SCALAR_TYPE_INT64
+        if rows.run_lengths is not None:
+            part.run_count = rows.size
+            buffers.add(buffers.rows(rows.run_lengths.reshape(1, -1), LENGTHS))
+            self._titles.append((part, batch_pb2.BUFFER_ROLE_RUN_LENGTHS, int32))
+        if rows.lists:
+            lengths = np.ones((len(features), rows.size), np.int32)
+            for feature, (offsets, _) in rows.lists.items():
+                lengths[features.index(feature)] = _lengths(offsets)
+            buffers.add(buffers.rows(lengths.reshape(1, -1), LENGTHS))
+        else:
+            buffers.add([ones(len(features) * rows.size)])
+        self._titles.append((part, batch_pb2.BUFFER_ROLE_LENGTHS, int32))
+        values = dict(zip(rows.singles, buffers.rows(rows.ids, IDS), strict=True))
+        for feature, (_, elements) in rows.lists.items():
+            (values[feature],) = buffers.rows(elements.reshape(1, -1), IDS)
+        buffers.add([values[feature] for feature in features])
+        self._titles += [(part, _VALUES, int64)] * len(features)
+
+    def describe(self) -> int:
+        """Lays everything out, adds the buffers to their parts, and returns the arena's bytes."""
+        layouts = self._layouts = lay_out(self._buffers)
+        for (part, role, scalar), entry in zip(self._titles, layouts.table.tolist(), strict=True):
+            layout, offset, size, count, width_bits, base, dictionary_size = entry
             part.buffers.add(
                 role=role,
                 layout=layout,
                 type=scalar,
-                offset_bytes=self.size_bytes,
+                offset_bytes=offset,
                 size_bytes=size,
                 element_count=count,
                 width_bits=width_bits,
                 base=base,
                 dictionary_size=dictionary_size,
             )
-            end = self.size_bytes + size
-            self.size_bytes = -(-end // ALIGNMENT) * ALIGNMENT
-            if end < self.size_bytes:
-                self._gaps.append((end, self.size_bytes))
-        first = 0
-        for section in sections:
-            last = first + len(section.elements)
-            self._sections.append((section, np.array(starts[first:last], np.int64)))
-            first = last
+        return layouts.size_bytes
 
     def write(self, arena: npt.NDArray[np.uint8]) -> None:
-        """Fills an arena of size_bytes; padding becomes zero."""
-        for start, end in self._gaps:
-            arena[start:end] = 0
-        for section, starts in self._sections:
-            write_elements(section.elements, section.layouts, starts, arena)
+        """Fills an arena of as many bytes; padding becomes zero."""
+        assert self._layouts is not None
+        write_buffers(self._buffers, self._layouts, arena)
+
+
+def _lengths(offsets: Array) -> Array:
+    lengths: Array = offsets[1:] - offsets[:-1]
+    if lengths.max() > MAX_LENGTH:
+        raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
+    return lengths

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from headrace.v1 import batch_pb2, dataset_pb2
-from preprocessor_server.encode.arrange import Arranger, Section
+from headrace.v1 import batch_pb2
+from preprocessor_server.encode.arrange import Arranger
 from preprocessor_server.encode.checksum import header_checksum
+from preprocessor_server.encode.columns import LevelColumns, levels_of
 from preprocessor_server.encode.compress import Compression, Level, compress_bound
 from preprocessor_server.encode.message import batch_response
-from preprocessor_server.encode.parts import PartRows, sparse_parts
+from preprocessor_server.encode.parts import sparse_parts
 from preprocessor_server.errors import DeploymentError
-from preprocessor_server.frame import Array, Flat, Frame, Indices, Runs, concat_frames
-from preprocessor_server.kernels import float_layout, gather_columns, lay_out
+from preprocessor_server.frame import Array, Frame, Indices, concat_frames
 
 # What checksums, and the tags and lengths of message and payload, take up at most.
 _ENVELOPE_BYTES = 64
 
 Arena = npt.NDArray[np.uint8]
-MAX_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class BatchEncoder:
         self._codec = codec
         self._compression = Compression(zstd_level)
         self._max_message_bytes = max_message_bytes
+        self._known: tuple[Callable[[], Frame | None], list[list[LevelColumns]]] = (
+            lambda: None,
+            [],
+        )
 
     def encode(
         self,
@@ -86,20 +90,29 @@ class BatchEncoder:
             codec=self._codec,
         )
         arranger = Arranger()
-        for schema in self._schema.blocks:
+        for schema, levels in zip(self._schema.blocks, self._levels_of(frame), strict=True):
             block = batch.blocks.add()
             if schema.kind == batch_pb2.BLOCK_KIND_SPARSE:
-                for part in sparse_parts(frame, rows, schema.features):
-                    _add_part(block, arranger, part)
+                for part in sparse_parts(levels, rows):
+                    arranger.add_lists(block.parts.add(), part)
             else:
-                _add_matrix(block, arranger, frame, rows, schema.features)
-        batch.uncompressed_size_bytes = arranger.size_bytes
+                matrix = _matrix(levels, len(schema.features), rows)
+                arranger.add_matrix(block.parts.add(), matrix)
+        batch.uncompressed_size_bytes = arranger.describe()
         self._check_size(batch)
-        arena = _worker.take_arena(arranger.size_bytes)
+        arena = _worker.take_arena(batch.uncompressed_size_bytes)
         arranger.write(arena)
         batch.payload_checksum = xxhash.xxh64_intdigest(arena.data)
         batch.header_checksum = header_checksum(batch)
         return batch_response(batch, self._compress(arena))
+
+    def _levels_of(self, frame: Frame) -> list[list[LevelColumns]]:
+        """The levels of each block, looked up again when the frame is another than last time."""
+        known_frame, levels = self._known
+        if known_frame() is not frame:
+            levels = [levels_of(frame, block.features) for block in self._schema.blocks]
+            self._known = weakref.ref(frame), levels
+        return levels
 
     def _check_size(self, batch: batch_pb2.CompactBatch) -> None:
         """Before the work is done, as if nothing could be compressed: the same for every codec."""
@@ -127,71 +140,14 @@ def _merge(pieces: Sequence[Piece]) -> tuple[Frame, Indices]:
     return frame, np.arange(frame.row_count)
 
 
-def _add_matrix(
-    block: batch_pb2.Block,
-    arranger: Arranger,
-    frame: Frame,
-    rows: Indices,
-    names: Sequence[str],
-) -> None:
-    """Arranges the matrix of a dense or label block."""
-    matrix = np.empty((len(names), len(rows)), np.float32)
-    places: dict[int, list[int]] = {}
-    runs_of: dict[int, Runs | None] = {}
-    columns = []
-    for number, name in enumerate(names):
-        column, runs = frame.locate(name)
-        assert isinstance(column, Flat)
-        columns.append(column.values)
-        places.setdefault(id(runs), []).append(number)
-        runs_of[id(runs)] = runs
-    for key, numbers in places.items():
-        runs = runs_of[key]
-        wanted = rows if runs is None else runs.inverse[rows].astype(np.int64)
-        gathered = gather_columns([columns[number] for number in numbers], wanted)
-        if len(numbers) == len(names):
-            matrix = gathered
-        else:
-            matrix[numbers] = gathered
-    elements = matrix.reshape(1, -1)
-    part = block.parts.add(features=range(len(names)))
-    layouts = float_layout(elements.shape[1])
-    arranger.add(
-        part,
-        batch_pb2.BUFFER_ROLE_VALUES,
-        dataset_pb2.SCALAR_TYPE_FLOAT32,
-        [Section(elements, layouts)],
-    )
-
-
-def _add_part(block: batch_pb2.Block, arranger: Arranger, rows: PartRows) -> None:
-    """Arranges a part of a sparse block."""
-    features = rows.features
-    run_count = 0 if rows.run_lengths is None else rows.size
-    part = block.parts.add(features=features, run_count=run_count)
-    int32, int64 = dataset_pb2.SCALAR_TYPE_INT32, dataset_pb2.SCALAR_TYPE_INT64
-    if rows.run_lengths is not None:
-        section = _integers(rows.run_lengths.reshape(1, -1), with_dictionaries=False)
-        arranger.add(part, batch_pb2.BUFFER_ROLE_RUN_LENGTHS, int32, [section])
-    lengths = np.ones((len(features), rows.size), np.int32)
-    for feature, (offsets, _) in rows.lists.items():
-        lengths[features.index(feature)] = _lengths(offsets)
-    section = _integers(lengths.reshape(1, -1), with_dictionaries=False)
-    arranger.add(part, batch_pb2.BUFFER_ROLE_LENGTHS, int32, [section])
-    sections = [_integers(rows.ids, with_dictionaries=True)] if rows.singles else []
-    numbers = list(rows.singles)
-    for feature, (_, values) in rows.lists.items():
-        sections.append(_integers(values.reshape(1, -1), with_dictionaries=True))
-        numbers.append(feature)
-    arranger.add(part, batch_pb2.BUFFER_ROLE_VALUES, int64, sections, np.argsort(numbers))
-
-
-def _integers(elements: Array, *, with_dictionaries: bool) -> Section:
-    return Section(elements, lay_out(elements, with_dictionaries=with_dictionaries))
-
-
-def _lengths(offsets: Indices) -> Indices:
-    lengths = np.diff(offsets)
-    if lengths.max() > MAX_LENGTH:
-        raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
-    return lengths
+def _matrix(levels: Sequence[LevelColumns], feature_count: int, rows: Indices) -> Array:
+    """The matrix of a dense or label block, float32 [features, B]."""
+    gathered: dict[int, Array] = {}
+    for level in levels:
+        wanted = rows if level.runs is None else level.runs.inverse[rows].astype(np.int64)
+        assert level.flat_columns is not None
+        values = level.flat_columns.gather(wanted).values
+        if len(values) == feature_count:
+            return values
+        gathered |= zip(level.flats, values, strict=True)
+    return np.stack([gathered[feature] for feature in range(feature_count)])

@@ -9,15 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from preprocessor_server.frame import Array, Flat, Frame, Indices, Jagged, Mask, Runs
-from preprocessor_server.kernels import (
-    RunRows,
-    gather_columns,
-    id_changes,
-    list_changes,
-    run_rows,
-    take_lists,
-)
+from preprocessor_server.encode.columns import LevelColumns
+from preprocessor_server.frame import Array, Indices, Mask
+from preprocessor_server.kernels import RunRows, run_rows, take_lists
 from preprocessor_server.runs import join_starts
 
 Lengths: TypeAlias = npt.NDArray[np.int32]
@@ -42,21 +36,16 @@ class PartRows:
     ids: Array
     lists: dict[int, Lists]
 
-    @property
-    def features(self) -> list[int]:
-        """The numbers of all features, ascending."""
-        return sorted((*self.singles, *self.lists))
 
-
-def sparse_parts(frame: Frame, rows: Indices, names: Sequence[str]) -> list[PartRows]:
+def sparse_parts(levels: Sequence[LevelColumns], rows: Indices) -> list[PartRows]:
     """The parts of a sparse block that holds the given rows [B] of a frame, in that order.
 
     docs/compact_batch.md defines them. Runs of the frame save work and change nothing.
     """
     count = len(rows)
-    levels = _levels(frame, rows, names)
-    found = [(f, level) for level in levels for f in level.changed if 2 * level.changed[f] <= count]
-    by_row = {f: level for level in levels for f in level.changed if 2 * level.changed[f] > count}
+    taken = [_LevelRows(level, rows) for level in levels]
+    by_row = {f: level for level in taken for f in level.changed if 2 * level.changed[f] > count}
+    found = [(f, level) for level in taken for f in level.changed if f not in by_row]
     found.sort(key=lambda entry: entry[0])
     parts = [_part(by_row, None, None)] if by_row else []
     # Where all have their runs from one structure, its runs are compared instead of rows.
@@ -71,38 +60,37 @@ def sparse_parts(frame: Frame, rows: Indices, names: Sequence[str]) -> list[Part
     return parts
 
 
-class _Level:
-    """The features of a batch whose columns are kept alike: once a row, or once a run.
+class _LevelRows:
+    """A level's values of a batch's rows. What its columns keep once, a row or a run, is a unit.
 
-    What is kept once is a unit. Units of the batch's rows are gathered: ids [singles, units], and
-    the lists of the other features. changes[f] bool [units] says which differ from the one before,
-    changed[f] how many do.
+    ids [flats, units] and lists are those of the batch's units. changed[f] of them differ from the
+    one before, and changes[f] bool [units] says which, where they may be few enough to send runs.
     """
 
-    def __init__(self, columns: dict[int, Flat | Jagged], rows: Indices, runs: Runs | None) -> None:
+    def __init__(self, level: LevelColumns, rows: Indices) -> None:
+        self.level = level
         self._runs: RunRows | None = None
-        if runs is not None:
-            self._runs = run_rows(runs.inverse, rows)
+        most = len(rows) // 2
+        if level.runs is not None:
+            self._runs = run_rows(level.runs.inverse, rows)
             rows = self._runs.runs
         self.count = len(rows)
-        flats = {f: c.values for f, c in columns.items() if isinstance(c, Flat)}
-        self.singles = list(flats)
-        self.ids: Array = gather_columns(list(flats.values()), rows) if flats else _NO_IDS
+        self.ids: Array = _NO_IDS
+        self.lists: dict[int, Lists] = {}
         self.changes: dict[int, Mask] = {}
         self.changed: dict[int, int] = {}
-        if flats:
-            changes, counts = id_changes(self.ids)
-            self.changes |= zip(flats, changes, strict=True)
-            self.changed |= zip(flats, counts.tolist(), strict=True)
-        self.lists: dict[int, Lists] = {}
-        every = np.arange(self.count)
-        for f, column in columns.items():
-            if isinstance(column, Jagged):
-                assert isinstance(column.values, Flat)
-                offsets, values = take_lists(column.offsets, column.values.values, rows)
-                self.lists[f] = offsets, values
-                self.changes[f] = list_changes(offsets, values, every)
-                self.changed[f] = int(np.count_nonzero(self.changes[f]))
+        if level.flat_columns is not None:
+            ids = level.flat_columns.gather(rows, most)
+            self.ids = ids.values
+            self.changes |= zip(level.flats, ids.changes, strict=True)
+            self.changed |= zip(level.flats, ids.changed.tolist(), strict=True)
+        if level.list_columns is not None:
+            lists = level.list_columns.gather(rows)
+            self.lists |= zip(
+                level.listed, zip(lists.offsets, lists.values, strict=True), strict=True
+            )
+            self.changes |= zip(level.listed, lists.changes, strict=True)
+            self.changed |= zip(level.listed, lists.changed.tolist(), strict=True)
 
     def first_rows(self, units: Indices) -> Indices:
         """The batch's first row of each of some units."""
@@ -125,34 +113,23 @@ class _Level:
         return None if units is not None and len(units) == self.count else units
 
 
-def _levels(frame: Frame, rows: Indices, names: Sequence[str]) -> list[_Level]:
-    columns: dict[int, dict[int, Flat | Jagged]] = {}
-    runs_of: dict[int, Runs | None] = {}
-    for f, name in enumerate(names):
-        column, runs = frame.locate(name)
-        assert isinstance(column, Flat | Jagged)
-        columns.setdefault(id(runs), {})[f] = column
-        runs_of[id(runs)] = runs
-    return [_Level(columns[key], rows, runs) for key, runs in runs_of.items()]
-
-
 def _part(
-    members: dict[int, _Level], firsts: Indices | None, run_lengths: Lengths | None
+    members: dict[int, _LevelRows], firsts: Indices | None, run_lengths: Lengths | None
 ) -> PartRows:
     """The part of some features; firsts are the rows of the batch that it sends, None for all."""
     ids: list[Array] = []
     singles: list[int] = []
     lists: dict[int, Lists] = {}
     size = 0
-    for level in dict.fromkeys(members.values()):
-        units = level.units(firsts)
-        size = level.count if units is None else len(units)
-        numbers = [number for number, f in enumerate(level.singles) if f in members]
+    for rows in dict.fromkeys(members.values()):
+        units = rows.units(firsts)
+        size = rows.count if units is None else len(units)
+        numbers = [number for number, f in enumerate(rows.level.flats) if f in members]
         if numbers:
-            singles += [level.singles[number] for number in numbers]
-            chosen = level.ids if len(numbers) == len(level.ids) else level.ids[numbers]
+            singles += [rows.level.flats[number] for number in numbers]
+            chosen = rows.ids if len(numbers) == len(rows.ids) else rows.ids[numbers]
             ids.append(chosen if units is None else chosen.take(units, axis=1))
-        for f, (offsets, values) in level.lists.items():
+        for f, (offsets, values) in rows.lists.items():
             if f in members:
                 lists[f] = (
                     (offsets, values) if units is None else take_lists(offsets, values, units)

@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
-from preprocessor_server.kernels.changes import id_changes, list_changes
-from preprocessor_server.kernels.gather import RunRows, gather_columns, run_rows
+from preprocessor_server.kernels.changes import list_changes
+from preprocessor_server.kernels.gather import (
+    Columns,
+    Gathered,
+    GatheredLists,
+    ListColumns,
+    RunRows,
+    run_rows,
+)
 from preprocessor_server.kernels.hashing import (
     MAX_NARROW_BUCKETS,
     hash_ends,
@@ -17,31 +24,47 @@ from preprocessor_server.kernels.hashing import (
     hash_strings,
     shuffle_keys,
 )
-from preprocessor_server.kernels.jagged import copy_tails, tail, take_lists
-from preprocessor_server.kernels.layout import Layouts, float_layout, lay_out, write_elements
+from preprocessor_server.kernels.jagged import copy_tails, keep_valid, tail, take_lists
+from preprocessor_server.kernels.layout import (
+    FLOATS,
+    IDS,
+    LENGTHS,
+    Buffers,
+    Layouts,
+    lay_out,
+    ones,
+    write_buffers,
+)
 from preprocessor_server.kernels.logarithm import log1p
 
 __all__ = [
+    "FLOATS",
+    "IDS",
+    "LENGTHS",
     "MAX_NARROW_BUCKETS",
+    "Buffers",
+    "Columns",
+    "Gathered",
+    "GatheredLists",
     "Layouts",
+    "ListColumns",
     "RunRows",
     "cache_place",
     "copy_tails",
-    "float_layout",
-    "gather_columns",
     "hash_ends",
     "hash_integers",
     "hash_strings",
-    "id_changes",
+    "keep_valid",
     "lay_out",
     "list_changes",
     "log1p",
+    "ones",
     "run_rows",
     "shuffle_keys",
     "tail",
     "take_lists",
     "warm",
-    "write_elements",
+    "write_buffers",
 ]
 
 

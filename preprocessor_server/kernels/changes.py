@@ -1,4 +1,4 @@
-"""Where ids and lists differ from those of the row before.
+"""Where lists differ from that of the row before.
 
 Hot loops count in uint64: numba compares signed indices with 0 at every access, which would stop
 LLVM from vectorising them.
@@ -6,13 +6,11 @@ LLVM from vectorising them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from preprocessor_server.kernels._jit import array, array2d, inner, kernel, out, out2d
+from preprocessor_server.kernels._jit import array, inner, kernel, out
 
 _ROW_OUTSIDE = -1
 
@@ -72,26 +70,6 @@ def _list_changes(
     return total
 
 
-@kernel(
-    *(
-        types.void(array2d(word), out2d(types.bool_), out(types.int64))
-        for word in (types.uint32, types.uint64)
-    )
-)
-def _id_changes(
-    ids: npt.NDArray[np.unsignedinteger],
-    changes: npt.NDArray[np.bool_],
-    counts: npt.NDArray[np.int64],
-) -> None:
-    for f in range(len(ids)):
-        total = 0
-        for i in range(np.uint64(ids.shape[1])):
-            changed = i == _0 or ids[f, i] != ids[f, i - _1]
-            changes[f, i] = changed
-            total += changed
-        counts[f] = total
-
-
 def list_changes(
     offsets: npt.NDArray[np.int64], values: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
@@ -107,20 +85,6 @@ def list_changes(
     if _list_changes(np.ascontiguousarray(offsets), words, rows, changes) < 0:
         raise row_outside(rows, len(offsets) - 1)
     return changes
-
-
-def id_changes(
-    ids: npt.NDArray[Any],
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Whether each id differs from the one before it in its row, and how many of a row do.
-
-    ids [k, n] are int32 or int64. Returns bool [k, n] (the first of a row: True) and int64 [k].
-    """
-    changes = np.empty(ids.shape, np.bool_)
-    counts = np.empty(len(ids), np.int64)
-    words = np.ascontiguousarray(ids).view(np.dtype(f"u{ids.dtype.itemsize}"))
-    _id_changes(words, changes, counts)
-    return changes, counts
 
 
 def check_lists(offsets: npt.NDArray[np.int64], size: int) -> None:

@@ -1,28 +1,42 @@
 """How the elements of a batch's buffers are laid out, and writing them so.
 
 docs/compact_batch.md defines the layouts and which one follows from which elements. Elements are
-taken apart in blocks that stay in the first cache, and each matrix of them in one call.
+taken apart in blocks that stay in the first cache, and all buffers of a batch in one call.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from preprocessor_server.kernels._jit import array, array2d, inner, kernel, out, out2d
+from preprocessor_server.kernels._jit import array2d, inner, kernel, out, out2d
+from preprocessor_server.kernels._memory import address_of, carray, pointer
 
-Integers: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+Elements: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64] | npt.NDArray[np.float32]
+
+# A row of a table of buffers: address, elements, bytes of each, kind.
+Entry: TypeAlias = tuple[int, int, int, int]
+
+ALIGNMENT = 64
 
 MAX_DISTINCT = 256
 
 # The numbers of headrace.v1.BufferLayout.
 BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
 
+# What the elements of a buffer are: float32 numbers, lengths, lengths that are all 1 (they lie
+# nowhere), or integers that a dictionary is tried for.
+FLOATS, LENGTHS, ONES, IDS = range(4)
+
+# The columns of a table of buffers.
+_ADDRESS, _ELEMENTS, _WORD_BYTES, _KIND = range(4)
+
 # The columns of a table of layouts.
-_LAYOUT, _WIDTH_BITS, _BASE, _DICTIONARY_SIZE, _COUNT, _SIZE_BYTES = range(6)
+_LAYOUT, _OFFSET_BYTES, _SIZE_BYTES, _COUNT, _WIDTH_BITS, _BASE, _DICTIONARY_SIZE = range(7)
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
@@ -43,14 +57,16 @@ _COUNT_WRONG = -3
 
 
 class Layouts(NamedTuple):
-    """The layouts of the rows of a matrix of elements.
+    """How buffers are laid out in an arena of size_bytes, one after the other.
 
-    table int64 [rows, 6]: layout, width_bits, base, dictionary_size, element_count, size_bytes.
-    dictionaries int64 [rows, 256]: the distinct elements of those that have one, ascending.
+    table int64 [buffers, 7]: layout, offset_bytes, size_bytes, element_count, width_bits, base,
+    dictionary_size. dictionaries int64 [buffers, 256]: the distinct elements of those that have
+    one, ascending.
     """
 
     table: npt.NDArray[np.int64]
     dictionaries: npt.NDArray[np.int64]
+    size_bytes: int
 
 
 @inner
@@ -102,44 +118,69 @@ def _sort(values: npt.NDArray[np.int64]) -> None:
         values[j + 1] = value
 
 
-@kernel(
-    *(
-        types.void(array2d(word), types.bool_, out2d(types.int64), out2d(types.int64))
-        for word in (types.int32, types.int64)
-    )
-)
-def _lay_out(
+@inner
+def _lay_out_integers(
     elements: npt.NDArray[np.signedinteger],
-    with_dictionaries: bool,
+    with_dictionary: bool,
+    used: npt.NDArray[np.bool_],
+    slots: npt.NDArray[np.int64],
+    dictionary: npt.NDArray[np.int64],
+    entry: npt.NDArray[np.int64],
+) -> None:
+    count = len(elements)
+    low = high = elements[0] if count else elements.dtype.type(0)
+    for j in range(np.uint64(count)):
+        low = min(low, elements[j])
+        high = max(high, elements[j])
+    layout, base, known = BYTE_PLANES, np.int64(low), 0
+    width = _width(np.uint64(np.int64(high)) - np.uint64(np.int64(low)))
+    if width == 0:
+        layout = CONSTANT
+    # Only where a word takes more than a byte can codes be smaller.
+    elif width > 8 and with_dictionary:
+        found = _find_distinct(elements, used, slots, dictionary)
+        if found <= MAX_DISTINCT and 4 * found <= count:
+            _sort(dictionary[:found])
+            layout, base, known = DICTIONARY, np.int64(0), found
+            width = _width(np.uint64(found - 1))
+    entry[_LAYOUT] = layout
+    entry[_WIDTH_BITS] = width
+    entry[_BASE] = base
+    entry[_DICTIONARY_SIZE] = known
+
+
+@kernel(types.int64(array2d(types.int64), out2d(types.int64), out2d(types.int64)))
+def _lay_out(
+    buffers: npt.NDArray[np.int64],
     table: npt.NDArray[np.int64],
     dictionaries: npt.NDArray[np.int64],
-) -> None:
+) -> int:
     used = np.empty(_SLOTS, np.bool_)
     slots = np.empty(_SLOTS, np.int64)
-    count = elements.shape[1]
-    for f in range(len(elements)):
-        row = elements[f]
-        low = high = row[0] if count else row.dtype.type(0)
-        for j in range(np.uint64(count)):
-            low = min(low, row[j])
-            high = max(high, row[j])
-        layout, base, known = BYTE_PLANES, np.int64(low), 0
-        width = _width(np.uint64(np.int64(high)) - np.uint64(np.int64(low)))
-        if width == 0:
-            layout = CONSTANT
-        # Only where a word takes more than a byte can codes be smaller.
-        elif width > 8 and with_dictionaries:
-            found = _find_distinct(row, used, slots, dictionaries[f])
-            if found <= MAX_DISTINCT and 4 * found <= count:
-                _sort(dictionaries[f, :found])
-                layout, base, known = DICTIONARY, np.int64(0), found
-                width = _width(np.uint64(found - 1))
-        table[f, _LAYOUT] = layout
-        table[f, _WIDTH_BITS] = width
-        table[f, _BASE] = base
-        table[f, _DICTIONARY_SIZE] = known
-        table[f, _COUNT] = count
-        table[f, _SIZE_BYTES] = 8 * known + width // 8 * count + (width % 8 * count + 7) // 8
+    end = 0
+    for b in range(len(buffers)):
+        kind, count = buffers[b, _KIND], buffers[b, _ELEMENTS]
+        address = pointer(buffers[b, _ADDRESS])
+        entry, dictionary = table[b], dictionaries[b]
+        if kind == FLOATS:
+            entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, 32
+            entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
+        elif kind == ONES:
+            entry[_LAYOUT], entry[_WIDTH_BITS] = CONSTANT, 0
+            entry[_BASE], entry[_DICTIONARY_SIZE] = min(count, 1), 0
+        elif buffers[b, _WORD_BYTES] == 4:
+            words = carray(address, count, np.int32)
+            _lay_out_integers(words, kind == IDS, used, slots, dictionary, entry)
+        else:
+            wide = carray(address, count, np.int64)
+            _lay_out_integers(wide, kind == IDS, used, slots, dictionary, entry)
+        width = entry[_WIDTH_BITS]
+        size = 8 * entry[_DICTIONARY_SIZE] + width // 8 * count + (width % 8 * count + 7) // 8
+        entry[_COUNT] = count
+        entry[_SIZE_BYTES] = size
+        entry[_OFFSET_BYTES] = end
+        end = (end + size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    return end
 
 
 @inner
@@ -222,89 +263,133 @@ def _encode(
     return True
 
 
+@inner
+def _write_buffer(
+    words: npt.NDArray[np.unsignedinteger],
+    entry: npt.NDArray[np.int64],
+    dictionary: npt.NDArray[np.int64],
+    block: npt.NDArray[np.unsignedinteger],
+    known: npt.NDArray[np.unsignedinteger],
+    codes: npt.NDArray[np.int16],
+    arena: npt.NDArray[np.uint8],
+) -> bool:
+    """Writes the words of a buffer; False if its dictionary lacks one."""
+    width_bits, size, start = entry[_WIDTH_BITS], entry[_DICTIONARY_SIZE], entry[_OFFSET_BYTES]
+    if width_bits == 0:
+        return True
+    for code in range(size):
+        for k in range(8):
+            byte = dictionary[code] >> (8 * k)
+            arena[start + 8 * code + k] = np.uint8(byte & 0xFF)
+    planes = arena[start + 8 * size :]
+    if size:
+        _fill_codes(dictionary[:size], known, codes)
+    base = words.dtype.type(entry[_BASE])
+    count = len(words)
+    for first in range(0, count, _BLOCK):
+        taken = min(_BLOCK, count - first)
+        for i in range(np.uint64(taken)):
+            block[i] = words[np.uint64(first) + i] - base
+        if size and not _encode(block, taken, known, codes):
+            return False
+        _take_apart(block, taken, first, count, width_bits, planes)
+    return True
+
+
 @kernel(
-    *(
-        types.int64(
-            array2d(word),
-            array2d(types.int64),
-            array2d(types.int64),
-            array(types.int64),
-            out(types.uint8),
-        )
-        for word in (types.uint32, types.uint64)
-    )
+    types.int64(array2d(types.int64), array2d(types.int64), array2d(types.int64), out(types.uint8))
 )
 def _write(
-    words: npt.NDArray[np.unsignedinteger],
+    buffers: npt.NDArray[np.int64],
     table: npt.NDArray[np.int64],
     dictionaries: npt.NDArray[np.int64],
-    starts: npt.NDArray[np.int64],
     arena: npt.NDArray[np.uint8],
 ) -> int:
-    block = np.empty(_BLOCK, words.dtype)
-    known = np.zeros(_SLOTS, words.dtype)
-    codes = np.empty(_SLOTS, np.int16)
-    count = words.shape[1]
-    for f in range(len(words)):
-        if not 0 <= starts[f] <= len(arena) - table[f, _SIZE_BYTES]:
+    end = 0
+    for b in range(len(buffers)):
+        if not end <= table[b, _OFFSET_BYTES] <= len(arena) - table[b, _SIZE_BYTES]:
             return _ARENA_LEFT
-        if table[f, _COUNT] != count:
+        if table[b, _COUNT] != buffers[b, _ELEMENTS]:
             return _COUNT_WRONG
-    for f in range(len(words)):
-        width_bits, size = table[f, _WIDTH_BITS], table[f, _DICTIONARY_SIZE]
-        if width_bits == 0:
-            continue
-        for code in range(size):
-            for k in range(8):
-                byte = dictionaries[f, code] >> (8 * k)
-                arena[starts[f] + 8 * code + k] = np.uint8(byte & 0xFF)
-        planes = arena[starts[f] + 8 * size :]
-        if size:
-            _fill_codes(dictionaries[f, :size], known, codes)
-        base = words.dtype.type(table[f, _BASE])
-        for start in range(0, count, _BLOCK):
-            taken = min(_BLOCK, count - start)
-            for i in range(np.uint64(taken)):
-                block[i] = words[f, np.uint64(start) + i] - base
-            if size and not _encode(block, taken, known, codes):
-                return _UNKNOWN_VALUE
-            _take_apart(block, taken, start, count, width_bits, planes)
+        end = table[b, _OFFSET_BYTES] + table[b, _SIZE_BYTES]
+    codes = np.empty(_SLOTS, np.int16)
+    narrow_block, narrow_known = np.empty(_BLOCK, np.uint32), np.zeros(_SLOTS, np.uint32)
+    wide_block, wide_known = np.empty(_BLOCK, np.uint64), np.zeros(_SLOTS, np.uint64)
+    end = 0
+    for b in range(len(buffers)):
+        entry, count = table[b], buffers[b, _ELEMENTS]
+        arena[end : entry[_OFFSET_BYTES]] = 0
+        end = entry[_OFFSET_BYTES] + entry[_SIZE_BYTES]
+        address = pointer(buffers[b, _ADDRESS])
+        if buffers[b, _WORD_BYTES] == 4:
+            words = carray(address, count, np.uint32)
+            fits = _write_buffer(
+                words, entry, dictionaries[b], narrow_block, narrow_known, codes, arena
+            )
+        else:
+            wide = carray(address, count, np.uint64)
+            fits = _write_buffer(wide, entry, dictionaries[b], wide_block, wide_known, codes, arena)
+        if not fits:
+            return _UNKNOWN_VALUE
+    arena[end:] = 0
     return _DONE
 
 
-def lay_out(elements: Integers, *, with_dictionaries: bool) -> Layouts:
-    """The layout of each row of elements [rows, n], a pure function of the row."""
-    table = np.empty((len(elements), 6), np.int64)
-    dictionaries = np.empty((len(elements), MAX_DISTINCT), np.int64)
-    _lay_out(np.ascontiguousarray(elements), with_dictionaries, table, dictionaries)
-    return Layouts(table, dictionaries)
+class Buffers:
+    """The elements of a batch's buffers where they lie in memory, in the order of the arena."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        # Kept for as long as their addresses are.
+        self._held: list[npt.NDArray[Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def rows(self, elements: Elements, kind: int) -> list[Entry]:
+        """What stands for each row of elements [rows, n]; add() makes a buffer of it.
+
+        IDS and LENGTHS are int32 or int64, FLOATS are float32.
+        """
+        held = np.ascontiguousarray(elements)
+        self._held.append(held)
+        first, (rows, count), width = address_of(held), held.shape, held.itemsize
+        return [(first + row * count * width, count, width, kind) for row in range(rows)]
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Adds buffers that rows() has given, or ones()."""
+        self._entries += entries
+
+    def table(self) -> npt.NDArray[np.int64]:
+        """What kernels take, int64 [buffers, 4]."""
+        return np.array(self._entries, np.int64).reshape(-1, 4)
 
 
-def float_layout(count: int) -> Layouts:
-    """The layout of count float32 numbers, as of a matrix of one row."""
-    table = np.array([[BYTE_PLANES, 32, 0, 0, count, 4 * count]], np.int64)
-    return Layouts(table, np.empty((1, MAX_DISTINCT), np.int64))
+def ones(count: int) -> Entry:
+    """What stands for as many lengths that are all 1."""
+    return 0, count, 4, ONES
 
 
-def write_elements(
-    elements: Integers | npt.NDArray[np.float32],
-    layouts: Layouts,
-    starts: npt.NDArray[np.int64],
-    arena: npt.NDArray[np.uint8],
-) -> None:
-    """Writes each row of elements [rows, n] as its layout says, from starts[row] of the arena on.
+def lay_out(buffers: Buffers) -> Layouts:
+    """The layout of each buffer, a pure function of its elements, and its place in the arena."""
+    table = np.empty((len(buffers), 7), np.int64)
+    dictionaries = np.empty((len(buffers), MAX_DISTINCT), np.int64)
+    size_bytes = _lay_out(buffers.table(), table, dictionaries)
+    return Layouts(table, dictionaries, size_bytes)
 
-    Raises ValueError if a row leaves the arena, has no layout or start, is not laid out as one of
-    its length, or holds what its dictionary lacks.
+
+def write_buffers(buffers: Buffers, layouts: Layouts, arena: npt.NDArray[np.uint8]) -> None:
+    """Writes each buffer as its layout says, to its place in the arena; padding becomes zero.
+
+    Raises ValueError if a buffer leaves the arena or overlaps another, has no layout, is not laid
+    out as one of its length, or holds what its dictionary lacks.
     """
-    table, dictionaries = layouts
-    if not len(elements) == len(table) == len(dictionaries) == len(starts):
-        raise ValueError(f"{len(table)} layouts and {len(starts)} starts of {len(elements)} rows")
-    words = np.ascontiguousarray(elements).view(np.dtype(f"u{elements.dtype.itemsize}"))
-    status = _write(words, table, dictionaries, starts, arena)
+    if len(buffers) != len(layouts.table):
+        raise ValueError(f"{len(layouts.table)} layouts of {len(buffers)} buffers")
+    status = _write(buffers.table(), layouts.table, layouts.dictionaries, arena)
     if status == _ARENA_LEFT:
-        raise ValueError(f"rows leave an arena of {len(arena)} bytes")
+        raise ValueError(f"buffers leave an arena of {len(arena)} bytes, or overlap")
     if status == _COUNT_WRONG:
-        raise ValueError(f"rows of {elements.shape[1]} elements are laid out as of another number")
+        raise ValueError("a buffer is laid out as of another number of elements")
     if status == _UNKNOWN_VALUE:
-        raise ValueError("a row holds elements that its dictionary lacks")
+        raise ValueError("a buffer holds elements that its dictionary lacks")

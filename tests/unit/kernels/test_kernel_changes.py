@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import id_changes, list_changes
+from preprocessor_server.kernels import list_changes
 
 Lists = list[list[int]]
 
@@ -86,27 +86,3 @@ def test_rows_that_do_not_exist_are_refused(row: int) -> None:
 def test_offsets_that_leave_the_values_are_refused(offsets: list[int]) -> None:
     with pytest.raises(IndexError, match="leave 3 values"):
         list_changes(np.array(offsets), np.zeros(3, np.int64), np.array([0]))
-
-
-@given(st.sampled_from(["i4", "i8"]), st.integers(0, 4), st.integers(0, 20), st.data())
-def test_changes_of_ids(code: str, count: int, size: int, data: st.DataObject) -> None:
-    bounds = np.iinfo(code)
-    # Numbers that differ in their highest bits only, too.
-    element = st.sampled_from([int(bounds.min), int(bounds.max), -1, 0, 1])
-    row = st.lists(element, min_size=size, max_size=size)
-    rows = data.draw(st.lists(row, min_size=count, max_size=count))
-    ids = np.array(rows, code).reshape(count, size)
-    ids.flags.writeable = False
-    changes, counts = id_changes(ids)
-    assert changes.dtype == np.bool_
-    assert counts.dtype == np.int64
-    assert changes.shape == (count, size)
-    assert changes.tolist() == [changes_of(row) for row in rows]
-    assert counts.tolist() == [sum(changes_of(row)) for row in rows]
-
-
-def test_ids_of_any_strides() -> None:
-    ids = np.array([[1, 1], [1, 2], [2, 2]], np.int32)
-    changes, counts = id_changes(ids.T)
-    assert changes.tolist() == [[True, False, True], [True, True, False]]
-    assert counts.tolist() == [2, 2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from preprocessor_server.kernels import gather_columns, run_rows
+from preprocessor_server.kernels import Columns, ListColumns, run_rows
 
 OUTSIDE = [-1, 2, 2**63 - 1, -(2**63)]
 
@@ -38,7 +38,7 @@ def test_columns_are_gathered_bit_by_bit(
     ]
     for column in columns:
         column.flags.writeable = False
-    gathered = gather_columns(columns, np.array(rows, np.int64))
+    gathered = Columns(columns).gather(np.array(rows, np.int64)).values
     widest = max((column.dtype for column in columns), key=lambda dtype: dtype.itemsize)
     assert gathered.dtype == widest
     assert gathered.shape == (count, len(rows))
@@ -49,14 +49,14 @@ def test_narrow_columns_keep_their_sign() -> None:
     narrow = np.array([-(2**31), -1, 2**31 - 1], np.int32)
     wide = np.array([-(2**63), 2**63 - 1, 0])
     for columns in ([narrow, wide], [wide, narrow], [narrow, wide, narrow]):
-        gathered = gather_columns(columns, np.array([2, 0, 1, 0]))
+        gathered = Columns(columns).gather(np.array([2, 0, 1, 0])).values
         assert gathered.dtype == np.int64
         assert gathered.tolist() == [column[[2, 0, 1, 0]].tolist() for column in columns]
 
 
 def test_columns_and_rows_of_any_strides() -> None:
     values, rows = np.arange(20, dtype=np.int32), np.arange(10)
-    gathered = gather_columns([values[::2], values[::-2]], rows[::-3])
+    gathered = Columns([values[::2], values[::-2]]).gather(rows[::-3]).values
     assert gathered.tolist() == [[18, 12, 6, 0], [1, 7, 13, 19]]
 
 
@@ -64,9 +64,9 @@ def test_columns_and_rows_of_any_strides() -> None:
 def test_no_rows(code: str) -> None:
     none = np.empty(0, np.int64)
     for size in (0, 2):
-        assert gather_columns([np.zeros(size, code)] * 3, none).shape == (3, 0)
+        assert Columns([np.zeros(size, code)] * 3).gather(none, 1).values.shape == (3, 0)
     with pytest.raises(IndexError, match="leave a column of 0 rows"):
-        gather_columns([np.empty(0, code)], np.array([0]))
+        Columns([np.empty(0, code)]).gather(np.array([0]))
 
 
 @pytest.mark.parametrize("row", OUTSIDE)
@@ -75,14 +75,90 @@ def test_rows_that_no_column_has_are_refused(code: str, row: int) -> None:
     columns = [np.zeros(2, code), np.ones(2, code)]
     for rows in ([row], [0, 1, row], [row, 0]):
         with pytest.raises(IndexError, match="leave a column of 2 rows"):
-            gather_columns(columns, np.array(rows))
+            Columns(columns).gather(np.array(rows))
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (3, 2), (3, 3, 0)])
 def test_columns_of_several_lengths_are_refused(sizes: tuple[int, ...]) -> None:
     columns = [np.zeros(size, np.int32) for size in sizes]
     with pytest.raises(ValueError, match="several lengths"):
-        gather_columns(columns, np.array([0]))
+        Columns(columns)
+    with pytest.raises(ValueError, match="several lengths"):
+        ListColumns([(np.zeros(size, np.int64), np.empty(0, np.int32)) for size in sizes])
+
+
+def changes_of(values: list[Any]) -> list[bool]:
+    return [i == 0 or values[i] != values[i - 1] for i in range(len(values))]
+
+
+@given(
+    st.sampled_from(["i4", "i8"]),
+    st.lists(st.lists(st.sampled_from([0, 1, -1]), min_size=10, max_size=10), max_size=4),
+    rows_of_ten,
+    st.integers(0, 12),
+)
+def test_changes_are_counted_and_shown_where_they_are_few(
+    code: str, columns: list[list[int]], rows: list[int], limit: int
+) -> None:
+    # Numbers that differ in their highest bits only, too.
+    high = int(np.iinfo(code).min)
+    columns = [[each if each != -1 else high for each in column] for column in [*columns, [0] * 10]]
+    held = [np.array(column, code) for column in columns]
+    gathered = Columns(held).gather(np.array(rows, np.int64), limit)
+    expected = [changes_of([column[row] for row in rows]) for column in columns]
+    assert gathered.changed.tolist() == [sum(changes) for changes in expected]
+    for found, changes in zip(gathered.changes.tolist(), expected, strict=True):
+        if sum(changes) <= limit:
+            assert found == changes
+
+
+lists_of_ten = st.lists(st.lists(st.integers(0, 1), max_size=40), min_size=10, max_size=10)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["i4", "i8"]), lists_of_ten), min_size=1), rows_of_ten)
+def test_lists_are_gathered_with_their_changes(
+    columns: list[tuple[str, list[list[int]]]], rows: list[int]
+) -> None:
+    high = [[[each << 31 for each in row] for row in lists] for _, lists in columns]
+    held = []
+    for (code, _), lists in zip(columns, high, strict=True):
+        # The lists are a part of larger arrays.
+        offsets = np.cumsum([3, *map(len, lists)])
+        values = np.array([7, 7, 7, *chain(*lists), 7]).astype(code)
+        offsets.flags.writeable = values.flags.writeable = False
+        held.append((offsets, values))
+    gathered = ListColumns(held).gather(np.array(rows, np.int64))
+    for f, lists in enumerate(high):
+        wanted = [lists[row] for row in rows]
+        dtype = held[f][1].dtype
+        expected = np.array([*chain(*wanted)], np.int64).astype(dtype)
+        assert gathered.values[f].dtype == dtype
+        assert gathered.values[f].tolist() == expected.tolist()
+        assert gathered.offsets[f].tolist() == [0, *np.cumsum([*map(len, wanted)]).tolist()]
+        assert gathered.changes[f].tolist() == changes_of(wanted)
+        assert gathered.changed[f] == sum(changes_of(wanted))
+
+
+def test_lists_that_differ_in_their_last_element_only() -> None:
+    for size in (1, 15, 16, 17, 33):
+        values = np.zeros(3 * size, np.int64)
+        values[-1] = 1 << 40
+        lists = ListColumns([(np.arange(4) * size, values)])
+        assert lists.gather(np.arange(3)).changes.tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("row", OUTSIDE)
+def test_rows_that_no_list_has_are_refused(row: int) -> None:
+    lists = ListColumns([(np.array([0, 1, 1]), np.zeros(1, np.int32))] * 2)
+    for rows in ([row], [0, 1, row], [row, 0]):
+        with pytest.raises(IndexError, match="leave a column of 2 rows"):
+            lists.gather(np.array(rows))
+
+
+@pytest.mark.parametrize("offsets", [[0, 4], [-1, 2]])
+def test_lists_outside_their_values_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(IndexError, match="leave 3 values"):
+        ListColumns([(np.array(offsets), np.zeros(3, np.int64))])
 
 
 @given(st.lists(st.integers(0, 3), min_size=10, max_size=10), rows_of_ten)

@@ -1,4 +1,4 @@
-"""The layouts of rows, and their bytes, against a twin written from docs/compact_batch.md."""
+"""The layouts of buffers, and their bytes, against a twin written from docs/compact_batch.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.v1 import batch_pb2
-from preprocessor_server.kernels import Layouts, float_layout, lay_out, write_elements
+from preprocessor_server.kernels import (
+    FLOATS,
+    IDS,
+    LENGTHS,
+    Buffers,
+    Layouts,
+    lay_out,
+    ones,
+    write_buffers,
+)
 
 WIDTHS = [width for width in range(65) if width % 8 in {0, 1, 2, 4}]
 # Kernels work on blocks of 1024 elements.
@@ -22,7 +31,7 @@ UNTOUCHED = 0xAA
 
 
 class Laid(NamedTuple):
-    """A row of the table of layouts, the dictionary, and what the row becomes."""
+    """A buffer's layout, width, base, dictionary size and elements; its dictionary and bytes."""
 
     table: list[int]
     dictionary: list[int]
@@ -56,33 +65,43 @@ def laid(row: list[int], with_dictionaries: bool) -> Laid:
         words = [code[value] for value in row]
         width = min(width for width in (1, 2, 4, 8) if len(known) - 1 < 2**width)
     written = struct.pack(f"<{len(dictionary)}q", *dictionary) + planes_of(words, width)
-    table = [layout, width, base, len(dictionary), len(row), len(written)]
+    table = [layout, width, base, len(dictionary), len(row)]
     return Laid(table, dictionary, written)
 
 
-def written(
-    elements: npt.NDArray[Any], layouts: Layouts, expected: list[bytes], order: list[int]
-) -> None:
-    """Writes rows in some order with gaps between, and checks every byte of the arena."""
-    starts = np.zeros(len(elements), np.int64)
-    whole = bytearray([UNTOUCHED] * 3)
-    for row in order:
-        starts[row] = len(whole)
-        whole += expected[row] + bytes([UNTOUCHED] * 5)
+def buffers_of(elements: npt.NDArray[Any], kind: int) -> Buffers:
+    buffers = Buffers()
+    buffers.add(buffers.rows(elements, kind))
+    return buffers
+
+
+def described(layouts: Layouts) -> list[list[int]]:
+    """The layouts as Laid has them."""
+    table: list[list[int]] = layouts.table[:, [0, 4, 5, 6, 3]].tolist()
+    return table
+
+
+def written(buffers: Buffers, layouts: Layouts, expected: list[bytes]) -> None:
+    """Writes buffers and checks their places and every byte of the arena."""
+    whole = bytearray()
+    for entry, each in zip(layouts.table.tolist(), expected, strict=True):
+        assert entry[1:3] == [len(whole), len(each)]
+        whole += each + bytes(-len(each) % 64)
+    assert layouts.size_bytes == len(whole)
     arena = np.full(len(whole), UNTOUCHED, np.uint8)
-    write_elements(elements, layouts, starts, arena)
+    write_buffers(buffers, layouts, arena)
     assert arena.tobytes() == bytes(whole)
 
 
 def check(elements: npt.NDArray[Any], with_dictionaries: bool = True) -> list[Laid]:
-    """Lays out and writes a matrix, compares both with the twin's and returns that."""
-    layouts = lay_out(elements, with_dictionaries=with_dictionaries)
+    """Lays out and writes the rows of a matrix, compares with the twin's and returns that."""
+    buffers = buffers_of(elements, IDS if with_dictionaries else LENGTHS)
+    layouts = lay_out(buffers)
     expected = [laid(row, with_dictionaries) for row in elements.tolist()]
-    assert layouts.table.tolist() == [each.table for each in expected]
+    assert described(layouts) == [each.table for each in expected]
     for dictionary, each in zip(layouts.dictionaries, expected, strict=True):
         assert dictionary[: len(each.dictionary)].tolist() == each.dictionary
-    order = list(reversed(range(len(elements))))
-    written(elements, layouts, [each.written for each in expected], order)
+    written(buffers, layouts, [each.written for each in expected])
     return expected
 
 
@@ -122,8 +141,7 @@ def test_dictionaries(code: str, entries: int, width: int) -> None:
         elements = np.array([rng.permutation(row), row, np.full(size, 3), row[::-1]], code)
         if width and size >= 4 * entries:
             assert kinds_of(elements) == [3, 3, 2, 3]
-            layouts = lay_out(elements, with_dictionaries=True)
-            assert layouts.table[:, 1].tolist() == [width, width, 0, width]
+            assert [each.table[1] for each in check(elements)] == [width, width, 0, width]
         else:
             assert kinds_of(elements) == [1, 1, 2, 1]
         assert kinds_of(elements, with_dictionaries=False) == [1, 1, 2, 1]
@@ -161,13 +179,26 @@ def test_matrices(elements: npt.NDArray[Any], with_dictionaries: bool) -> None:
     check(elements, with_dictionaries)
 
 
-@given(st.permutations(range(4)))
-def test_rows_in_any_order_of_an_arena(order: list[int]) -> None:
-    elements = np.array([[-7] * 8, [-9, 6] * 4, [1, -(2**31)] * 4, range(0, 8000, 1000)], np.int32)
-    expected = [laid(row, True) for row in elements.tolist()]
-    layouts = lay_out(elements, with_dictionaries=True)
-    assert layouts.table[:, :2].tolist() == [[2, 0], [1, 4], [3, 1], [1, 16]]
-    written(elements, layouts, [each.written for each in expected], order)
+def test_buffers_of_every_kind_side_by_side() -> None:
+    ids = np.array([[-7] * 8, [-9, 6] * 4, [1, -(2**31)] * 4, range(0, 8000, 1000)], np.int32)
+    lengths = np.array([[1, 2, 3000]])
+    numbers = np.array([[1.5, -0.0]], np.float32)
+    buffers = Buffers()
+    last, *first = buffers.rows(ids, IDS)
+    buffers.add(first)
+    buffers.add([ones(5), *buffers.rows(lengths, LENGTHS), ones(0)])
+    buffers.add(buffers.rows(numbers, FLOATS))
+    buffers.add([last])
+    expected = [laid(row, with_dictionaries=True) for row in ids[1:].tolist()]
+    expected += [laid(row, with_dictionaries=False) for row in ([1] * 5, [1, 2, 3000], [])]
+    words = numbers.view(np.uint32)[0].tolist()
+    expected += [Laid([1, 32, 0, 0, 2], [], planes_of(words, 32)), laid([-7] * 8, True)]
+    layouts = lay_out(buffers)
+    assert [entry[:2] for entry in described(layouts)] == [
+        *([1, 4], [3, 1], [1, 16], [2, 0], [1, 12], [2, 0], [1, 32], [2, 0])
+    ]
+    assert described(layouts) == [each.table for each in expected]
+    written(buffers, layouts, [each.written for each in expected])
 
 
 @pytest.mark.parametrize("code", ["i4", "i8"])
@@ -183,37 +214,42 @@ def test_matrices_of_any_strides_and_read_only_ones(code: str) -> None:
 @example([1.5] * 1025)
 def test_numbers_are_written_bit_by_bit(values: list[float]) -> None:
     numbers = np.array([values], np.float32)
-    layouts = float_layout(len(values))
-    assert layouts.table.tolist() == [[1, 32, 0, 0, len(values), 4 * len(values)]]
+    buffers = buffers_of(numbers, FLOATS)
+    layouts = lay_out(buffers)
+    assert described(layouts) == [[1, 32, 0, 0, len(values)]]
     words = numbers.view(np.uint32)[0].tolist()
-    written(numbers, layouts, [planes_of(words, 32)], [0])
+    written(buffers, layouts, [planes_of(words, 32)])
 
 
 @pytest.mark.parametrize("start", [-(2**63), -1, 2, 2**40, 2**63 - 1])
-def test_rows_that_leave_the_arena_are_refused(start: int) -> None:
-    elements = np.array([[1, 2, 60_000], [4, 5, 60_000]])
-    layouts = lay_out(elements, with_dictionaries=True)
-    arena = np.zeros(7, np.uint8)
-    for starts in ([start, 1], [1, start]):
-        with pytest.raises(ValueError, match="rows leave an arena of 7"):
-            write_elements(elements, layouts, np.array(starts), arena)
+def test_buffers_that_leave_the_arena_or_overlap_are_refused(start: int) -> None:
+    buffers = buffers_of(np.array([[1, 2, 60_000], [4, 5, 60_000]]), IDS)
+    layouts = lay_out(buffers)
+    arena = np.zeros(128, np.uint8)
+    for buffer in (0, 1):
+        other = layouts._replace(table=layouts.table.copy())
+        other.table[buffer, 1] = start
+        if (buffer, start) == (0, 2):
+            write_buffers(buffers, other, arena.copy())
+            continue
+        with pytest.raises(ValueError, match="leave an arena of 128 bytes, or overlap"):
+            write_buffers(buffers, other, arena)
+    with pytest.raises(ValueError, match="leave an arena of 69 bytes"):
+        write_buffers(buffers, layouts, arena[:69])
     assert not arena.any()
 
 
-def test_rows_that_are_laid_out_as_others_are_refused() -> None:
-    arena, starts = np.zeros(99, np.uint8), np.array([0, 9])
+def test_buffers_that_are_laid_out_as_others_are_refused() -> None:
+    arena = np.zeros(999, np.uint8)
     elements = np.array([[1, 2, 3], [4, 5, 6]])
-    layouts = lay_out(elements, with_dictionaries=True)
+    layouts = lay_out(buffers_of(elements, IDS))
     for other in (elements[:, :2], np.tile(elements, 2)):
-        with pytest.raises(
-            ValueError, match=f"{other.shape[1]} elements are laid out as of another"
-        ):
-            write_elements(other, layouts, starts, arena)
+        with pytest.raises(ValueError, match="as of another number of elements"):
+            write_buffers(buffers_of(other, IDS), layouts, arena)
     for rows in (elements[:1], np.tile(elements, (2, 1))):
-        with pytest.raises(ValueError, match=f"2 layouts and 2 starts of {len(rows)} rows"):
-            write_elements(rows, layouts, starts, arena)
-    with pytest.raises(ValueError, match="2 layouts and 1 starts of 2 rows"):
-        write_elements(elements, layouts, starts[:1], arena)
+        with pytest.raises(ValueError, match=f"2 layouts of {len(rows)} buffers"):
+            write_buffers(buffers_of(rows, IDS), layouts, arena)
+    assert not arena.any()
 
 
 @pytest.mark.parametrize("code", ["i4", "i8"])
@@ -221,10 +257,10 @@ def test_rows_that_are_laid_out_as_others_are_refused() -> None:
 @pytest.mark.parametrize("place", [0, 1023, 1024, -1])
 def test_a_value_that_the_dictionary_lacks_is_refused(code: str, entries: int, place: int) -> None:
     elements = np.tile((np.arange(entries) - 1) << 20, 1280 // entries)[np.newaxis].astype(code)
-    layouts = lay_out(elements, with_dictionaries=True)
-    arena = np.zeros(layouts.table[0, 5], np.uint8)
+    layouts = lay_out(buffers_of(elements, IDS))
+    arena = np.zeros(layouts.size_bytes, np.uint8)
     for lacking in (-5, 5, int(np.iinfo(code).min), int(np.iinfo(code).max)):
         other = elements.copy()
         other[0, place] = lacking
         with pytest.raises(ValueError, match="elements that its dictionary lacks"):
-            write_elements(other, layouts, np.array([0]), arena)
+            write_buffers(buffers_of(other, IDS), layouts, arena)

@@ -8,7 +8,8 @@ import zstandard
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.encode.batch import BatchEncoder, Piece, _lengths
+from preprocessor_server.encode.arrange import _lengths
+from preprocessor_server.encode.batch import BatchEncoder, Piece
 from preprocessor_server.errors import DeploymentError
 from preprocessor_server.frame import Flat, Frame, Jagged, Runs
 from tests.fakes.encoder import Rows, encode_batch

@@ -1,0 +1,51 @@
+"""The columns of a block as kernels gather them: looked up once a Frame, not once a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from preprocessor_server.frame import Flat, Frame, Jagged, Runs
+from preprocessor_server.kernels import Columns, ListColumns
+
+
+class LevelColumns(NamedTuple):
+    """The features of a block whose columns a Frame keeps alike: in runs, or (None) once a row.
+
+    Features are numbers in the block: flats those with one value a row or run, listed those with a
+    list.
+    """
+
+    runs: Runs | None
+    flats: list[int]
+    flat_columns: Columns | None
+    listed: list[int]
+    list_columns: ListColumns | None
+
+
+def levels_of(frame: Frame, names: Sequence[str]) -> list[LevelColumns]:
+    """The levels of a block with the given features."""
+    members: dict[int, dict[int, Flat | Jagged]] = {}
+    runs_of: dict[int, Runs | None] = {}
+    for f, name in enumerate(names):
+        column, runs = frame.locate(name)
+        assert isinstance(column, Flat | Jagged)
+        members.setdefault(id(runs), {})[f] = column
+        runs_of[id(runs)] = runs
+    return [_level(runs, members[key]) for key, runs in runs_of.items()]
+
+
+def _level(runs: Runs | None, columns: dict[int, Flat | Jagged]) -> LevelColumns:
+    flats = {f: column.values for f, column in columns.items() if isinstance(column, Flat)}
+    lists = {}
+    for f, column in columns.items():
+        if isinstance(column, Jagged):
+            assert isinstance(column.values, Flat)
+            lists[f] = (column.offsets, column.values.values)
+    return LevelColumns(
+        runs,
+        list(flats),
+        Columns(list(flats.values())) if flats else None,
+        list(lists),
+        ListColumns(list(lists.values())) if lists else None,
+    )

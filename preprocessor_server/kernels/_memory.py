@@ -1,0 +1,57 @@
+"""Memory by address, so that one call of a kernel takes any number of arrays.
+
+A kernel that uses these is compiled anew when its own file changes, not when this one does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_raw_memcpy: Any = cgutils.raw_memcpy
+carray: Any = numba.carray  # type: ignore[attr-defined] # it is in numba's documentation
+
+
+def _to_pointer(typing_context: Any, address: Any) -> Any:
+    """An address as a pointer, for carray."""
+    del typing_context
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        del context, signature
+        return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+def _copy_bytes(typing_context: Any, target: Any, source: Any, size: Any) -> Any:
+    """Copies size bytes between addresses; the two ranges do not overlap."""
+    del typing_context
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        del signature
+        to, from_ = (builder.inttoptr(value, cgutils.voidptr_t) for value in values[:2])
+        _raw_memcpy(builder, to, from_, values[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(target, source, size), generate
+
+
+pointer: Any = intrinsic(_to_pointer)
+copy_bytes: Any = intrinsic(_copy_bytes)
+
+
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Where an array's first element lies."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def addresses_of(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    """Where the first element of each array lies, int64 [arrays]."""
+    return np.array([address_of(array) for array in arrays], np.int64)
