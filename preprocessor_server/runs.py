@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from preprocessor_server.frame import (
     Bytes,
@@ -81,7 +82,8 @@ def find_runs(frame: Frame) -> Frame:
 def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column], list[Runs]]:
     """The columns that do not repeat, and the runs of those that do."""
     names = list(columns)
-    groups = join_starts([_starts(columns[name], count) for name in names])
+    sample, every = _sample(count), np.arange(count)
+    groups = join_starts([_starts(columns[name], sample, every) for name in names])
     in_runs = {member for group in groups for member in group.members}
     rest = {name: columns[name] for i, name in enumerate(names) if i not in in_runs}
     found = []
@@ -95,14 +97,17 @@ def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column]
     return rest, found
 
 
-def _starts(column: Column, count: int) -> Mask | None:
-    """Where the values of a column change, bool [count]; None where they do so too often."""
-    if count < 2 or isinstance(column, Opaque):
+def _starts(column: Column, sample: Indices, every: Indices) -> Mask | None:
+    """Where the values of a column change, bool [rows]; None where they do so too often.
+
+    every are the numbers of all rows, sample some of them.
+    """
+    count = len(every)
+    if count < 2:
         return None
-    sample = _sample(count)
     if len(sample) < count and 4 * np.count_nonzero(_changes(column, sample)) > 3 * len(sample):
         return None
-    changes = _changes(column, np.arange(count))
+    changes = _changes(column, every)
     return None if 2 * np.count_nonzero(changes) > count else changes
 
 
@@ -133,8 +138,20 @@ def _changes(column: Column, rows: Indices) -> Mask:
             changes = list_changes(offsets, np.diff(starts), rows)
             changes |= list_changes(starts[offsets], data, rows)
             return changes if valid is None else changes | list_changes(offsets, valid, rows)
+        case Opaque(array) if pa.types.is_dictionary(array.type):
+            codes = _codes(array.take(pa.array(rows)))
+            return _flat_changes(codes.values, codes.valid)
+        case Jagged(offsets, Opaque(array)) if pa.types.is_dictionary(array.type):
+            return _changes(Jagged(offsets, _codes(array)), rows)
         case _:
             return np.ones(len(rows), np.bool_)
+
+
+def _codes(array: pa.DictionaryArray) -> Flat:
+    """The codes of a dictionary's values: equal ones are of equal values."""
+    codes = array.indices
+    valid = codes.is_valid().to_numpy(zero_copy_only=False) if codes.null_count else None
+    return Flat(codes.fill_null(0).to_numpy(), valid)
 
 
 def _flat_changes(values: npt.NDArray[np.generic], valid: Mask | None) -> Mask:

@@ -21,6 +21,7 @@ _0 = np.uint64(0)
 _1 = np.uint64(1)
 # Words compared before it is looked at whether one differs.
 _STEP = np.uint64(16)
+_WORD_BYTES = np.uint64(4)
 
 
 @inner
@@ -96,12 +97,21 @@ def _gather(
     return _DONE
 
 
-@kernel(types.int64(array(types.int64), types.int64, array(types.int64), out2d(types.int64)))
+@kernel(
+    types.int64(
+        array(types.int64),
+        types.int64,
+        array(types.int64),
+        out2d(types.int64),
+        out(types.int64),
+    )
+)
 def _list_offsets(
     offset_addresses: npt.NDArray[np.int64],
     count: int,
     rows: npt.NDArray[np.int64],
     offsets: npt.NDArray[np.int64],
+    longest: npt.NDArray[np.int64],
 ) -> int:
     above = np.uint64(count)
     for i in range(np.uint64(len(rows))):
@@ -109,12 +119,15 @@ def _list_offsets(
             return _ROW_OUTSIDE
     for f in range(len(offset_addresses)):
         source = carray(pointer(offset_addresses[f]), count + 1, np.int64)
-        total = 0
+        total = most = 0
         offsets[f, 0] = 0
         for i in range(np.uint64(len(rows))):
             row = np.uint64(rows[i])
-            total += source[row + _1] - source[row]
+            length = source[row + _1] - source[row]
+            most = max(most, length)
+            total += length
             offsets[f, i + _1] = total
+        longest[f] = most
     return _DONE
 
 
@@ -135,6 +148,71 @@ def _equal(words: npt.NDArray[np.uint32], a: np.uint64, b: np.uint64, n: np.uint
     return True
 
 
+@inner
+def _gather_optional(
+    source: npt.NDArray[np.int64],
+    values: npt.NDArray[np.unsignedinteger],
+    rows: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    gathered: npt.NDArray[np.unsignedinteger],
+    changes: npt.NDArray[np.bool_],
+) -> int:
+    """Gathers lists of at most one value, without a branch that depends on them."""
+    last_value, last = np.uint64(len(values) - 1), np.uint64(len(gathered) - 1)
+    total = 0
+    length_before, before = np.int64(-1), values.dtype.type(0)
+    for i in range(np.uint64(len(rows))):
+        length = offsets[i + _1] - offsets[i]
+        at = min(np.uint64(offsets[i]), last)
+        found = values[min(np.uint64(source[np.uint64(rows[i])]), last_value)]
+        value = found if length else values.dtype.type(0)
+        gathered[at] = found if length else gathered[at]
+        differs = (length != length_before) | (value != before)
+        changes[i] = differs
+        total += differs
+        length_before, before = length, value
+    return total
+
+
+@inner
+def _gather_lists(
+    source: npt.NDArray[np.int64],
+    values: npt.NDArray[np.uint32],
+    each: np.uint64,
+    rows: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    gathered: npt.NDArray[np.uint32],
+    changes: npt.NDArray[np.bool_],
+) -> int:
+    """Gathers lists of any length, in words of 32 bits, each of which takes one element or half."""
+    size = np.uint64(len(rows))
+    from_, to = np.uint64(values.ctypes.data), np.uint64(gathered.ctypes.data)
+    i = _0
+    while i < size:
+        # Rows that follow each other in the source too are copied as one block.
+        first = np.uint64(rows[i])
+        at = each * np.uint64(offsets[i])
+        last = first + _1
+        i += _1
+        while i < size and np.uint64(rows[i]) == last:
+            last += _1
+            i += _1
+        start = np.uint64(source[first])
+        length = each * (np.uint64(source[last]) - start)
+        copy_bytes(to + _WORD_BYTES * at, from_ + _WORD_BYTES * each * start, _WORD_BYTES * length)
+    total = 0
+    before: Any = _0
+    length_before: Any = _0
+    for k in range(size):
+        begin = each * np.uint64(offsets[k])
+        length = each * np.uint64(offsets[k + _1]) - begin
+        differs = k == _0 or length != length_before or not _equal(gathered, before, begin, length)
+        changes[k] = differs
+        total += differs
+        before, length_before = begin, length
+    return total
+
+
 @kernel(
     types.void(
         array(types.int64),
@@ -144,11 +222,12 @@ def _equal(words: npt.NDArray[np.uint32], a: np.uint64, b: np.uint64, n: np.uint
         array(types.int64),
         array(types.int64),
         array2d(types.int64),
+        array(types.int64),
         out(types.int64),
         out2d(types.bool_),
     )
 )
-def _gather_lists(
+def _gather_values(
     offset_addresses: npt.NDArray[np.int64],
     value_addresses: npt.NDArray[np.int64],
     widths: npt.NDArray[np.int64],
@@ -156,46 +235,33 @@ def _gather_lists(
     rows: npt.NDArray[np.int64],
     to_addresses: npt.NDArray[np.int64],
     offsets: npt.NDArray[np.int64],
+    longest: npt.NDArray[np.int64],
     changed: npt.NDArray[np.int64],
     changes: npt.NDArray[np.bool_],
 ) -> None:
-    size = np.uint64(len(rows))
     for f in range(len(offset_addresses)):
         source = carray(pointer(offset_addresses[f]), count + 1, np.int64)
-        width = widths[f]
-        i = _0
-        while i < size:
-            # Rows that follow each other in the source too are copied as one block.
-            first = np.uint64(rows[i])
-            to = offsets[f, i]
-            last = first + _1
-            i += _1
-            while i < size and np.uint64(rows[i]) == last:
-                last += _1
-                i += _1
-            copy_bytes(
-                to_addresses[f] + width * to,
-                value_addresses[f] + width * source[first],
-                width * (source[last] - source[first]),
+        there, taken, words = source[count], offsets[f, len(rows)], widths[f] // 4
+        from_, to = pointer(value_addresses[f]), pointer(to_addresses[f])
+        if longest[f] == 1 and words == 1:
+            changed[f] = _gather_optional(
+                source,
+                carray(from_, there, np.uint32),
+                rows,
+                offsets[f],
+                carray(to, taken, np.uint32),
+                changes[f],
             )
-        # Elements are compared in words of 32 bits, whatever they are.
-        each = np.uint64(width // 4)
-        words = carray(pointer(to_addresses[f]), offsets[f, size] * (width // 4), np.uint32)
-        total = 0
-        before: Any = _0
-        length_before: Any = _0
-        for k in range(size):
-            start = np.uint64(offsets[f, k])
-            length = np.uint64(offsets[f, k + _1]) - start
-            differs = (
-                k == _0
-                or length != length_before
-                or not _equal(words, each * before, each * start, each * length)
+        else:
+            changed[f] = _gather_lists(
+                source,
+                carray(from_, there * words, np.uint32),
+                np.uint64(words),
+                rows,
+                offsets[f],
+                carray(to, taken * words, np.uint32),
+                changes[f],
             )
-            changes[f, k] = differs
-            total += differs
-            before, length_before = start, length
-        changed[f] = total
 
 
 @kernel(
@@ -338,7 +404,8 @@ class ListColumns:
         """
         rows = np.ascontiguousarray(rows)
         offsets = np.empty((len(self.widths), len(rows) + 1), np.int64)
-        if _list_offsets(self.offset_addresses, self.count, rows, offsets) != _DONE:
+        longest = np.empty(len(self.widths), np.int64)
+        if _list_offsets(self.offset_addresses, self.count, rows, offsets, longest) != _DONE:
             raise row_outside(rows, self.count)
         values = [
             np.empty(size, dtype)
@@ -346,7 +413,7 @@ class ListColumns:
         ]
         changed = np.empty(len(values), np.int64)
         changes = np.empty((len(values), len(rows)), np.bool_)
-        _gather_lists(
+        _gather_values(
             self.offset_addresses,
             self.value_addresses,
             self.widths,
@@ -354,6 +421,7 @@ class ListColumns:
             rows,
             addresses_of(values),
             offsets,
+            longest,
             changed,
             changes,
         )

@@ -107,11 +107,22 @@ def _word64(data: npt.NDArray[np.uint8], at: np.uint64) -> np.uint64:
 
 
 @inner
+def _avalanche(h: np.uint64) -> np.uint64:
+    h = (h ^ (h >> _33)) * _PRIME_2
+    h = (h ^ (h >> _29)) * _PRIME_3
+    return h ^ (h >> _32)
+
+
+@inner
 def _xxh64(
     data: npt.NDArray[np.uint8], start: np.uint64, end: np.uint64, seed: np.uint64
 ) -> np.uint64:
     length = end - start
     at = start
+    if length == _8:
+        # 32-bit ids as hexadecimal digits, without the loops' branches.
+        h = _rotate((seed + _PRIME_5 + _8) ^ _round(_0, _word64(data, at)), _27)
+        return _avalanche(h * _PRIME_1 + _PRIME_4)
     if length >= _32:
         lane_1 = seed + _PRIME_1 + _PRIME_2
         lane_2 = seed + _PRIME_2
@@ -140,9 +151,7 @@ def _xxh64(
         h ^= np.uint64(data[at]) * _PRIME_5
         h = _rotate(h, _11) * _PRIME_1
         at += _1
-    h = (h ^ (h >> _33)) * _PRIME_2
-    h = (h ^ (h >> _29)) * _PRIME_3
-    return h ^ (h >> _32)
+    return _avalanche(h)
 
 
 @kernel(
@@ -188,20 +197,28 @@ def _hash_ends(
 
 
 @kernel(
-    types.void(
-        array(types.int64), array(types.uint8), types.uint64, types.uint64, out(types.uint64)
-    ),
+    *(
+        types.bool_(array(types.int64), array(types.uint8), types.uint64, types.uint64, out(bucket))
+        for bucket in (types.uint32, types.uint64)
+    )
 )
 def _hash_strings(
     offsets: npt.NDArray[np.int64],
     data: npt.NDArray[np.uint8],
     num_buckets: np.uint64,
     seed: np.uint64,
-    buckets: npt.NDArray[np.uint64],
-) -> None:
-    for i in range(len(buckets)):
-        h = _xxh64(data, np.uint64(offsets[i]), np.uint64(offsets[i + 1]), seed)
+    buckets: npt.NDArray[np.unsignedinteger],
+) -> bool:
+    size = np.uint64(len(data))
+    end = np.uint64(offsets[0])
+    for i in range(np.uint64(len(buckets))):
+        start = end
+        end = np.uint64(offsets[i + _1])
+        if end < start or end > size:
+            return False
+        h = _xxh64(data, start, end, seed)
         buckets[i] = ((h >> _32) * num_buckets) >> _32
+    return True
 
 
 @kernel(types.void(types.uint64, types.uint64, types.uint64, out(types.uint64)))
@@ -263,25 +280,31 @@ def _words(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
 
 
 def hash_strings(
-    offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8], num_buckets: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """The bucket of every byte range data[offsets[i]:offsets[i + 1]], int64 [n].
+    offsets: npt.NDArray[np.int64],
+    data: npt.NDArray[np.uint8],
+    num_buckets: int,
+    seed: int,
+    *,
+    narrow: bool = False,
+) -> npt.NDArray[np.signedinteger[Any]]:
+    """The bucket of every byte range data[offsets[i]:offsets[i + 1]], int64 [n]; narrow: int32.
 
     offsets is int64 [n + 1], non-decreasing. The hash is XXH64 of the bytes with the seed; the
-    bucket follows from it as in hash_integers. Raises IndexError if the offsets leave data.
+    bucket follows from it as in hash_integers. num_buckets lies in [1, 2^32], of narrow ones in
+    [1, 2^31]. Raises IndexError if the offsets leave data.
     """
-    _check_buckets(num_buckets)
-    if offsets[0] < 0 or offsets[-1] > len(data) or np.any(offsets[1:] < offsets[:-1]):
-        raise IndexError(f"offsets leave the {len(data)} bytes of data")
-    buckets = np.empty(len(offsets) - 1, np.uint64)
-    _hash_strings(
+    _check_buckets(num_buckets, MAX_NARROW_BUCKETS if narrow else MAX_BUCKETS)
+    words: npt.NDArray[Any] = np.empty(len(offsets) - 1, np.uint32 if narrow else np.uint64)
+    if not _hash_strings(
         np.ascontiguousarray(offsets),
         np.ascontiguousarray(data),
         np.uint64(num_buckets),
         np.uint64(seed),
-        buckets,
-    )
-    return buckets.view(np.int64)
+        words,
+    ):
+        raise IndexError(f"offsets leave the {len(data)} bytes of data")
+    buckets: npt.NDArray[Any] = words.view(np.int32 if narrow else np.int64)
+    return buckets
 
 
 def shuffle_keys(seed: int, epoch: int, split_ordinal: int, count: int) -> npt.NDArray[np.uint64]:

@@ -75,6 +75,45 @@ def _copy_lists(
             copied[to + j] = values[start + j]
 
 
+@kernel(
+    *(
+        types.void(array(types.bool_), array(word), out(types.int64), out(word))
+        for word in (types.uint32, types.uint64)
+    )
+)
+def _keep_valid(
+    valid: npt.NDArray[np.bool_],
+    values: npt.NDArray[np.unsignedinteger],
+    offsets: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.unsignedinteger],
+) -> None:
+    k = _0
+    offsets[0] = 0
+    for i in range(np.uint64(len(valid))):
+        # Whatever it is, the next one that is kept takes its place: no branch to guess.
+        kept[k] = values[i]
+        k += np.uint64(valid[i])
+        offsets[i + _1] = np.int64(k)
+
+
+def keep_valid(
+    valid: npt.NDArray[np.bool_], values: npt.NDArray[np.generic]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]:
+    """A list a value, empty where it is not valid: offsets int64 [n + 1], and the valid values.
+
+    valid is bool [n], values [n] of a dtype of 4 or 8 bytes. Raises ValueError if they are not as
+    many.
+    """
+    if len(valid) != len(values):
+        raise ValueError(f"{len(valid)} marks for {len(values)} values")
+    offsets = np.empty(len(valid) + 1, np.int64)
+    word = np.dtype(f"u{values.dtype.itemsize}")
+    kept = np.empty(len(valid), word)
+    _keep_valid(np.ascontiguousarray(valid), np.ascontiguousarray(values).view(word), offsets, kept)
+    # A copy, so that what is left out takes up no memory.
+    return offsets, kept[: offsets[-1]].copy().view(values.dtype)
+
+
 def take_lists(
     offsets: npt.NDArray[np.int64], values: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]:

@@ -11,18 +11,27 @@ import pyarrow.parquet as pq
 from preprocessor_server.errors import DataError
 from preprocessor_server.source.nesting import RowSchema
 
+_STRINGS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """A Parquet column: its index in the file, its path, and what its values belong to.
 
-    nested says that a row holds lists or structs of them, in_lists that the rows' own lists do.
+    nested says that a row holds lists or structs of them, in_lists that the rows' own lists do;
+    strings that a Parquet row has one string or binary value.
     """
 
     index: int
     path: str
     nested: bool
     in_lists: bool
+    strings: bool
 
 
 def leaves_of(
@@ -46,6 +55,7 @@ def leaves_of(
             f"with them has {total}; write it again",
         )
     leaves = []
+    parquet = metadata.schema
     for column in columns.columns:
         first = firsts[column.source]
         if column.field is not None:
@@ -53,14 +63,17 @@ def leaves_of(
             before = struct.get_field_index(column.field)
             first += _total(struct.field(i).type for i in range(before))
         nested = pa.types.is_nested(column.type)
+        strings = not column.in_lists and any(test(column.type) for test in _STRINGS)
         leaves += [
-            Leaf(i, metadata.schema.column(i).path, nested, column.in_lists)
+            Leaf(i, parquet.column(i).path, nested, column.in_lists, strings)
             for i in range(first, first + _leaf_count(column.type))
         ]
     return leaves
 
 
 def _leaf_count(kind: pa.DataType) -> int:
+    if kind.num_fields == 0 and not isinstance(kind, pa.BaseExtensionType):
+        return 1
     if isinstance(kind, pa.BaseExtensionType):
         return _leaf_count(kind.storage_type)
     if pa.types.is_struct(kind):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessor_server.errors import DataError
 from preprocessor_server.plan.identity import Split
+from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
 from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
-from preprocessor_server.source.leaves import leaves_of
+from preprocessor_server.source.leaves import Leaf, leaves_of
 from preprocessor_server.source.nesting import RowSchema, check_columns
 from preprocessor_server.source.pages import decoding
 from preprocessor_server.source.paths import NamedFile, Roots, stat_file
@@ -46,27 +49,18 @@ class SplitReader:
         paths = [leaf.path for leaf in leaves]
         place = describe_split(snapshot, split)
         rows = footer.metadata.row_group(split.row_group).num_rows
-        whole = split.first_row == 0 and split.row_count == rows
+        rows_before = 0
         try:
-            with (
-                decoding(place),
-                pq.ParquetFile(
-                    file.real,
-                    metadata=footer.metadata,
-                    page_checksum_verification=True,
-                    # A part of a row group is read page by page, never all of its chunks at once.
-                    buffer_size=0 if whole else _RANGE_BUFFER_BYTES,
-                    pre_buffer=whole,
-                ) as parquet,
-            ):
-                if whole:
-                    table = parquet.read_row_group(
-                        split.row_group, columns=paths, use_threads=False
-                    )
-                    rows_before = 0
+            with decoding(place):
+                if split.first_row == 0 and split.row_count == rows:
+                    table = _read_whole(file.real, footer.metadata, split.row_group, leaves)
                 else:
                     lists = next((c.source for c in columns.columns if c.in_lists), None)
-                    table, rows_before = _read_range(parquet, split, paths, lists)
+                    # A part of a row group is read page by page, never all of its chunks at once.
+                    with _open(
+                        file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
+                    ) as parquet:
+                        table, rows_before = _read_range(parquet, split, paths, lists)
         except DataError:
             self._check_unchanged(snapshot, split.file, file)
             raise
@@ -118,6 +112,27 @@ def _check_count(snapshot: Snapshot, split: Split, found: int) -> None:
             f"{describe_row_group(snapshot, split)}: its lists hold {found:,} rows, but its "
             f"metadata ({METADATA_KEY!r}) or its statistics promise {promised:,}; {REMEDY}",
         )
+
+
+def _open(file: Path, metadata: pq.FileMetaData, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, **options)
+
+
+def _read_whole(
+    file: Path, metadata: pq.FileMetaData, row_group: int, leaves: Sequence[Leaf]
+) -> pa.Table:
+    """The leaves of a row group; strings as dictionaries, where that costs less."""
+    group = metadata.row_group(row_group)
+    paths = [leaf.path for leaf in leaves]
+    coded = dictionary_leaves(group, leaves)
+    indices = [leaf.index for leaf in coded]
+    with _open(file, metadata, pre_buffer=True, read_dictionary=indices) as parquet:
+        table = parquet.read_row_group(row_group, columns=paths, use_threads=False)
+    if dictionaries_hold(table, file, group, coded):
+        return table
+    del table
+    with _open(file, metadata, pre_buffer=True) as parquet:
+        return parquet.read_row_group(row_group, columns=paths, use_threads=False)
 
 
 def _read_range(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from preprocessor_server.frame import Bytes, Flat, Mask, Opaque, Scalars
 from preprocessor_server.transform.column_type import ColumnType, Family
-from preprocessor_server.transform.from_arrow import arrow_to_column, bytes_to_arrow
+from preprocessor_server.transform.from_arrow import arrow_to_column, as_bytes, bytes_to_arrow
 
 Numbers: TypeAlias = npt.NDArray[Any]
 
@@ -35,6 +35,8 @@ def cast(
 
     Those are 0 in the result; nulls stay null and are none of them. None where there are none.
     """
+    if source.family is Family.TEXT:
+        values = as_bytes(values)
     match values:
         case Flat():
             numbers, bad = cast_numbers(values.values, target)
@@ -63,6 +65,8 @@ def cast_numbers(values: Numbers, target: np.dtype[np.generic]) -> tuple[Numbers
     Floating-point targets round to nearest, to infinity beyond their range. None instead of a mask
     where every value fits.
     """
+    if values.dtype == target:
+        return values, None
     if target.kind == "f":
         with np.errstate(all="ignore"):
             return values.astype(target, copy=False), None

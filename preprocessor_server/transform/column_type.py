@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,8 @@ class ColumnType:
         return ColumnType(family, dtype, self.is_list, f"list<{value}>" if self.is_list else value)
 
 
+# Asked of every column of every split.
+@lru_cache(maxsize=1024)
 def column_type(arrow: pa.DataType) -> ColumnType | None:
     """The type of a column of an Arrow type; None for one that no feature can be made of."""
     is_list = (

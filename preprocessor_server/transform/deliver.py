@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from preprocessor_server.frame import Column, Flat, Jagged
+from preprocessor_server.kernels import keep_valid
 from preprocessor_server.transform.cast import cast_numbers
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, ColumnType, Family
 from preprocessor_server.transform.ops import ColumnOp, UnfitError
@@ -64,9 +65,8 @@ def deliver_ids(column: ColumnType) -> ColumnOp:
         ids = _ids(values, place)
         if values.valid is None:
             return ids
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(values.valid, out=offsets[1:])
-        return Jagged(offsets, Flat(ids.values[values.valid]))
+        offsets, kept = keep_valid(values.valid, ids.values)
+        return Jagged(offsets, Flat(kept))
 
     return run
 

@@ -1,7 +1,7 @@
 """Arrow arrays to columns, without copies where the layouts agree.
 
-Copied are: bitmaps (to one byte a value), 32-bit offsets (to 64 bits), dictionaries (decoded),
-chunks (joined), and lists where a null one holds elements (which are left out).
+Copied are: bitmaps (to one byte a value), 32-bit offsets (to 64 bits), dictionaries other than of
+strings (decoded), chunks (joined), and lists where a null one holds elements (which are left out).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def arrow_to_column(array: pa.Array | pa.ChunkedArray) -> Column:
     """The column of an Arrow array: values, strings, or lists of these.
 
     Numbers and booleans become Flat of the same width (a null type Flat of int64, all null),
-    strings and binary Bytes, decimals and times Opaque, lists Jagged. Raises TypeError for types
-    that column_type() does not know.
+    strings and binary Bytes, or Opaque where they are a dictionary, decimals and times Opaque,
+    lists Jagged. Raises TypeError for types that column_type() does not know.
     """
     if isinstance(array, pa.ChunkedArray):
         chunks = array.chunks or [pa.nulls(0, array.type)]
@@ -33,6 +33,17 @@ def arrow_to_column(array: pa.Array | pa.ChunkedArray) -> Column:
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         return _lists(array)
     return _scalars(array)
+
+
+def as_bytes(values: Scalars) -> Bytes:
+    """Strings or binary values, as arrow_to_column makes them, without a dictionary."""
+    if isinstance(values, Opaque):
+        # With 64-bit offsets: few distinct values may be of many bytes.
+        distinct = values.array.dictionary.cast(pa.large_binary())
+        coded = pa.DictionaryArray.from_arrays(values.array.indices, distinct)
+        values = _scalars(coded.dictionary_decode())
+    assert isinstance(values, Bytes)
+    return values
 
 
 def bytes_to_arrow(column: Bytes) -> pa.Array:
@@ -63,7 +74,9 @@ def _join(columns: Sequence[Column]) -> Column:
 
 def _join_scalars(columns: Sequence[Scalars]) -> Scalars:
     opaque = [column.array for column in columns if isinstance(column, Opaque)]
-    if opaque:
+    if opaque and pa.types.is_dictionary(opaque[0].type):
+        columns = [as_bytes(column) for column in columns]
+    elif opaque:
         return Opaque(pa.concat_arrays(opaque))
     valid = None
     masks = [column.valid for column in columns if isinstance(column, (Flat, Bytes))]
@@ -91,11 +104,13 @@ def _join_offsets(parts: Sequence[Indices]) -> Indices:
 
 
 def _scalars(array: pa.Array) -> Scalars:
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
     kind = column_type(array.type)
     if kind is None or kind.is_list:
         raise TypeError(f"no column can be made of {array.type}")
+    if pa.types.is_dictionary(array.type):
+        if kind.family in BYTES and array.dictionary.null_count == 0:
+            return Opaque(array)
+        array = array.dictionary_decode()
     if kind.family in OPAQUE:
         return Opaque(array)
     if kind.family is Family.NULL:

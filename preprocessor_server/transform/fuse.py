@@ -8,16 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.v1 import dataset_pb2
-from preprocessor_server.frame import Bytes, Column, Flat, Indices, Jagged, Mask
+from preprocessor_server.frame import Column, Flat, Indices, Jagged, Mask, Scalars
 from preprocessor_server.kernels import (
     MAX_NARROW_BUCKETS,
     copy_tails,
     hash_ends,
-    hash_strings,
     tail,
 )
 from preprocessor_server.transform.column_type import BYTES, ColumnType, Family
-from preprocessor_server.transform.ops import ColumnOp
+from preprocessor_server.transform.ops import ColumnOp, hash_bytes
 from preprocessor_server.transform.place import Place
 
 
@@ -65,10 +64,8 @@ def _ends_of_mask(valid: Mask | None, offsets: Indices, ends: Indices) -> Mask |
 
 
 def _hash_bytes(hashed: dataset_pb2.HashBucket) -> ColumnOp:
-    def ids(values: Column) -> Flat:
-        assert isinstance(values, Bytes)
-        buckets = hash_strings(values.offsets, values.data, hashed.num_buckets, hashed.seed)
-        return Flat(buckets.astype(np.int32), values.valid)
+    def ids(values: Scalars) -> Flat:
+        return hash_bytes(values, hashed.num_buckets, hashed.seed, narrow=True)
 
     def run(column: Column, _: Place) -> Column:
         if isinstance(column, Jagged):

@@ -13,7 +13,16 @@ import pyarrow.compute as pc
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
-from preprocessor_server.frame import Bytes, Column, Flat, Indices, Jagged, Scalars, take_column
+from preprocessor_server.frame import (
+    Bytes,
+    Column,
+    Flat,
+    Indices,
+    Jagged,
+    Opaque,
+    Scalars,
+    take_column,
+)
 from preprocessor_server.kernels import (
     copy_tails,
     hash_integers,
@@ -23,7 +32,7 @@ from preprocessor_server.kernels import (
 )
 from preprocessor_server.transform.cast import cast
 from preprocessor_server.transform.column_type import BYTES, NUMBERS, ColumnType, Family
-from preprocessor_server.transform.from_arrow import arrow_to_column, bytes_to_arrow
+from preprocessor_server.transform.from_arrow import arrow_to_column, as_bytes, bytes_to_arrow
 from preprocessor_server.transform.place import Place
 from preprocessor_server.transform.scalar import as_number, exact_bytes, show
 
@@ -100,7 +109,7 @@ def _fill_bytes(op: dataset_pb2.FillNull, column: ColumnType) -> tuple[ColumnOp,
     scalar = pa.scalar(fill, pa.large_binary())
 
     def run(values: Scalars, _: Place) -> Scalars:
-        assert isinstance(values, Bytes)
+        values = as_bytes(values)
         if values.valid is None:
             return values
         filled = arrow_to_column(pc.fill_null(bytes_to_arrow(values), scalar))
@@ -179,13 +188,32 @@ def _hash_bucket(op: dataset_pb2.HashBucket, column: ColumnType) -> tuple[Column
     num_buckets, seed = op.num_buckets, op.seed
 
     def run(values: Scalars, _: Place) -> Scalars:
-        if isinstance(values, Bytes):
-            buckets = hash_strings(values.offsets, values.data, num_buckets, seed)
-            return Flat(buckets, values.valid)
-        assert isinstance(values, Flat)
+        if not isinstance(values, Flat):
+            return hash_bytes(values, num_buckets, seed)
         return Flat(hash_integers(values.values, num_buckets, seed), values.valid)
 
     return _on_values(run), column.of(np.dtype(np.int64))
+
+
+def hash_bytes(values: Scalars, num_buckets: int, seed: int, *, narrow: bool = False) -> Flat:
+    """The buckets of strings or binary values, int64, or int32 if narrow, by hash_strings.
+
+    Of a dictionary, each distinct value is hashed once.
+    """
+    if not isinstance(values, Opaque):
+        values = as_bytes(values)
+        buckets = hash_strings(values.offsets, values.data, num_buckets, seed, narrow=narrow)
+        return Flat(buckets, values.valid)
+    distinct, codes = arrow_to_column(values.array.dictionary), values.array.indices
+    assert isinstance(distinct, Bytes)
+    hashes = hash_strings(distinct.offsets, distinct.data, num_buckets, seed, narrow=narrow)
+    places = arrow_to_column(codes)
+    assert isinstance(places, Flat)
+    if codes.null_count == len(codes):
+        return Flat(np.zeros(len(codes), hashes.dtype), places.valid)
+    # The code of a null may be anything.
+    rows = codes.fill_null(0).to_numpy() if codes.null_count else places.values
+    return Flat(np.take(hashes, rows.astype(np.int64, copy=False)), places.valid)
 
 
 def _tail(op: dataset_pb2.Tail, column: ColumnType) -> tuple[ColumnOp, ColumnType]:

@@ -68,6 +68,7 @@ def test_integers_of_every_width_hash_alike() -> None:
 
 @given(st.lists(st.binary(max_size=100), max_size=10), buckets, seeds, st.integers(0, 3))
 @example([bytes(range(n)) for n in range(70)], 2**32, 0, 0)
+@example([bytes(range(n)) for n in range(70)], 2**31, 2**64 - 1, 3)
 def test_hash_strings_is_xxh64(
     strings: list[bytes], num_buckets: int, seed: int, skipped: int
 ) -> None:
@@ -77,11 +78,15 @@ def test_hash_strings_is_xxh64(
     result = hash_strings(offsets, data, num_buckets, seed)
     assert result.dtype == np.int64
     assert result.tolist() == expected
+    if num_buckets <= 2**31:
+        narrow = hash_strings(offsets, data, num_buckets, seed, narrow=True)
+        assert narrow.dtype == np.int32
+        assert narrow.tolist() == expected
 
 
 def test_hash_strings_refuses_offsets_outside_the_data() -> None:
     data = np.zeros(3, np.uint8)
-    for offsets in ([0, 4], [-1, 2], [2, 1]):
+    for offsets in ([0, 4], [-1, 2], [2, 1], [4, 4], [0, 3, 2], [0, 3, 1, 2]):
         with pytest.raises(IndexError):
             hash_strings(np.array(offsets), data, 10, 0)
 
@@ -92,6 +97,11 @@ def test_bucket_counts_are_bounded(num_buckets: int) -> None:
         hash_integers(np.zeros(1, np.int64), num_buckets, 0)
     with pytest.raises(ValueError, match="num_buckets"):
         hash_strings(np.zeros(1, np.int64), np.zeros(0, np.uint8), num_buckets, 0)
+
+
+def test_narrow_buckets_are_fewer() -> None:
+    with pytest.raises(ValueError, match="between 1 and 2,147,483,648"):
+        hash_strings(np.zeros(1, np.int64), np.zeros(0, np.uint8), 2**31 + 1, 0, narrow=True)
 
 
 @given(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import copy_tails, tail, take_lists
+from preprocessor_server.kernels import copy_tails, keep_valid, tail, take_lists
 
 EVERY_WIDTH = ["?", "i1", "u2", "f2", "i4", "f4", "u8", "f8"]
 
@@ -82,3 +82,21 @@ def test_offsets_that_leave_the_values_are_refused(offsets: list[int]) -> None:
         take_lists(np.array(offsets), values, np.array([0]))
     with pytest.raises(IndexError, match="leave 3 values"):
         copy_tails(np.array(offsets), values, np.array([0, 1]))
+
+
+@given(st.lists(st.none() | st.integers(-(2**31), 2**31 - 1), max_size=20))
+@pytest.mark.parametrize("code", ["i4", "i8", "f8"])
+def test_keep_valid_makes_lists_of_one_and_empty_ones(code: str, values: list[int | None]) -> None:
+    valid = np.array([value is not None for value in values], np.bool_)
+    offsets, kept = keep_valid(valid, np.array([value or 0 for value in values], code))
+    expected = jagged([[] if value is None else [value] for value in values], code)
+    assert offsets.dtype == np.int64
+    assert kept.dtype == np.dtype(code)
+    assert offsets.tolist() == expected[0].tolist()
+    assert kept.tolist() == expected[1].tolist()
+
+
+def test_keep_valid_wants_a_mark_a_value() -> None:
+    for count in (2, 4):
+        with pytest.raises(ValueError, match=f"{count} marks for 3 values"):
+            keep_valid(np.ones(count, np.bool_), np.zeros(3, np.int64))

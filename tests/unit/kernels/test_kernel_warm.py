@@ -54,7 +54,7 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
         "copy_lists",
         "copy_tails",
         "gather",
-        "gather_lists",
+        "gather_values",
         "hash_ends",
         "hash_integers",
         "hash_strings",

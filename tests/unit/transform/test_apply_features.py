@@ -263,3 +263,37 @@ def test_operations_run_in_order() -> None:
     array = pa.array([None, -3.0])
     assert run("dense", array, fill(number=-8), {"clip": {"min": {"integer": 0}}}) == [0, 0]
     assert run("dense", array, {"clip": {"min": {"integer": 0}}}, fill(number=-8)) == [-8, 0]
+
+
+@pytest.mark.parametrize("ops", [(), (fill(text="none"),), (tail(2),), (tail(1), fill(text="b"))])
+@pytest.mark.parametrize("hashed", [HASH, {"hashBucket": {"numBuckets": "1000"}}])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()], ids=str)
+@given(data=st.data())
+def test_dictionaries_become_what_their_strings_do(
+    ops: tuple[dict[str, Any], ...], hashed: dict[str, Any], kind: pa.DataType, data: st.DataObject
+) -> None:
+    value = st.sampled_from(["a", "b", "", "12345678"])
+    if any("tail" in op for op in ops):
+        values = data.draw(st.lists(st.none() | st.lists(value, max_size=3), max_size=6))
+        strings, coded = pa.list_(kind), pa.list_(pa.dictionary(pa.int32(), kind))
+        array = pa.array(values, strings)
+        assert run("sparse", array.cast(coded), *ops, hashed) == run("sparse", array, *ops, hashed)
+        return
+    array = pa.array(data.draw(st.lists(st.none() | value, max_size=6)), kind)
+    coded = array.dictionary_encode()
+    start = data.draw(st.integers(0, len(array)))
+    for plain, other in ((array, coded), (array[start:], coded[start:])):
+        assert run("sparse", other, *ops, hashed) == run("sparse", plain, *ops, hashed)
+
+
+def test_numbers_that_dictionaries_spell() -> None:
+    array = pa.array(["1.5", None, "2", "1.5"]).dictionary_encode()
+    assert run("dense", array, cast("FLOAT64"), fill(number=0)) == [1.5, 0, 2, 1.5]
+    error = failure("dense", pa.array(["x", "1"]).dictionary_encode(), cast("INT32"))
+    assert "first at row 0" in str(error)
+
+
+def test_codes_outside_a_dictionary_are_refused() -> None:
+    array = pa.DictionaryArray.from_arrays(pa.array([0, 2]), pa.array(["a", "b"]), safe=False)
+    with pytest.raises(IndexError):
+        run("sparse", array, HASH)

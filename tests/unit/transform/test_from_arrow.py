@@ -53,7 +53,7 @@ def read(column: Column) -> list[Any]:
                 for row in range(len(column))
             ]
         case Opaque(array):
-            return list(array.to_pylist())
+            return [expected(value) for value in array.to_pylist()]
         case Jagged(offsets, values):
             assert offsets[0] == 0
             assert offsets[-1] == len(values)
