@@ -25,7 +25,7 @@ RELEASED := proto/released/v0.1.0.binpb
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint proto release-descriptor fmt fleet bench bench-setup k8s-check clean
+.PHONY: help setup demo test lint proto release-descriptor fmt fleet bench bench-readme bench-setup k8s-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ fleet: $(STAMP) ## Run local servers until Ctrl-C (FLEET=2 DATA=./data PORT=5005
 
 bench: $(STAMP) ## Run the benchmarks in their quick form, draw benchmarks/results/*.png
 	@$(PY) benchmarks/run_all.py
+
+bench-readme: bench-setup ## Measure what the README shows (about an hour), write it there
+	@$(PY) benchmarks/bench_end_to_end.py --json benchmarks/results/end_to_end.json
+	@$(PY) benchmarks/readme.py
 
 bench-setup: $(STAMP) ## Install what is compared with, each in a venv of its own (several GB)
 	@$(PY) benchmarks/peers/setup.py

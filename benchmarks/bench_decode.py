@@ -19,11 +19,10 @@ from functools import partial
 from typing import Any
 
 from benchmarks.delivery import MODES, Take
-from benchmarks.harness import arguments, homefeed, measured, report, runs_of, shown, table
-from benchmarks.hot_path import COMPARED_ZSTD_LEVEL, decoded, full_batches
+from benchmarks.harness import arguments, measured, report, runs_of, shown, table
+from benchmarks.hot_path import COMPARED_ZSTD_LEVEL, decoded, layout_batches
 from benchmarks.wire_formats import Format, NumpyPickle, TorchPickle, Zstd, features_of
 from benchmarks.workloads import LAYOUTS
-from trainer_client import Dataset
 from trainer_client.decode import Decoder
 
 BATCH_SIZE = 4096
@@ -37,10 +36,9 @@ def decode_compact(decoder: Decoder, take: Take, data: bytes) -> object:
     return take(decoded(decoder, data))
 
 
-def contestants(dataset: Dataset, count: int) -> dict[str, tuple[Decode, list[bytes]]]:
+def contestants(layout: str, rows: int, count: int) -> dict[str, tuple[Decode, list[bytes]]]:
     """How each form is decoded, and the same batches in it."""
-    schema, messages = full_batches(dataset, BATCH_SIZE, count, COMPARED_ZSTD_LEVEL)
-    decoder = Decoder(schema)
+    _, decoder, messages = layout_batches(layout, rows, BATCH_SIZE, count)
     features = [features_of(decoded(decoder, data)) for data in messages]
     found: dict[str, tuple[Decode, list[bytes]]] = {
         f"compact batch, {mode}": (partial(decode_compact, decoder, take), messages)
@@ -54,8 +52,7 @@ def contestants(dataset: Dataset, count: int) -> dict[str, tuple[Decode, list[by
 
 def measure(layout: str, rows: int, count: int, runs: int) -> list[dict[str, Any]]:
     """Every form on the batches of a layout, taking turns."""
-    dataset = Dataset.from_yaml(homefeed(layout, rows) / "dataset.yaml")
-    forms = contestants(dataset, count)
+    forms = contestants(layout, rows, count)
     times: dict[str, list[float]] = defaultdict(list)
     for run in range(runs + 1):
         for name, (function, encoded) in forms.items():

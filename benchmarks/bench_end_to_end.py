@@ -1,22 +1,27 @@
 """Headrace beside other loaders: how fast a trainer gets the same rows, and what it costs.
 
-    python benchmarks/bench_end_to_end.py --layout clustered --runs 5 --json FILE
+    python benchmarks/bench_end_to_end.py --json FILE
+    python benchmarks/bench_end_to_end.py --layout clustered --json FILE --add
     python benchmarks/bench_end_to_end.py --layout grouped --systems headrace,flight --quick
 
 homefeed (benchmarks/workloads.py), batch 4096; server and trainer both on this machine, files in
 the page cache. Peers run in their own environments (make bench-setup). For each of them the better
 of its settings and inputs is found first, in short runs; then every system's rows are compared by
 checksum; then it is timed, run 1 of all systems, run 2 of all, and so on, each in a new process
-after a warm-up. --quick takes the settings that are usually best. benchmarks/peers/protocol.py says
-how a run is timed.
+after a warm-up. FILE is written anew after every run, so that one that is cut short leaves what it
+has measured; with --add it keeps its other layouts. --quick takes fewer rows, the settings that are
+usually best, and of the peers those that are installed. benchmarks/peers/protocol.py says how a run
+is timed, benchmarks/readme.py makes the README's table and picture of FILE.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +30,20 @@ from benchmarks import harness
 from benchmarks.peer_process import Event, PeerError, only
 from benchmarks.peer_systems import SYSTEMS, Input, Settings, System
 from benchmarks.peers.checksum import differences
+from benchmarks.peers.setup import is_ready
 
 LAYOUTS = ("logged", "clustered", "grouped")
-ROWS, QUICK_ROWS = 4_000_000, 1_000_000
-SECONDS, QUICK_SECONDS = 5.0, 2.0
-CHECKED_ROWS = 200_000
 # Fewer row groups are too few for Ray Data, whose rate is that of a long pass less a short one.
 LEAST_ROWS = 400_000
+ROWS, QUICK_ROWS = 4_000_000, LEAST_ROWS
+SECONDS, QUICK_SECONDS = 5.0, 1.0
+CHECKED_ROWS = 100_000
 CALIBRATION_ROW_GROUPS = 8
-OURS, AS_SENT, DECODE = "headrace", "headrace_as_sent", "decode_only"
+STARTED_S = time.monotonic()
+OURS, AS_SENT = "headrace", "headrace_as_sent"
+
+# The rate of a system with an input and settings, of one short run: layouts share some inputs.
+Tried = dict[tuple[str, str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,11 @@ class Entry:
         return statistics.median(float(run["wire_bytes"] / run["rows"]) for run in self.runs)
 
 
+def say(text: str) -> None:
+    """A line of progress on stderr, with the seconds since this process began."""
+    print(f"{time.monotonic() - STARTED_S:7.0f} s  {text}", file=sys.stderr, flush=True)
+
+
 def rate(run: Event) -> float:
     """Examples a second of a run."""
     return float(run["rows"] / run["seconds"])
@@ -79,23 +94,26 @@ def usual(system: System, layout: str, rows: int) -> Entry:
     return Entry(system, system.inputs(layout, rows)[0], system.variants[0], {}, {})
 
 
-def calibrated(system: System, layout: str, rows: int) -> Entry:
-    """The faster of a system's inputs, then of its settings with that, each by one short run."""
+def calibrated(system: System, layout: str, rows: int, tried: Tried) -> Entry:
+    """The faster of a system's inputs, then of its settings with that; adds to what was tried."""
     inputs = system.inputs(layout, rows)
     if len(inputs) == len(system.variants) == 1:
         return usual(system, layout, rows)
-    flags = ["--seconds", "1", "--row-groups", str(CALIBRATION_ROW_GROUPS)]
     found: dict[str, float] = {}
 
-    def tried(chosen: Input, settings: Settings) -> float:
-        run = only(system.run(chosen, settings, *flags), "run")
-        found[f"{chosen.files}: {settings}"] = rate(run)
-        print(f"trying {system.name} {chosen.files} {settings} {rate(run):,.0f}", file=sys.stderr)
-        return rate(run)
+    def rate_of(chosen: Input, settings: Settings) -> float:
+        key = system.name, str(chosen.folder), json.dumps(settings)
+        if key not in tried:
+            flags = ["--seconds", "1", "--row-groups", str(CALIBRATION_ROW_GROUPS)]
+            tried[key] = rate(only(system.run(chosen, settings, *flags), "run"))
+            took = f"{tried[key]:10,.0f} examples/s  {chosen.files} {settings}"
+            say(f"try    {system.name:20} {took}")
+        found[f"{chosen.files}: {settings}"] = tried[key]
+        return tried[key]
 
-    by_input = [tried(each, system.variants[0]) for each in inputs]
+    by_input = [rate_of(each, system.variants[0]) for each in inputs]
     chosen = inputs[by_input.index(max(by_input))]
-    by_settings = [max(by_input), *(tried(chosen, each) for each in system.variants[1:])]
+    by_settings = [rate_of(chosen, each) for each in system.variants]
     settings = system.variants[by_settings.index(max(by_settings))]
     return Entry(system, chosen, settings, found, {})
 
@@ -136,8 +154,8 @@ def warm(folder: Path) -> None:
                 pass
 
 
-def timed(entries: Sequence[Entry], runs: int, seconds: float) -> None:
-    """Runs the systems in turn, so that what disturbs the machine disturbs them all."""
+def timed(entries: Sequence[Entry], runs: int, seconds: float) -> Iterator[None]:
+    """Runs the systems in turn, so that what disturbs the machine disturbs all; a run a step."""
     folders = {entry.chosen.folder for entry in entries}
     folders |= {Path(path) for entry in entries for path in entry.chosen.settings.values()}
     for folder in sorted(folders):
@@ -149,7 +167,9 @@ def timed(entries: Sequence[Entry], runs: int, seconds: float) -> None:
             entry.ready.update(only(events, "ready"))
             run = only(events, "run")
             entry.runs.append(run)
-            print(f"run {number}  {entry.system.name:20} {rate(run):12,.0f}", file=sys.stderr)
+            took = f"{rate(run):10,.0f} examples/s in {run['seconds']:4.1f} s"
+            say(f"run {number}  {entry.system.name:20} {took}")
+            yield
 
 
 def result(entry: Entry, layout: str, rows: int) -> dict[str, Any]:
@@ -206,30 +226,57 @@ def show(entries: Sequence[Entry], layout: str, rows: int) -> None:
     harness.table(title, [*header, "files; settings"], cells)
 
 
-def chosen_systems(names: str | None) -> list[System]:
-    """The systems of a comma-separated list, or all. Raises PeerError for an unknown one."""
+def chosen_systems(names: str | None, *, installed: bool) -> list[System]:
+    """The systems of a comma-separated list, or all; with installed, of all those that are.
+
+    Raises PeerError for an unknown one.
+    """
     known = {system.name: system for system in SYSTEMS}
-    wanted = list(known) if names is None else names.split(",")
-    if unknown := [name for name in wanted if name not in known]:
-        raise PeerError(f"no system {', '.join(unknown)}; there are {', '.join(known)}")
-    return [known[name] for name in wanted]
+    if names is not None:
+        wanted = names.split(",")
+        if unknown := [name for name in wanted if name not in known]:
+            raise PeerError(f"no system {', '.join(unknown)}; there are {', '.join(known)}")
+        return [known[name] for name in wanted]
+    if not installed:
+        return list(SYSTEMS)
+    found = [each for each in SYSTEMS if each.environment is None or is_ready(each.environment)]
+    if missing := [system.name for system in SYSTEMS if system not in found]:
+        say(f"without {', '.join(missing)}: not installed (make bench-setup)")
+    return found
+
+
+def kept(path: Path, layout: str, *, quick: bool) -> list[dict[str, Any]]:
+    """What a file has of other layouts. Raises PeerError where it was measured otherwise."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text())
+    if content["machine"] != harness.machine() or content["quick"] != quick:
+        raise PeerError(f"{path} is of another machine or form; choose another file, or remove it")
+    found: list[dict[str, Any]] = content["results"]
+    return [each for each in found if each["layout"] != layout]
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Everything that was asked for; the results are written after each layout."""
+    """Everything that was asked for; what is there is written after every run."""
     rows = options.rows or (QUICK_ROWS if options.quick else ROWS)
     seconds = QUICK_SECONDS if options.quick else SECONDS
-    choose = usual if options.quick else calibrated
-    systems = chosen_systems(options.systems)
-    results: list[dict[str, Any]] = []
+    systems = chosen_systems(options.systems, installed=options.quick)
+    results = kept(options.json, options.layout, quick=options.quick) if options.add else []
+    tried: Tried = {}
     for layout in [options.layout] if options.layout else LAYOUTS:
-        entries = [choose(system, layout, rows) for system in systems]
+        if options.quick:
+            entries = [usual(system, layout, rows) for system in systems]
+        else:
+            entries = [calibrated(system, layout, rows, tried) for system in systems]
         check(entries, layout)
-        timed(entries, harness.runs_of(options), seconds)
+        found: list[dict[str, Any]] = []
+        say(f"all deliver the same {CHECKED_ROWS:,} rows of {layout}")
+        for _ in timed(entries, harness.runs_of(options), seconds):
+            found = [result(entry, layout, rows) for entry in entries if entry.runs]
+            harness.report(options, "end_to_end", results + found)
         check_counts(entries)
         show(entries, layout, rows)
-        results += [result(entry, layout, rows) for entry in entries]
-        harness.report(options, "end_to_end", results)
+        results += found
 
 
 def main() -> int:
@@ -238,9 +285,12 @@ def main() -> int:
     parser.add_argument("--layout", choices=LAYOUTS, help="default: one after the other")
     parser.add_argument("--systems", help="comma-separated; default: all")
     parser.add_argument("--rows", type=int, help=f"default {ROWS:,}, with --quick {QUICK_ROWS:,}")
+    parser.add_argument("--add", action="store_true", help="keep other layouts of the --json file")
     options = parser.parse_args()
     if options.rows is not None and options.rows < LEAST_ROWS:
         parser.error(f"--rows must be at least {LEAST_ROWS:,}")
+    if options.add and not (options.layout and options.json):
+        parser.error("--add needs --layout and --json")
     try:
         measure(options)
     except PeerError as error:

@@ -10,12 +10,11 @@ rows and as sent; layouts take turns.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.delivery import MODES, Take
+from benchmarks.delivery import EPOCH_UNITS, MODES, one_epoch
 from benchmarks.harness import (
     arguments,
     homefeed,
@@ -25,37 +24,12 @@ from benchmarks.harness import (
     server,
     shown,
     table,
-    tree_cpu_s,
 )
 from benchmarks.hot_path import decode_files_cpu_s, needed_columns
 from benchmarks.workloads import LAYOUTS
 from trainer_client import BatchStream, Dataset
 
 BATCH_SIZE = 4096
-UNITS = {
-    "examples_per_s": "examples/s",
-    "server_cpu_s_per_million": "s/million examples",
-    "client_cpu_s_per_million": "s/million examples",
-    "wire_bytes_per_example": "bytes",
-}
-
-
-def one_epoch(stream: BatchStream, server_pid: int, take: Take) -> dict[str, float]:
-    """Rate, what both sides spent, and bytes."""
-    before, began_s = stream.stats(), time.monotonic()
-    server_s, client_s = tree_cpu_s(server_pid), time.process_time()
-    for batch in stream:
-        take(batch)
-    took_s = time.monotonic() - began_s
-    client_s, server_s = time.process_time() - client_s, tree_cpu_s(server_pid) - server_s
-    after = stream.stats()
-    rows = after.rows - before.rows
-    return {
-        "examples_per_s": rows / took_s,
-        "server_cpu_s_per_million": server_s / rows * 1e6,
-        "client_cpu_s_per_million": client_s / rows * 1e6,
-        "wire_bytes_per_example": (after.wire_bytes - before.wire_bytes) / rows,
-    }
 
 
 def measure(rows: int, runs: int) -> list[dict[str, Any]]:
@@ -92,7 +66,7 @@ def measure(rows: int, runs: int) -> list[dict[str, Any]]:
             "file_bytes_per_example": file_bytes[layout],
             "read_cpu_s_per_million": measured(reads[layout], "s/million examples"),
         }
-        | {name: measured(values, UNITS[name]) for name, values in figure.items()}
+        | {name: measured(values, EPOCH_UNITS[name]) for name, values in figure.items()}
         for (layout, mode), figure in figures.items()
     ]
 

@@ -4,20 +4,19 @@
 
 homefeed clustered, one server and one client, each a process of its own and fresh for every
 setting; the figures are the peaks of their resident memory. The client expands every batch and
-drops it. The first row are the defaults; others change one thing each. The last rows are many
-epochs under the defaults (peak after the first and the last), and 32 streams that nobody reads.
+drops it. The first row are the defaults; others change what they name. Some are of streams that are
+opened and left unread, without a client. Of the setting with many epochs there is a table of its
+own: what both sides hold after each.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pyarrow.parquet as pq
 
 from benchmarks.delivery import expanded
@@ -30,14 +29,11 @@ from benchmarks.harness import (
     server,
     table,
 )
-from headrace.v1 import preprocessor_service_pb2 as pb
-from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
+from benchmarks.stalled import stalled, wait_until_settled
 from trainer_client import BatchStream, Dataset
 
 GIB = 1 << 30
 STALLED_STREAMS = 32
-# Stalled streams fill what they may fill, and then nothing moves any more.
-SETTLED_S, SETTLE_TIMEOUT_S, POLL_S = 2.0, 20.0, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +44,7 @@ class Setting:
     row_group_rows: int = 0
     read_ahead_bytes: int = GIB
     epochs: int = 1
+    stalled_streams: int = 0
 
     @property
     def name(self) -> str:
@@ -58,6 +55,7 @@ class Setting:
             "row_group_rows": f"row groups of {self.row_group_rows:,}",
             "read_ahead_bytes": f"read-ahead {self.read_ahead_bytes >> 20:,} MiB",
             "epochs": f"{self.epochs} epochs",
+            "stalled_streams": f"{self.stalled_streams} stalled streams",
         }
         changed = [
             text for name, text in names.items() if getattr(self, name) != getattr(default, name)
@@ -68,14 +66,19 @@ class Setting:
 def settings(quick: bool) -> list[Setting]:
     """What is measured."""
     default = Setting()
-    found = [default]
     sizes = (65_536,) if quick else (512, 16_384, 65_536)
-    found += [replace(default, batch_size=size) for size in sizes]
-    groups = (100_000,) if quick else (10_000, 200_000, 1_000_000)
-    found += [replace(default, row_group_rows=rows) for rows in groups]
+    groups = (400_000,) if quick else (10_000, 200_000, 1_000_000)
     ahead = () if quick else (GIB // 2, 2 * GIB, 4 * GIB)
-    found += [replace(default, read_ahead_bytes=size) for size in ahead]
-    return [*found, replace(default, epochs=3 if quick else 10)]
+    stalled_streams = replace(default, stalled_streams=STALLED_STREAMS)
+    return [
+        default,
+        *(replace(default, batch_size=size) for size in sizes),
+        *(replace(default, row_group_rows=rows) for rows in groups),
+        *(replace(default, read_ahead_bytes=size) for size in ahead),
+        stalled_streams,
+        replace(stalled_streams, row_group_rows=groups[-1]),
+        replace(default, epochs=3 if quick else 10),
+    ]
 
 
 def rewritten(source: Path, row_group_rows: int) -> Path:
@@ -98,107 +101,78 @@ def rewritten(source: Path, row_group_rows: int) -> Path:
 def read_epochs(
     path: Path, target: str, batch_size: int, epochs: int, server_pid: int
 ) -> list[dict[str, float]]:
-    """The peaks so far of server and client after each epoch; for a process of its own."""
-    idle_mib = memory_mib(os.getpid())
-    peaks = []
+    """The memory of server and client after each epoch, and at their peaks so far.
+
+    For a process of its own.
+    """
     dataset = Dataset.from_yaml(path)
+    found = []
     with BatchStream(dataset, target=target, batch_size=batch_size) as stream:
         for _ in range(epochs):
             for batch in stream:
                 expanded(batch)
-            peaks.append(
-                {
-                    "server_mib": memory_mib(server_pid, "VmHWM"),
-                    "client_mib": memory_mib(os.getpid(), "VmHWM"),
-                    "client_idle_mib": idle_mib,
-                }
-            )
-    return peaks
+            found.append(memory_of("server", server_pid) | memory_of("client", os.getpid()))
+    return found
+
+
+def memory_of(side: str, pid: int) -> dict[str, float]:
+    """The memory of a process, and its peak, in MiB."""
+    return {f"{side}_held_mib": memory_mib(pid), f"{side}_mib": memory_mib(pid, "VmHWM")}
 
 
 def measure(setting: Setting, rows: int) -> dict[str, Any]:
-    """The peaks of one setting."""
+    """The memory of one setting."""
     folder = homefeed("clustered", rows)
     if setting.row_group_rows:
         folder = rewritten(folder, setting.row_group_rows)
+    path = folder / "dataset.yaml"
     with server("--read-ahead-bytes", str(setting.read_ahead_bytes)) as (target, pid):
         idle_mib = memory_mib(pid)
-        peaks = fresh_process(
-            read_epochs,
-            folder / "dataset.yaml",
-            target,
-            setting.batch_size,
-            setting.epochs,
-            pid,
-        )
+        if setting.stalled_streams:
+            with stalled(target, Dataset.from_yaml(path).to_proto(), setting.stalled_streams):
+                wait_until_settled(pid)
+                epochs = [memory_of("server", pid)]
+        else:
+            epochs = fresh_process(
+                read_epochs, path, target, setting.batch_size, setting.epochs, pid
+            )
     return {
         "setting": setting.name,
         **asdict(setting),
+        "rows": rows,
         "server_idle_mib": idle_mib,
-        "first_epoch": peaks[0],
-        "last_epoch": peaks[-1],
+        "epochs_mib": epochs,
+        "last_epoch": epochs[-1],
     }
-
-
-def stalled(rows: int) -> dict[str, Any]:
-    """The peak of a server, under its defaults, all of whose streams are opened and left unread."""
-    dataset = Dataset.from_yaml(homefeed("clustered", rows) / "dataset.yaml").to_proto()
-    options = [("grpc.max_receive_message_length", 512 << 20)]
-    with server() as (target, pid):
-        idle_mib = memory_mib(pid)
-        with grpc.insecure_channel(target.removeprefix("static:///"), options=options) as channel:
-            stub = pb_grpc.PreprocessorServiceStub(channel)
-            identity = pb.BatchIdentity(batch_size=4096, shuffle=True, num_shards=8)
-            requests = [
-                pb.StreamBatchesRequest(dataset=dataset, identity=identity, shard=shard % 8)
-                for shard in range(STALLED_STREAMS)
-            ]
-            streams = [stub.StreamBatches(request) for request in requests]
-            for stream in streams:
-                next(stream)
-            _wait_until_settled(pid)
-            peak_mib = memory_mib(pid, "VmHWM")
-            for stream in streams:
-                stream.cancel()
-    return {
-        "setting": f"{STALLED_STREAMS} stalled streams",
-        "server_idle_mib": idle_mib,
-        "last_epoch": {"server_mib": peak_mib},
-    }
-
-
-def _wait_until_settled(pid: int) -> None:
-    """Waits until a process's memory has stayed within 1 % for a while, with a bound."""
-    began_s = changed_s = time.monotonic()
-    seen_mib = memory_mib(pid)
-    while time.monotonic() < min(began_s + SETTLE_TIMEOUT_S, changed_s + SETTLED_S):
-        time.sleep(POLL_S)
-        now_mib = memory_mib(pid)
-        if abs(now_mib - seen_mib) > 0.01 * seen_mib:
-            seen_mib, changed_s = now_mib, time.monotonic()
 
 
 def main() -> None:
     """Measures and reports."""
     options = arguments("Peak memory of server and client").parse_args()
-    rows = 400_000 if options.quick else 1_000_000
-    results = [
-        *map(measure, settings(options.quick), itertools.repeat(rows)),
-        stalled(rows),
-    ]
+    rows = 400_000 if options.quick else 4_000_000
+    results = []
+    for setting in settings(options.quick):
+        print(f"{setting.name} …", file=sys.stderr)
+        results.append(measure(setting, rows))
     table(
         f"homefeed clustered, {rows:,} rows; peak resident memory in MiB",
-        ("setting", "server", "server idle", "client", "client idle", "server, 1st epoch"),
+        ("setting", "server", "server idle", "client"),
         [
             (
                 result["setting"],
                 f"{result['last_epoch']['server_mib']:,.0f}",
                 f"{result['server_idle_mib']:,.0f}",
                 _cell(result["last_epoch"].get("client_mib")),
-                _cell(result["last_epoch"].get("client_idle_mib")),
-                _cell(result.get("first_epoch", {}).get("server_mib")),
             )
             for result in results
+        ],
+    )
+    table(
+        "resident memory in MiB after each epoch, and the peak until then",
+        ("epoch", "server", "peak", "client", "peak"),
+        [
+            (str(number), *(_cell(value) for value in epoch.values()))
+            for number, epoch in enumerate(results[-1]["epochs_mib"], start=1)
         ],
     )
     report(options, "bench_memory", results)

@@ -17,18 +17,17 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks.delivery import MODES
-from benchmarks.harness import arguments, homefeed, measured, report, runs_of, shown, table
+from benchmarks.harness import arguments, measured, report, runs_of, shown, table
 from benchmarks.hot_path import (
     COMPARED_ZSTD_LEVEL,
     InlineServer,
     decoded,
-    full_batches,
+    layout_batches,
     parse,
 )
 from benchmarks.wire_formats import Features, Format, features_of, formats, same
 from benchmarks.workloads import LAYOUTS
 from trainer_client import Dataset
-from trainer_client.decode import Decoder
 
 BATCH_SIZE = 4096
 # A format that takes longer than this for a batch is timed on one batch, and in one run.
@@ -73,9 +72,7 @@ def time_encode(dataset: Dataset) -> float:
 
 def measure(layout: str, rows: int, count: int, runs: int) -> list[dict[str, Any]]:
     """Every format on the batches of a layout, taking turns."""
-    dataset = Dataset.from_yaml(homefeed(layout, rows) / "dataset.yaml")
-    schema, sent = full_batches(dataset, BATCH_SIZE, count, COMPARED_ZSTD_LEVEL)
-    decoder = Decoder(schema)
+    dataset, decoder, sent = layout_batches(layout, rows, BATCH_SIZE, count)
     batches = [features_of(decoded(decoder, data)) for data in sent]
     rivals = formats(COMPARED_ZSTD_LEVEL)
     for form in rivals:

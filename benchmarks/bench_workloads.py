@@ -5,14 +5,20 @@
 criteo (benchmarks/workload_criteo.py) in batches of 4,096 and of 65,536; wide
 (benchmarks/workload_wide.py) with the 40 of its 200 columns that MLPerf Storage's DLRM workload
 reads, and with all of them. One server and one client, both on this machine. A run is a fresh
-epoch, after one that is not counted; workloads take turns. Beside each: the rate at which one
-thread does nothing but decode the same columns with pyarrow.
+epoch, after one that is not counted; workloads take turns. Beside each: Ray Data with the same
+transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), timed as
+benchmarks/peers/protocol.py says, and the rate at which one thread does nothing but decode the
+same columns with pyarrow. Rows are compared by checksum first. --quick runs Ray Data once, for the
+first case, and compares how many ids it delivers instead.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
+from argparse import Namespace
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 
-from benchmarks.delivery import expanded
+from benchmarks.delivery import EPOCH_UNITS, expanded, one_epoch
 from benchmarks.harness import (
     CACHE,
     arguments,
@@ -31,23 +38,29 @@ from benchmarks.harness import (
     server,
     shown,
     table,
-    tree_cpu_s,
     written,
 )
+from benchmarks.peer_process import Event, PeerError, only, python_of, run_module
+from benchmarks.peers.checksum import Checksum, differences
+from benchmarks.peers.homefeed import RowBatch
 from trainer_client import Batch, BatchStream, Dataset
 
 # MLPerf Storage asks this of a data path for each accelerator of the H100 class.
 MLPERF_DLRM_EXAMPLES_PER_S = 1_150_000
+ROWS = {"criteo": 4_000_000, "wide": 1_000_000}
+QUICK_ROWS = {"criteo": 1_000_000, "wide": 200_000}
+CHECKED_ROWS = {"criteo": 200_000, "wide": 50_000}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A dataset of a workload's folder, in batches of a size."""
+    """A dataset of a workload's folder, in batches of a size; quick: --quick has its peer too."""
 
     workload: str
     dataset: str
     batch_size: int
     prefix: str = ""
+    quick: bool = False
 
     @property
     def name(self) -> str:
@@ -55,116 +68,175 @@ class Case:
         columns = f" ({self.prefix}* only)" if self.prefix else ""
         return f"{self.workload}{columns}, batch {self.batch_size:,}"
 
+    def columns(self, folder: Path) -> list[str]:
+        """The columns of its files that it reads."""
+        first = min(folder.glob("*.parquet"))
+        return [name for name in pq.read_schema(first).names if name.startswith(self.prefix)]
+
+    def raydata(self, folder: Path, *flags: str) -> list[Event]:
+        """One process of Ray Data; its events. Raises PeerError."""
+        settings = {
+            "torch": False,
+            "flat": self.workload,
+            "columns": self.columns(folder),
+            "batch_size": self.batch_size,
+        }
+        arguments = [str(folder), "--settings", json.dumps(settings), *flags]
+        return run_module(python_of("raydata"), "raydata", *arguments)
+
 
 CASES = (
-    Case("criteo", "dataset.yaml", 4_096),
+    Case("criteo", "dataset.yaml", 4_096, quick=True),
     Case("criteo", "dataset.yaml", 65_536),
     Case("wide", "dataset.yaml", 4_096, prefix="read_"),
     Case("wide", "dataset_all.yaml", 4_096),
 )
 
 
-def folder(workload: str, rows: int) -> Path:
+def folder_of(workload: str, rows: int) -> Path:
     """The folder of a workload, written if it is not there."""
     return written(
         CACHE / f"{workload}-{rows}", f"workload_{workload}.py", "--rows", str(rows)
     ).resolve()
 
 
-def one_epoch(stream: BatchStream, server_pid: int) -> dict[str, float]:
-    """Rate, and what both sides spent."""
-    before, began_s = stream.stats(), time.monotonic()
-    server_s, client_s = tree_cpu_s(server_pid), time.process_time()
-    for batch in stream:
-        check(batch)
-    took_s = time.monotonic() - began_s
-    client_s, server_s = time.process_time() - client_s, tree_cpu_s(server_pid) - server_s
-    after = stream.stats()
-    rows = after.rows - before.rows
+def stream_of(case: Case, folder: Path, target: str) -> BatchStream:
+    """The stream of a case's dataset."""
+    dataset = Dataset.from_yaml(folder / case.dataset)
+    return BatchStream(dataset, target=target, batch_size=case.batch_size)
+
+
+def row_batch(batch: Batch) -> RowBatch:
+    """A batch as the peers deliver it: without a label, zeros."""
+    assert batch.sparse is not None
+    labels = torch.zeros(batch.batch_size) if batch.labels is None else batch.labels[:, 0]
+    return RowBatch(batch.dense, labels, batch.sparse.values, batch.sparse.lengths)
+
+
+def check(case: Case, target: str) -> None:
+    """Compares the rows that both deliver. Raises PeerError with what differs."""
+    folder = folder_of(case.workload, CHECKED_ROWS[case.workload])
+    ours = Checksum()
+    with stream_of(case, folder, target) as stream:
+        for batch in stream:
+            ours.add(row_batch(batch))
+    theirs = only(case.raydata(folder, "--check"), "checksums")
+    if wrong := differences(ours.as_json(), theirs):
+        raise PeerError(f"{case.name}: Ray Data delivers other rows: {'; '.join(wrong)}")
+
+
+def ids_a_row(batch: Batch) -> float:
+    """How many ids a row of a batch has."""
+    assert batch.sparse is not None
+    return len(batch.sparse.values) / batch.batch_size
+
+
+def raydata_run(case: Case, folder: Path, expected_ids: float) -> dict[str, float]:
+    """One run of Ray Data. Raises PeerError if it delivers another number of ids a row."""
+    run = only(case.raydata(folder), "run")
+    ids = run["values"] / run["rows"]
+    if abs(ids / expected_ids - 1) > 0.01:
+        raise PeerError(f"{case.name}: Ray Data delivered {ids:.2f}, not {expected_ids:.2f} ids")
     return {
-        "examples_per_s": rows / took_s,
-        "server_cpu_s_per_million": server_s / rows * 1e6,
-        "client_cpu_s_per_million": client_s / rows * 1e6,
-        "wire_bytes_per_example": (after.wire_bytes - before.wire_bytes) / rows,
+        "raydata_examples_per_s": run["rows"] / run["seconds"],
+        "raydata_cpu_s_per_million": sum(run["cpu_s"].values()) / run["rows"] * 1e6,
     }
 
 
-def check(batch: Batch) -> None:
-    """Takes every tensor of a batch. Raises RuntimeError if there is none."""
-    if not expanded(batch):
-        raise RuntimeError("a batch without tensors: the dataset has no features")
-
-
-def decode_alone(files: Path, prefix: str) -> float:
+def decode_alone(folder: Path, columns: list[str]) -> float:
     """Rows a second that one thread decodes with pyarrow."""
     rows, began_s = 0, time.monotonic()
-    for path in sorted(files.glob("*.parquet")):
+    for path in sorted(folder.glob("*.parquet")):
         file = pq.ParquetFile(path, pre_buffer=True)
-        columns = [name for name in file.schema_arrow.names if name.startswith(prefix)]
         for group in range(file.num_row_groups):
             rows += file.read_row_group(group, columns, use_threads=False).num_rows
     return rows / (time.monotonic() - began_s)
 
 
-UNITS = {
-    "examples_per_s": "examples/s",
+UNITS = EPOCH_UNITS | {
     "decode_rows_per_s": "rows/s",
-    "server_cpu_s_per_million": "s/million examples",
-    "client_cpu_s_per_million": "s/million examples",
-    "wire_bytes_per_example": "bytes",
+    "raydata_examples_per_s": "examples/s",
+    "raydata_cpu_s_per_million": "s/million examples",
 }
 
+Figures = dict[Case, dict[str, list[float]]]
 
-def main() -> None:
-    """Measures and reports."""
-    options = arguments("criteo and the wide table").parse_args()
-    rows = {"criteo": 400_000, "wide": 200_000} if options.quick else {}
-    folders = {name: folder(name, rows.get(name, 2_000_000)) for name in ("criteo", "wide")}
-    figures: dict[Case, dict[str, list[float]]] = {case: defaultdict(list) for case in CASES}
+
+def measure(options: Namespace) -> Figures:
+    """The runs of every figure of every case. Raises PeerError."""
+    rows = QUICK_ROWS if options.quick else ROWS
+    folders = {name: folder_of(name, count) for name, count in rows.items()}
+    peers = [case for case in CASES if case.quick or not options.quick]
+    figures: Figures = {case: defaultdict(list) for case in CASES}
     with ExitStack() as stack:
         target, pid = stack.enter_context(server())
+        for case in () if options.quick else peers:
+            check(case, target)
         streams = {
-            case: stack.enter_context(
-                BatchStream(
-                    Dataset.from_yaml(folders[case.workload] / case.dataset),
-                    target=target,
-                    batch_size=case.batch_size,
-                )
-            )
+            case: stack.enter_context(stream_of(case, folders[case.workload], target))
             for case in CASES
         }
+        ids = {case: ids_a_row(next(iter(stream))) for case, stream in streams.items()}
         for run in range(runs_of(options) + 1):
             for case, stream in streams.items():
-                found = one_epoch(stream, pid)
-                found["decode_rows_per_s"] = decode_alone(folders[case.workload], case.prefix)
-                for name, value in found.items() if run else ():
+                folder = folders[case.workload]
+                found = one_epoch(stream, pid, expanded)
+                if not run:
+                    continue
+                found["decode_rows_per_s"] = decode_alone(folder, case.columns(folder))
+                if case in peers and (run == 1 or not options.quick):
+                    found |= raydata_run(case, folder, ids[case])
+                for name, value in found.items():
                     figures[case][name].append(value)
-    results: list[dict[str, Any]] = [
-        {"workload": case.workload, "case": case.name, "batch_size": case.batch_size}
-        | {name: measured(values, UNITS[name]) for name, values in figures[case].items()}
-        for case in CASES
-    ]
-    table(
-        f"one server, one client, {len(os.sched_getaffinity(0))} cores",
-        ("case", "examples/s", "server CPU s/M", "client CPU s/M", "wire B/ex", "decode alone"),
-        [
+    return figures
+
+
+def show(figures: Figures) -> None:
+    """The table."""
+    header = ("case", "examples/s", "Ray Data", "times", "server CPU s/M", "client", "Ray Data")
+    cells = []
+    for case, runs in figures.items():
+        found = {name: measured(values, UNITS[name]) for name, values in runs.items()}
+        rate, peer = found["examples_per_s"], found.get("raydata_examples_per_s")
+        cells.append(
             (
-                result["case"],
-                shown(result["examples_per_s"]),
-                shown(result["server_cpu_s_per_million"], 2),
-                shown(result["client_cpu_s_per_million"], 2),
-                f"{result['wire_bytes_per_example']['median']:.0f}",
-                shown(result["decode_rows_per_s"]),
+                case.name,
+                shown(rate),
+                shown(peer) if peer else "-",
+                f"{rate['median'] / peer['median']:.2f}" if peer else "-",
+                shown(found["server_cpu_s_per_million"], 2),
+                shown(found["client_cpu_s_per_million"], 2),
+                shown(found["raydata_cpu_s_per_million"], 2) if peer else "-",
+                f"{found['wire_bytes_per_example']['median']:.0f}",
+                shown(found["decode_rows_per_s"]),
             )
-            for result in results
-        ],
-    )
+        )
+    cores = len(os.sched_getaffinity(0))
+    title = f"one server, one client, {cores} cores"
+    table(title, (*header, "wire B/ex", "decode alone"), cells)
     print(
         f"MLPerf Storage's DLRM workload asks {MLPERF_DLRM_EXAMPLES_PER_S:,} samples/s for each "
         "H100-class accelerator, of the 40 columns."
     )
+
+
+def main() -> int:
+    """Measures and reports."""
+    options = arguments("criteo and the wide table").parse_args()
+    try:
+        figures = measure(options)
+    except PeerError as error:
+        print(f"bench_workloads: {error}", file=sys.stderr)
+        return 1
+    show(figures)
+    results: list[dict[str, Any]] = [
+        {"workload": case.workload, "case": case.name, "batch_size": case.batch_size}
+        | {name: measured(values, UNITS[name]) for name, values in runs.items()}
+        for case, runs in figures.items()
+    ]
     report(options, "bench_workloads", results)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import grpc
 import pyarrow.parquet as pq
 
+from benchmarks.harness import homefeed
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.catalog import Catalog
@@ -149,6 +150,18 @@ def full_batches(
     finally:
         server.close()
     return schema, found
+
+
+def layout_batches(
+    layout: str, rows: int, batch_size: int, count: int
+) -> tuple[Dataset, Decoder, list[bytes]]:
+    """The dataset of a layout of homefeed, a decoder of its batches, and the first full ones.
+
+    These are messages as full_batches finds them, at COMPARED_ZSTD_LEVEL.
+    """
+    dataset = Dataset.from_yaml(homefeed(layout, rows) / "dataset.yaml")
+    schema, messages = full_batches(dataset, batch_size, count, COMPARED_ZSTD_LEVEL)
+    return dataset, Decoder(schema), messages
 
 
 def decode_files_cpu_s(folder: Path, columns: list[str]) -> tuple[float, int, int]:

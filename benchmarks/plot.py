@@ -15,7 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from benchmarks.harness import measured
-from benchmarks.plot_formats import plot_decode, plot_jagged, plot_memory, plot_wire
+from benchmarks.plot_end_to_end import plot_end_to_end
+from benchmarks.plot_formats import (
+    plot_decode,
+    plot_jagged,
+    plot_memory,
+    plot_stalled_streams,
+    plot_startup,
+    plot_wire,
+)
 from benchmarks.plot_parts import (
     LAYOUTS,
     OTHER,
@@ -31,16 +39,6 @@ from benchmarks.plot_parts import (
     scaled,
 )
 
-SYSTEMS = {
-    "headrace": "Headrace",
-    "headrace_as_sent": "Headrace, as sent",
-    "tfdata": "tf.data service",
-    "raydata": "Ray Data",
-    "flight": "Arrow Flight, zstd",
-    "flight_uncompressed": "Arrow Flight, plain",
-    "dataloader": "torch DataLoader",
-    "decode_only": "pyarrow decode alone",
-}
 STAGE_COLOURS = {
     "read": "#0d2f54",
     "transform": "#1f5fa8",
@@ -53,25 +51,6 @@ STAGE_COLOURS = {
     "decode": "#c97520",
     "expand": "#8a4d10",
 }
-
-
-def plot_end_to_end(results: Sequence[Result]) -> Figure:
-    """Examples a second of every system, a panel a layout."""
-    figure, panels = figure_of(13, 3.6, len(LAYOUTS))
-    for axes, layout in zip(panels, LAYOUTS, strict=True):
-        values = [
-            Bar(
-                SYSTEMS.get(result["system"]) or str(result["system"]),
-                measured([rate / 1e3 for rate in result["examples_per_s"]], "thousand/s"),
-                OWN if result["system"].startswith("headrace") else OTHER_LIGHT,
-            )
-            for result in of_layout(results, layout)
-        ]
-        if values:
-            bars(axes, values, "thousand examples/s")
-        axes.set_title(layout)
-    figure.suptitle("homefeed from Parquet to tensors: server and trainer on one machine")
-    return figure
 
 
 def plot_stages(results: Sequence[Result]) -> Figure:
@@ -205,21 +184,28 @@ PLOTS: dict[str, Callable[[Sequence[Result]], Figure]] = {
     "trainer_cost": plot_trainer_cost,
     "fan_in": plot_fan_in,
     "memory": plot_memory,
+    "startup": plot_startup,
+    "stalled_streams": plot_stalled_streams,
     "workloads": plot_workloads,
 }
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draws what can be drawn of a folder's JSON files; the pictures."""
-    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    drawn = []
-    for name, plot in PLOTS.items():
-        source = folder / f"{name}.json"
-        if source.exists():
-            picture = folder / f"{name}.png"
-            plot(json.loads(source.read_text())["results"]).savefig(picture, dpi=130)
-            drawn.append(picture)
-    return drawn
+    """Draws what can be drawn of a folder's JSON files, quick forms too; the pictures."""
+    sources = [
+        (name, source)
+        for name in PLOTS
+        for source in (folder / f"{name}.json", folder / f"{name}.quick.json")
+        if source.exists()
+    ]
+    return [draw_file(source, name, source.with_suffix(".png")) for name, source in sources]
+
+
+def draw_file(source: Path, name: str, picture: Path) -> Path:
+    """Draws the picture of one benchmark's JSON file; the picture."""
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        PLOTS[name](json.loads(source.read_text())["results"]).savefig(picture, dpi=130)
+    return picture
 
 
 def main() -> None:

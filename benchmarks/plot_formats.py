@@ -1,4 +1,4 @@
-"""Pictures of bench_wire, bench_decode, bench_jagged and bench_memory."""
+"""Pictures of wire formats, decoding, jagged sequences, memory, and of how long things take."""
 
 from __future__ import annotations
 
@@ -110,4 +110,28 @@ def plot_memory(results: Sequence[Result]) -> Figure:
     ]
     bars(panels[1], client, "client, MiB at its peak")
     figure.suptitle("Peak resident memory")
+    return figure
+
+
+def plot_startup(results: Sequence[Result]) -> Figure:
+    """Seconds until a server serves, and until a stream's first batch."""
+    figure, (axes,) = figure_of(8, 2.4, 1)
+    bars(axes, [Bar(each["what"], each["seconds"], OWN) for each in results], "seconds", "{:.2f}")
+    axes.set_title("Until a started server is SERVING, until an opened stream has a batch")
+    return figure
+
+
+def plot_stalled_streams(results: Sequence[Result]) -> Figure:
+    """Milliseconds of short calls to a server whose streams nobody reads."""
+    figure, (axes,) = figure_of(8, 2.4, 1)
+    values = [
+        Bar(f"{call}, {each['state']}", each[key], colour)
+        for each in results
+        for call, key, colour in (
+            ("Health/Check", "health_ms", OWN),
+            ("DescribeDataset", "describe_ms", OWN_LIGHT),
+        )
+    ]
+    bars(axes, values, "milliseconds", "{:.1f}")
+    axes.set_title(f"Answers of a server with {results[0]['streams']} streams that nobody reads")
     return figure

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks.peers.homefeed import DENSE, RowBatch
+from benchmarks.peers.homefeed import RowBatch
 
 SCHEMA = pa.schema(
     {
@@ -35,4 +35,4 @@ def unpacked(row: pa.RecordBatch) -> RowBatch:
         row.column(name).flatten().to_numpy(zero_copy_only=True) for name in SCHEMA.names
     ]
     dense, labels, values, lengths = arrays
-    return RowBatch(dense.reshape(len(DENSE), -1).T, labels, values, lengths)
+    return RowBatch(dense.reshape(-1, len(labels)).T, labels, values, lengths)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers.homefeed import DENSE, KEYS, RowBatch
+from benchmarks.peers.homefeed import RowBatch
 
 # log1p may differ in the last bit of a float32 (docs/decisions/011-log1p.md).
 DENSE_TOLERANCE = 1e-6
@@ -21,7 +21,8 @@ class Checksum:
 
     Every id is mixed with its feature and its place in the list, these are added up to one word a
     row, and the mixed words of all rows are added up modulo 2^64. Dense values are added up by
-    feature, once plainly and once weighted by the word of their row, which ties them to it.
+    feature, once plainly and once weighted by the word of their row, which ties them to it. All
+    batches have as many features as the first.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,8 @@ class Checksum:
         self.values = 0
         self._ids = 0
         self._row_words = 0
-        self._dense = np.zeros((2, len(DENSE)))
+        self._keys = 0
+        self._dense = np.zeros((2, 0))
 
     def add(self, batch: RowBatch) -> None:
         """Adds the rows of a batch. Raises ValueError where a type or a shape is not as agreed."""
@@ -39,8 +41,12 @@ class Checksum:
         types = [str(array.dtype) for array in (dense, labels, values, lengths)]
         if types != ["float32", "float32", "int64", "int32"]:
             raise ValueError(f"dense, labels, values, lengths are {', '.join(types)}")
+        if not self.rows:
+            self._keys = len(lengths) // max(1, count)
+            self._dense = np.zeros((2, *dense.shape[1:]))
         shapes = [dense.shape, labels.shape, lengths.shape, values.shape]
-        if shapes != [(count, len(DENSE)), (count,), (len(KEYS) * count,), (lengths.sum(),)]:
+        agreed = (count, *self._dense.shape[1:])
+        if shapes != [agreed, (count,), (self._keys * count,), (lengths.sum(),)]:
             raise ValueError(f"the shapes of dense, labels, lengths, values are {shapes}")
         words = _row_words(values, lengths, labels)
         self.rows += count
@@ -79,16 +85,17 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 def _row_words(values: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32], labels: Any) -> Words:
     count = len(labels)
+    keys = len(lengths) // max(1, count)
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = ends - lengths
-    key = np.repeat(np.arange(len(KEYS), dtype=np.uint64), count)
+    key = np.repeat(np.arange(keys, dtype=np.uint64), count)
     place = (np.arange(len(values)) - np.repeat(starts, lengths)).view(np.uint64)
     words = values.view(np.uint64) * _ODD[0] + place * _ODD[1] + np.repeat(key, lengths) * _ODD[2]
     # Modulo 2^64 a difference of prefix sums is the sum between, empty lists included.
     sums = np.concatenate([[np.uint64(0)], np.cumsum(_mixed(words), dtype=np.uint64)])
     lists = sums[ends] - sums[starts] + _mixed(lengths.astype(np.uint64) + key * _ODD[2])
     label_bits = np.ascontiguousarray(labels).view(np.uint32).astype(np.uint64)
-    total: Words = lists.reshape(len(KEYS), count).sum(axis=0, dtype=np.uint64)
+    total: Words = lists.reshape(keys, count).sum(axis=0, dtype=np.uint64)
     return _mixed(total + _mixed(label_bits))
 
 

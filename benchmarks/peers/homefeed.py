@@ -34,7 +34,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 # Values and scratch of one pass stay in a core's L1 and L2 cache.
-_PASS = 16_384
+PASS = 16_384
 
 Ints = npt.NDArray[np.int64]
 Split = tuple[str, int]
@@ -114,9 +114,7 @@ def batches(tables: Iterable[pa.Table], size: int = BATCH_SIZE) -> Iterator[pa.R
 def transform(rows: pa.RecordBatch) -> RowBatch:
     """The batch that rows of COLUMNS become, in numpy."""
     count = rows.num_rows
-    dense = np.empty((len(DENSE), count), np.float32)
-    for k, name in enumerate(DENSE):
-        dense[k] = pc.fill_null(rows.column(name), 0).to_numpy(zero_copy_only=False)
+    dense = filled(rows, DENSE)
     np.log1p(dense, out=dense)
     sequences = [rows.column(name) for name in SEQUENCES]
     tails = [tail(column.offsets.to_numpy(), column.values.to_numpy()) for column in sequences]
@@ -133,6 +131,17 @@ def transform(rows: pa.RecordBatch) -> RowBatch:
     return RowBatch(dense.T, labels, values, lengths)
 
 
+def filled(rows: pa.RecordBatch, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Columns as float32 [columns, rows], nulls as 0."""
+    dense = np.empty((len(names), rows.num_rows), np.float32)
+    for k, name in enumerate(names):
+        column = rows.column(name)
+        if column.null_count:
+            column = pc.fill_null(column, 0)
+        dense[k] = column.to_numpy(zero_copy_only=False)
+    return dense
+
+
 def tail(offsets: npt.NDArray[np.int32], values: Ints) -> tuple[Ints, npt.NDArray[np.int32]]:
     """The last TAIL values of every list, and how many those are, int32."""
     lengths = np.diff(offsets)
@@ -145,12 +154,12 @@ def tail(offsets: npt.NDArray[np.int32], values: Ints) -> tuple[Ints, npt.NDArra
     return values[offsets[0] : offsets[-1]][chosen], kept
 
 
-def hash_in_place(values: Ints) -> None:
-    """Every value becomes its bucket of 2^BUCKET_BITS: SplitMix64 with seed 0, its high bits."""
+def hash_in_place(values: Ints, bucket_bits: int = BUCKET_BITS) -> None:
+    """Every value becomes its bucket of 2^bucket_bits: SplitMix64 with seed 0, its high bits."""
     words = values.view(np.uint64)
-    scratch = np.empty(min(_PASS, len(words)), np.uint64)
-    for start in range(0, len(words), _PASS):
-        z = words[start : start + _PASS]
+    scratch = np.empty(min(PASS, len(words)), np.uint64)
+    for start in range(0, len(words), PASS):
+        z = words[start : start + PASS]
         shifted = scratch[: len(z)]
         z += _GAMMA
         for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
@@ -159,7 +168,7 @@ def hash_in_place(values: Ints) -> None:
             z *= factor
         np.right_shift(z, np.uint64(31), out=shifted)
         z ^= shifted
-        z >>= np.uint64(64 - BUCKET_BITS)
+        z >>= np.uint64(64 - bucket_bits)
 
 
 def dealt(wanted: Sequence[Split], part: int, parts: int) -> Sequence[Split]:

@@ -1,6 +1,7 @@
 """Ray Data: read_parquet, map_batches, and an iterator in the trainer.
 
-Settings: torch (iter_torch_batches instead of iter_batches).
+Settings: torch (iter_torch_batches instead of iter_batches); for another workload than homefeed
+flat (criteo or wide), columns (of wide, those to deliver) and batch_size.
 
 map_batches turns rows into training batches, one Arrow row each whose lists are the tensors, so the
 iterator hands them out without a copy. Ray reads a file in one task: the files that it is given
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ray.data.collate_fn import ArrowBatchCollateFn  # type: ignore[import-not-f
 from benchmarks.harness import tree_cpu_s
 from benchmarks.peers import homefeed, protocol
 from benchmarks.peers.arrow_rows import packed, unpacked
+from benchmarks.peers.flat import flat
 from benchmarks.peers.homefeed import COLUMNS, RowBatch, Split
 
 CORES = len(os.sched_getaffinity(0))
@@ -36,6 +39,14 @@ def transformed(block: pa.Table) -> pa.Table:
     """The training batches of a block of rows."""
     batches = homefeed.batches([homefeed.exploded(block)])
     return pa.Table.from_batches([packed(homefeed.transform(batch)) for batch in batches])
+
+
+def flat_transformed(
+    block: pa.Table, transform: Callable[[pa.RecordBatch], RowBatch], size: int
+) -> pa.Table:
+    """The same for a flat workload."""
+    batches = homefeed.batches([block], size)
+    return pa.Table.from_batches([packed(transform(batch)) for batch in batches])
 
 
 def received(row: pa.Table) -> RowBatch:
@@ -61,15 +72,22 @@ class ToTensors(ArrowBatchCollateFn):  # type: ignore[misc]
 class Trainer:
     """The driver of a local Ray, as a peer."""
 
-    def __init__(self, as_torch: bool) -> None:
-        self._as_torch = as_torch
+    def __init__(self, settings: protocol.Settings) -> None:
+        self._as_torch = settings["torch"]
+        self._columns, self._transformed = COLUMNS, transformed
+        if "flat" in settings:
+            workload = flat(settings["flat"], settings["columns"])
+            self._columns = workload.columns
+            self._transformed = partial(
+                flat_transformed, transform=workload.transform, size=settings["batch_size"]
+            )
 
     def batches(self, wanted: Sequence[Split]) -> Iterator[RowBatch]:
         """One pass over the files of these row groups, all row groups of each."""
         paths = list(dict.fromkeys(path for path, _ in wanted))
-        rows = ray.data.read_parquet(paths).select_columns(list(COLUMNS))
+        rows = ray.data.read_parquet(paths).select_columns(list(self._columns))
         ready = rows.map_batches(
-            transformed, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+            self._transformed, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
         )
         prefetch: dict[str, Any] = {"batch_size": 1, "prefetch_batches": PREFETCHED_BATCHES}
         if self._as_torch:
@@ -101,7 +119,7 @@ def start(folder: Path, settings: protocol.Settings) -> Iterator[Trainer]:
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        yield Trainer(settings["torch"])
+        yield Trainer(settings)
     finally:
         ray.shutdown()
 

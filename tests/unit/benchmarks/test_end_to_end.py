@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import bench_end_to_end as bench
-from benchmarks.peer_process import PeerError, only, run_module
-from benchmarks.peer_systems import SYSTEMS, Input
+from benchmarks import harness
+from benchmarks.peer_process import Event, PeerError, only, run_module
+from benchmarks.peer_systems import SYSTEMS, Input, Settings, System
 from benchmarks.peers import homefeed, protocol, setup
 from benchmarks.peers.homefeed import RowBatch, Split
 from benchmarks.workloads import write_homefeed
@@ -132,11 +133,78 @@ def test_systems_that_deliver_other_rows_are_an_error() -> None:
 
 def test_an_unknown_system_is_named_with_those_that_are_there() -> None:
     with pytest.raises(PeerError, match="no system kafka; there are headrace, headrace_as_sent"):
-        bench.chosen_systems("flight,kafka")
-    assert [system.name for system in bench.chosen_systems("flight,headrace")] == [
+        bench.chosen_systems("flight,kafka", installed=False)
+    assert [system.name for system in bench.chosen_systems("flight,headrace", installed=False)] == [
         "flight",
         "headrace",
     ]
+
+
+def test_the_quick_form_leaves_out_what_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "is_ready", lambda name: name == "flight")
+    names = [system.name for system in bench.chosen_systems(None, installed=True)]
+    assert names == ["headrace", "headrace_as_sent", "flight", "flight_uncompressed"]
+    assert "without tfdata, raydata, dataloader, decode_only" in capsys.readouterr().err
+    assert len(bench.chosen_systems(None, installed=False)) == len(SYSTEMS)
+
+
+def test_a_file_keeps_the_other_layouts_of_the_same_machine_and_form(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    assert bench.kept(path, "logged", quick=False) == []
+    found = [bench.result(entry("headrace", [100]), layout, 1_000) for layout in bench.LAYOUTS]
+    options = harness.arguments("?").parse_args(["--json", str(path)])
+    harness.report(options, "end_to_end", found)
+    assert bench.kept(path, "logged", quick=False) == found[1:]
+    with pytest.raises(PeerError, match=r"out\.json is of another machine or form"):
+        bench.kept(path, "logged", quick=True)
+
+
+class ScriptedSystem(System):
+    """Runs at the rates that its settings name; writes down what was run."""
+
+    def run(self, chosen: Input, settings: Settings, *_: str) -> list[Event]:
+        TRIED.append((chosen.files, settings["rate"]))
+        if settings["rate"] == 0:
+            raise PeerError("it failed")
+        run = {"event": "run", "rows": 100, "values": 0, "seconds": 100 / settings["rate"]}
+        run |= {"cpu_s": {"server": 1.0, "client": 1.0}, "wire_bytes": None}
+        return [{"event": "ready", "versions": {}}, run]
+
+
+TRIED: list[tuple[str, int]] = []
+
+
+def scripted(name: str, folder: Path, *rates: int) -> System:
+    variants: list[Settings] = [{"rate": rate} for rate in rates]
+    inputs = [Input(folder, "one"), Input(folder / "two", "two")]
+    return ScriptedSystem(name, "flight", None, lambda *_: inputs, variants, checked_as=None)
+
+
+def test_settings_that_were_tried_are_not_tried_again(tmp_path: Path) -> None:
+    TRIED.clear()
+    system = scripted("flight", tmp_path, 25, 100, 50)
+    known: bench.Tried = {}
+    for _ in range(2):
+        found = bench.calibrated(system, "grouped", 1_000, known)
+        assert (found.chosen.files, found.settings) == ("one", {"rate": 100})
+        assert found.calibration["one: {'rate': 100}"] == pytest.approx(100)
+    assert TRIED == [("one", 25), ("two", 25), ("one", 100), ("one", 50)]
+
+
+def test_what_is_done_is_written_even_if_a_later_run_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systems = [scripted("headrace", tmp_path, 100), scripted("flight", tmp_path, 0)]
+    monkeypatch.setattr(bench, "SYSTEMS", systems)
+    path = tmp_path / "out.json"
+    flags = ["--quick", "--layout", "logged", "--json", str(path)]
+    monkeypatch.setattr("sys.argv", ["bench_end_to_end", *flags])
+    assert bench.main() == 1
+    assert "it failed" in capsys.readouterr().err
+    (found,) = json.loads(path.read_text())["results"]
+    assert (found["system"], found["examples_per_s"]) == ("headrace", [100])
 
 
 def test_every_peer_has_a_module_and_an_environment() -> None:

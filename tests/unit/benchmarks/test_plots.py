@@ -24,7 +24,12 @@ def results() -> dict[str, list[dict[str, Any]]]:
     """What each benchmark writes, in its smallest form."""
     return {
         "end_to_end": [
-            {"system": system, "layout": layout, "examples_per_s": [1e5, 2e5]}
+            {
+                "system": system,
+                "layout": layout,
+                "examples_per_s": [1e5, 2e5],
+                "cpu_s_per_million": {"server": 2.0, "client": 0.5},
+            }
             for layout in LAYOUTS
             for system in ("headrace", "tfdata")
         ],
@@ -93,6 +98,11 @@ def results() -> dict[str, list[dict[str, Any]]]:
             {"setting": "defaults", "last_epoch": {"server_mib": 900.0, "client_mib": 300.0}},
             {"setting": "32 stalled streams", "last_epoch": {"server_mib": 1200.0}},
         ],
+        "startup": [{"what": "server SERVING", "seconds": FIGURE}],
+        "stalled_streams": [
+            {"streams": 64, "state": state, "health_ms": FIGURE, "describe_ms": FIGURE}
+            for state in ("filling", "stalled")
+        ],
         "workloads": [
             {"case": "criteo", "examples_per_s": FIGURE, "decode_rows_per_s": FIGURE},
         ],
@@ -110,6 +120,12 @@ def test_a_picture_is_drawn_of_what_is_there(name: str, tmp_path: Path) -> None:
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_quick_forms_have_pictures_of_their_own(tmp_path: Path) -> None:
+    for name in ("decode.json", "decode.quick.json"):
+        (tmp_path / name).write_text(json.dumps({"results": results()["decode"]}))
+    assert draw(tmp_path) == [tmp_path / "decode.png", tmp_path / "decode.quick.png"]
+
+
 def test_every_benchmark_of_the_list_is_a_script() -> None:
     folder = Path(__file__).parents[3] / "benchmarks"
-    assert all((folder / f"bench_{name}.py").exists() for name in NAMES)
+    assert {f"bench_{name}.py" for name in NAMES} <= {path.name for path in folder.iterdir()}
