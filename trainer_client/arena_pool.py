@@ -23,8 +23,16 @@ SMALLEST_BYTES = 64 << 10
 Bytes = npt.NDArray[np.uint8]
 
 
+class _Memory(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+    """Memory, or a part of it that is lent.
+
+    A class of its own, since an array refers to what it is a view of only down to the first one of
+    another class: so plain arrays refer to the part, and not past it to the memory.
+    """
+
+
 class _Lease(weakref.ref[Bytes]):
-    """Notices that an array is gone, and keeps the memory that it was a view of."""
+    """Notices that a part of memory is gone, and keeps the memory."""
 
     memory: Bytes
 
@@ -32,9 +40,8 @@ class _Lease(weakref.ref[Bytes]):
 class ArenaPool:
     """Arrays of bytes, 64-byte aligned; any thread may use it.
 
-    The memory of an array is used again when the array itself is gone: torch.from_numpy keeps it,
-    and so do all views of that tensor. A numpy view of it does not, since numpy lets views hold the
-    memory instead: hand out tensors only.
+    The memory of an array is used again when the array, its views, and tensors of any of them are
+    gone.
     """
 
     def __init__(self, idle_bytes: int = IDLE_BYTES) -> None:
@@ -66,13 +73,13 @@ class ArenaPool:
             self._take_back()
             memory = self._pop(wanted)
         if memory is None:
-            memory = np.empty(wanted, np.uint8)
-        array = _aligned(memory, size)
-        lease = _Lease(array, self._end)
+            memory = _Memory(wanted, np.uint8)
+        part = _aligned(memory, size)
+        lease = _Lease(part, self._end)
         lease.memory = memory
         with self._lock:
             self._leases[id(lease)] = lease
-        return array
+        return part.view(np.ndarray)
 
     def reset_after_fork(self) -> None:
         """Makes a lock that another thread held in the parent usable in a forked child."""

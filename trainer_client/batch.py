@@ -12,6 +12,7 @@ import torch
 from trainer_client.cursor import Cursor
 from trainer_client.layout import ArenaLayout, MatrixLayout
 from trainer_client.sparse import JaggedView, SparseBlock
+from trainer_client.views import Arena, view
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +24,19 @@ class Batch:
     for BatchStream.state_dict alone.
     """
 
-    arena: torch.Tensor = field(repr=False)
+    memory: Arena = field(repr=False)
     layout: ArenaLayout = field(repr=False)
     shard: int
     index: int
     cursor: Cursor
     next_cursor: Cursor
     position: object = field(default=None, repr=False)
+
+    @cached_property
+    def arena(self) -> torch.Tensor:
+        """uint8 [n]: all that was sent, as layout says."""
+        memory = self.memory
+        return memory if isinstance(memory, torch.Tensor) else torch.from_numpy(memory)
 
     @property
     def batch_size(self) -> int:
@@ -58,19 +65,18 @@ class Batch:
     def sparse(self) -> SparseBlock | None:
         """Every sparse feature; those that were sent once a run are expanded when asked for."""
         layout = self.layout.sparse
-        return None if layout is None else SparseBlock(self.arena, layout, self.layout.row_count)
+        return None if layout is None else SparseBlock(self.memory, layout, self.batch_size)
 
     @property
     def nbytes(self) -> int:
         """What the batch takes up in memory, in bytes."""
-        return self.arena.nbytes + (0 if self.sparse is None else self.sparse.expanded_nbytes)
+        return self.memory.nbytes + (0 if self.sparse is None else self.sparse.expanded_nbytes)
 
     def at(self, position: object) -> Batch:
         """The same batch with its position in the stream."""
-        batch = replace(self, position=position)
-        if "sparse" in self.__dict__:
-            # What has been expanded already stays so.
-            batch.__dict__["sparse"] = self.sparse
+        batch = object.__new__(Batch)
+        # With what has been made of it already, as expanded features.
+        batch.__dict__.update(self.__dict__, position=position)
         return batch
 
     def keys(self) -> list[str]:
@@ -100,11 +106,13 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch on a device: itself if it is there, else a new one made by one copy."""
         arena = self.arena.to(device, non_blocking=non_blocking)
-        return self if arena is self.arena else replace(self, arena=arena)
+        return self if arena is self.arena else replace(self, memory=arena)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory: itself if it is, else a new one made by one copy."""
-        return self if self.arena.is_pinned() else replace(self, arena=self.arena.pin_memory())
+        if self.arena.is_pinned():
+            return self
+        return replace(self, memory=self.arena.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory from being reused before the work queued on stream is done."""
@@ -114,10 +122,8 @@ class Batch:
     def _matrix(self, layout: MatrixLayout | None) -> torch.Tensor | None:
         if layout is None:
             return None
-        shape = (len(layout.features), self.layout.row_count)
-        end = layout.offset_bytes + 4 * shape[0] * shape[1]
-        matrix = self.arena[layout.offset_bytes : end].view(torch.float32)
-        return matrix.view(shape).t()
+        shape = (self.layout.row_count, len(layout.features))
+        return view(self.memory, layout.offset_bytes, shape, torch.float32)
 
 
 def register_pipelineable() -> None:

@@ -21,6 +21,7 @@ from trainer_client.errors import DeploymentError
 from trainer_client.header import Bytes, Header, HeaderReader, PartHeader, unknown
 from trainer_client.layout import ArenaLayout, MatrixLayout, PartLayout, SparseLayout
 from trainer_client.payload import unwrap
+from trainer_client.views import Arena
 
 ENCODING_VERSION = 1
 # Far above any sane batch: a header that asks for more is wrong, whatever its checksum says.
@@ -108,16 +109,16 @@ class Decoder:
             header.damaged(f"{size} bytes of tensors are not possible")
         wire = unwrap(header)
         if self._pin_memory:
-            arena = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-            fault = unpacking.unpack(wire, buffers, parts, arena.numpy())
+            # A tensor, whose views are torch's: it knows how long what it has locked is in use.
+            memory: Arena = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         else:
             memory = POOL.take(size)
-            fault = unpacking.unpack(wire, buffers, parts, memory)
-            arena = torch.from_numpy(memory)
+        array = memory.numpy() if isinstance(memory, torch.Tensor) else memory
+        fault = unpacking.unpack(wire, header.payload_checksum, buffers, parts, array)
         if fault < 0:
             self._raise(header, fault)
         batch = Batch(
-            arena=arena,
+            memory=memory,
             layout=self._layout(header),
             shard=header.shard,
             index=header.index,
@@ -175,8 +176,8 @@ class Decoder:
         matrices: dict[int, MatrixLayout] = {}
         sparse: SparseLayout | None = None
         sparse_parts: list[PartLayout] = []
-        columns = header.buffers[:, [DECODED_OFFSET, COUNT, EXPANDED_COUNT]].T.tolist()
-        offsets, counts, expanded = columns
+        columns = (DECODED_OFFSET, COUNT, EXPANDED_COUNT)
+        offsets, counts, expanded = (header.buffers[:, column].tolist() for column in columns)
         for part in header.parts:
             block, first, end = self._blocks[part.block], part.first_buffer, part.buffer_end
             if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
@@ -203,6 +204,8 @@ class Decoder:
         from trainer_client.kernels import unpacking as k
 
         row, code = divmod(-fault, k.FAULT_STEP)
+        if code == k.WRONG_CHECKSUM:
+            header.damaged("the payload does not match its checksum")
         name = self._name_of(header, row)
         b: Sequence[int] = header.buffers[row].tolist()
         unknowns = {

@@ -69,7 +69,7 @@ class EpochReader:
                 server=fetched.server,
                 rows=batch.batch_size,
                 wire_bytes=fetched.wire_bytes,
-                arena_bytes=batch.arena.nbytes,
+                arena_bytes=batch.memory.nbytes,
             )
             return batch.at(position)
         raise StopIteration

@@ -7,24 +7,27 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from trainer_client.arena_pool import ALIGNMENT, POOL
+from trainer_client.arena_pool import ALIGNMENT, POOL, Bytes
 from trainer_client.layout import PartLayout, SparseLayout
+from trainer_client.views import Arena, view
 
 
 def expand(
-    arena: torch.Tensor, layout: SparseLayout, features: Sequence[int], row_count: int
+    arena: Arena, layout: SparseLayout, features: Sequence[int], row_count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Values int64 [n] and lengths int32 [features * row_count], key-major, on the arena's device.
 
     Raises RuntimeError if the tensors of the batch were changed and no longer fit each other.
     """
-    if arena.device.type == "cpu":
+    if isinstance(arena, np.ndarray):
         return expand_by_kernel(arena, layout, features, row_count)
+    if arena.device.type == "cpu":
+        return expand_by_kernel(arena.numpy(), layout, features, row_count)
     return expand_by_torch(arena, layout, features, row_count)
 
 
 def expand_by_kernel(
-    arena: torch.Tensor, layout: SparseLayout, features: Sequence[int], row_count: int
+    arena: Bytes, layout: SparseLayout, features: Sequence[int], row_count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As expand, in one pass over a pooled buffer that holds both."""
     from trainer_client.kernels import expansion
@@ -34,14 +37,14 @@ def expand_by_kernel(
     lengths_bytes = 4 * len(features) * row_count
     start = -(-lengths_bytes // ALIGNMENT) * ALIGNMENT
     memory = POOL.take(start + 8 * int(table[:, expansion.EXPANDED_COUNT].sum()))
-    misfit = expansion.expand(arena.numpy(), table, row_count, memory)
+    misfit = expansion.expand(arena, table, row_count, memory)
     if misfit >= 0:
         raise RuntimeError(
             f"the lengths of sparse feature {layout.features[features[misfit]]!r} were changed in "
             "place and no longer fit its values: change expanded tensors, or clones"
         )
-    both = torch.from_numpy(memory)
-    return both[start:].view(torch.int64), both[:lengths_bytes].view(torch.int32)
+    values = view(memory, start, ((len(memory) - start) // 8,), torch.int64)
+    return values, view(memory, 0, (len(features) * row_count,), torch.int32)
 
 
 def _table_rows(layout: SparseLayout, row_count: int) -> Iterator[tuple[int, tuple[int, ...]]]:

@@ -2,7 +2,8 @@
 
 As many lanes (threads) as segments are open at once; each reads one segment to its end, then takes
 the next one. A lane holds at most its share of the budget, so memory is bounded however many
-segments there are.
+segments there are. Whoever waits, waits for one thing, and nobody is woken for another's: a thread
+that wakes takes the GIL, and the consumer's program stands still meanwhile.
 """
 
 from __future__ import annotations
@@ -31,20 +32,28 @@ class Source(Protocol[T_co]):
 
 
 class _Queue(Generic[T]):
-    """The items of one segment that were read and not yet taken, then how it ended."""
+    """The items of one segment that were read and not yet taken, then how it ended.
+
+    arrived tells the consumer of either, and is there while it waits.
+    """
 
     def __init__(self) -> None:
         self.items: deque[tuple[T, int, _Lane]] = deque()
         self.ended = False
         self.error: BaseException | None = None
+        self.arrived: threading.Condition | None = None
 
 
 class _Lane:
-    """What one thread holds: the bytes and the number of its items that nobody has taken."""
+    """What one thread holds: the bytes and the number of its items that nobody has taken.
 
-    def __init__(self) -> None:
+    taken tells the thread that it holds less.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
         self.held_bytes = 0
         self.held_items = 0
+        self.taken = threading.Condition(lock)
 
 
 class Prefetcher(Generic[T]):
@@ -70,13 +79,14 @@ class Prefetcher(Generic[T]):
         self._size_bytes = size_bytes
         self._lane_bytes = budget_bytes // max(1, lanes)
         self._lane_items = items_per_lane
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._queues: dict[int, _Queue[T]] = {n: _Queue() for n in segments}
         self._sources: dict[int, Source[T]] = {}
         self._closed = False
+        self._lanes = [_Lane(self._lock) for _ in range(min(lanes, len(self._pending)))]
         self._threads = [
-            threading.Thread(target=self._run, name=f"headrace-lane-{i}", daemon=True)
-            for i in range(min(lanes, len(self._pending)))
+            threading.Thread(target=self._run, args=(lane,), name=f"headrace-lane-{i}", daemon=True)
+            for i, lane in enumerate(self._lanes)
         ]
         for thread in self._threads:
             thread.start()
@@ -88,11 +98,8 @@ class Prefetcher(Generic[T]):
         there is nothing after timeout_s.
         """
         queue = self._queues[segment]
-        with self._changed:
-            ready = self._changed.wait_for(
-                lambda: queue.items or queue.ended or self._closed, timeout_s
-            )
-            if not ready:
+        with self._lock:
+            if not queue.items and not self._arrives(queue, timeout_s):
                 raise StreamTimeoutError(
                     f"segment {segment} gave no batch for {timeout_s:.0f} s, and its reader did "
                     "not say why: this is a fault of this client, please report it"
@@ -101,7 +108,7 @@ class Prefetcher(Generic[T]):
                 item, size, lane = queue.items.popleft()
                 lane.held_bytes -= size
                 lane.held_items -= 1
-                self._changed.notify_all()
+                lane.taken.notify()
                 return item
             if queue.error is not None:
                 raise queue.error
@@ -109,28 +116,41 @@ class Prefetcher(Generic[T]):
 
     def ready(self, segment: int) -> bool:
         """Whether take would return an item without waiting."""
-        with self._changed:
+        with self._lock:
             return bool(self._queues[segment].items)
 
     def close(self) -> None:
         """Closes every source and ends the lanes; waits for them, with a bound."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._pending.clear()
             sources = list(self._sources.values())
-            self._changed.notify_all()
+            for lane in self._lanes:
+                lane.taken.notify()
+            for queue in self._queues.values():
+                if queue.arrived is not None:
+                    queue.arrived.notify()
         for source in sources:
             source.close()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
-        with self._changed:
+        with self._lock:
             for queue in self._queues.values():
                 queue.items.clear()
 
-    def _run(self) -> None:
-        lane = _Lane()
+    def _arrives(self, queue: _Queue[T], timeout_s: float) -> bool:
+        """Waits until a queue has something to take, or its end; whether it has in time."""
+        queue.arrived = threading.Condition(self._lock)
+        try:
+            return queue.arrived.wait_for(
+                lambda: bool(queue.items) or queue.ended or self._closed, timeout_s
+            )
+        finally:
+            queue.arrived = None
+
+    def _run(self, lane: _Lane) -> None:
         while (segment := self._next_segment()) is not None:
             queue = self._queues[segment]
             error: BaseException | None = None
@@ -138,21 +158,22 @@ class Prefetcher(Generic[T]):
                 self._read(segment, queue, lane)
             except BaseException as caught:  # noqa: BLE001 - raised by take in its turn
                 error = caught
-            with self._changed:
+            with self._lock:
                 self._sources.pop(segment, None)
                 queue.error = error
                 queue.ended = True
-                self._changed.notify_all()
+                if queue.arrived is not None:
+                    queue.arrived.notify()
             if error is not None:
                 return
 
     def _next_segment(self) -> int | None:
-        with self._changed:
+        with self._lock:
             return self._pending.popleft() if self._pending else None
 
     def _read(self, segment: int, queue: _Queue[T], lane: _Lane) -> None:
         source = self._open_source(segment)
-        with self._changed:
+        with self._lock:
             if self._closed:
                 source.close()
                 return
@@ -161,20 +182,23 @@ class Prefetcher(Generic[T]):
         # What the next item will hold is not known before it is there: as much as the last.
         expected = 0
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._closed and not self._room(queue, lane, expected):
-                    self._changed.wait()
+                    lane.taken.wait()
                 if self._closed:
                     return
             item = next(items, None)
             if item is None:
                 return
             expected = self._size_bytes(item)
-            with self._changed:
+            with self._lock:
                 queue.items.append((item, expected, lane))
                 lane.held_bytes += expected
                 lane.held_items += 1
-                self._changed.notify_all()
+                if queue.arrived is not None:
+                    queue.arrived.notify()
+            # It is not held up by this frame once it was taken.
+            del item
 
     def _room(self, queue: _Queue[T], lane: _Lane, expected: int) -> bool:
         if not queue.items:

@@ -11,6 +11,7 @@ import torch
 
 from trainer_client.expand import expand
 from trainer_client.layout import PartLayout, SparseLayout
+from trainer_client.views import Arena, view
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class SparseBlock:
     when a single feature is, that one alone.
     """
 
-    def __init__(self, arena: torch.Tensor, layout: SparseLayout, batch_size: int) -> None:
+    def __init__(self, arena: Arena, layout: SparseLayout, batch_size: int) -> None:
         self._arena = arena
         self._layout = layout
         self.keys = layout.features
@@ -124,8 +125,12 @@ class SparseBlock:
         return self._expanded[1]
 
     def expand(self) -> None:
-        """Makes values and lengths now, so that their first use need not."""
-        _ = self._expanded
+        """Expands runs now, so that the first use of values and lengths need not.
+
+        What was sent once a row is left as it is: views are made when asked for.
+        """
+        if not self._is_plain:
+            _ = self._expanded
 
     @property
     def expanded_nbytes(self) -> int:
@@ -194,19 +199,18 @@ class SparseBlock:
         return JaggedView(*expand(self._arena, self._layout, [f], self.batch_size))
 
     def _part(self, part: PartLayout) -> SparsePart:
-        size = part.run_count or self.batch_size
-        runs = self._view(part.run_lengths_offset_bytes, size, torch.int32)
+        arena, size, runs = self._arena, part.run_count or self.batch_size, None
+        if part.run_count:
+            runs = view(arena, part.run_lengths_offset_bytes, (size,), torch.int32)
+        lists, count = len(part.features) * size, sum(part.value_counts)
         return SparsePart(
             keys=tuple(self.keys[f] for f in part.features),
-            values=self._view(part.values_offset_bytes, sum(part.value_counts), torch.int64),
-            lengths=self._view(part.lengths_offset_bytes, len(part.features) * size, torch.int32),
-            run_lengths=runs if part.run_count else None,
+            values=view(arena, part.values_offset_bytes, (count,), torch.int64),
+            lengths=view(arena, part.lengths_offset_bytes, (lists,), torch.int32),
+            run_lengths=runs,
             batch_size=self.batch_size,
             value_counts=part.value_counts,
         )
-
-    def _view(self, offset_bytes: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        return self._arena[offset_bytes : offset_bytes + count * dtype.itemsize].view(dtype)
 
 
 def _place(keys: tuple[str, ...], key: str) -> int:

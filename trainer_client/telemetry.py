@@ -60,7 +60,9 @@ class Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, float] = {}
-        self._servers: dict[str, ServerStats] = {}
+        # The fields of ServerStats; what was delivered in all is their sum.
+        self._servers: dict[str, list[int]] = {}
+        self._arena_bytes = 0
         self._began_s: float | None = None
         self._ended_s = 0.0
         _METERS.add(self)
@@ -87,12 +89,12 @@ class Meter:
 
     def delivered(self, *, server: str, rows: int, wire_bytes: int, arena_bytes: int) -> None:
         """Counts a batch handed to the trainer."""
-        self.add(rows=rows, batches=1, wire_bytes=wire_bytes, arena_bytes=arena_bytes)
         with self._lock:
-            old = self._servers.get(server, ServerStats())
-            self._servers[server] = ServerStats(
-                old.rows + rows, old.batches + 1, old.wire_bytes + wire_bytes
-            )
+            counts = self._servers.setdefault(server, [0, 0, 0])
+            counts[0] += rows
+            counts[1] += 1
+            counts[2] += wire_bytes
+            self._arena_bytes += arena_bytes
             self._ended_s = time.monotonic()
 
     def stats(self) -> StreamStats:
@@ -104,11 +106,16 @@ class Meter:
                 counts["elapsed_s"] = counts.get("elapsed_s", 0) + running
             seconds = {name: counts.pop(name, 0.0) for name in ("wait_s", "elapsed_s")}
             whole = {name: int(count) for name, count in counts.items()}
+            servers = {name: ServerStats(*own) for name, own in sorted(self._servers.items())}
             return StreamStats(
                 **whole,
+                rows=sum(server.rows for server in servers.values()),
+                batches=sum(server.batches for server in servers.values()),
+                wire_bytes=sum(server.wire_bytes for server in servers.values()),
+                arena_bytes=self._arena_bytes,
                 wait_s=seconds["wait_s"],
                 elapsed_s=seconds["elapsed_s"],
-                servers=dict(sorted(self._servers.items())),
+                servers=servers,
             )
 
 

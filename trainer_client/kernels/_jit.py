@@ -13,7 +13,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # error_model="numpy" makes no branch of a division, which would stop vectorisation.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
 
 _compiling = threading.Lock()
 
@@ -23,14 +23,16 @@ NUMBERS_OUT = types.Array(types.int64, 1, "C")
 TABLE_IN = types.Array(types.int64, 2, "C", readonly=True)
 TABLE = types.Array(types.int64, 2, "C")
 INT64 = types.int64
+UINT64 = types.uint64
 
 
 class Kernel(Generic[P, R]):
-    """A function compiled by numba when it is first called, or before; runs without the GIL."""
+    """A function compiled by numba when it is first called, or before."""
 
-    def __init__(self, function: Callable[P, R], signature: Any) -> None:
+    def __init__(self, function: Callable[P, R], signature: Any, nogil: bool) -> None:
         self._function = function
         self._signature = signature
+        self._nogil = nogil
         self._compiled: Callable[P, R] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -40,7 +42,7 @@ class Kernel(Generic[P, R]):
         """Compiles the kernel, or loads it from the cache. Idempotent and thread-safe."""
         with _compiling:
             if self._compiled is None:
-                dispatcher = numba.njit(**_OPTIONS)(self._function)
+                dispatcher = numba.njit(nogil=self._nogil, **_OPTIONS)(self._function)
                 if _can_cache(self._function):
                     dispatcher.enable_caching()
                 dispatcher.compile(self._signature)
@@ -49,11 +51,15 @@ class Kernel(Generic[P, R]):
             return self._compiled
 
 
-def kernel(signature: Any) -> Callable[[Callable[P, R]], Kernel[P, R]]:
-    """Declares a kernel."""
+def kernel(signature: Any, *, nogil: bool = True) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Declares a kernel; it runs without the GIL, unless it is over before another thread ran.
+
+    Who lets go of the GIL beside a thread that computes gets it back after the switch interval
+    (5 ms), and both threads change places twice.
+    """
 
     def declare(function: Callable[P, R]) -> Kernel[P, R]:
-        return Kernel(function, signature)
+        return Kernel(function, signature, nogil)
 
     return declare
 

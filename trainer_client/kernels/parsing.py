@@ -201,7 +201,7 @@ def _read_batch(
     return fault
 
 
-@kernel(INT64(BYTES_IN, NUMBERS_OUT, TABLE, NUMBERS_OUT, TABLE, NUMBERS_OUT))
+@kernel(INT64(BYTES_IN, NUMBERS_OUT, TABLE, NUMBERS_OUT, TABLE, NUMBERS_OUT), nogil=False)
 def read_header(
     data: Bytes, numbers: Numbers, parts: Numbers, features: Numbers, buffers: Numbers,
     words: Numbers,

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer_client.kernels._jit import BYTES_IN, BYTES_OUT, INT64, TABLE, TABLE_IN, inner, kernel
+from trainer_client.kernels._jit import (
+    BYTES_IN,
+    BYTES_OUT,
+    INT64,
+    TABLE,
+    TABLE_IN,
+    UINT64,
+    inner,
+    kernel,
+)
 
 # A row of the table of buffers: the nine header words of a buffer, where it is decoded to, and, of
 # the values of a sparse feature, how many there are once runs are expanded to rows.
@@ -31,7 +40,7 @@ MAX_COUNT = 1 << 40
 # What is wrong with a buffer, told as -(FAULT_STEP * row + fault).
 FAULT_STEP = 64
 UNKNOWN_ROLE, UNKNOWN_LAYOUT, UNKNOWN_TYPE, WRONG_KIND, WRONG_COUNT, WRONG_PLACE = range(1, 7)
-WRONG_WIDTH, WRONG_SIZE, CODE_OUTSIDE, RUNS_UNEVEN, LENGTHS_UNEVEN = range(7, 12)
+WRONG_WIDTH, WRONG_SIZE, CODE_OUTSIDE, RUNS_UNEVEN, LENGTHS_UNEVEN, WRONG_CHECKSUM = range(7, 13)
 
 # Elements unpacked at a time, a multiple of 8: what is read and written stays in the L1 cache.
 BLOCK = np.uint64(1024)
@@ -41,6 +50,11 @@ BLOCK = np.uint64(1024)
 # one type each: what numba spends on either adds up to many seconds where there is no cache.
 _u32: Any = np.uint32
 _u64: Any = np.uint64
+
+# Of XXH64: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+_PRIME_1, _PRIME_2 = _u64(0x9E3779B185EBCA87), _u64(0xC2B2AE3D27D4EB4F)
+_PRIME_3, _PRIME_4 = _u64(0x165667B19E3779F9), _u64(0x85EBCA77C2B2AE63)
+_PRIME_5 = _u64(0x27D4EB2F165667C5)
 
 Table = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -90,7 +104,7 @@ def _layout_fault(buffers: Table, row: int) -> int:
     return 0 if buffers[row, SIZE] == size else WRONG_SIZE
 
 
-@kernel(INT64(TABLE, TABLE_IN, INT64))
+@kernel(INT64(TABLE, TABLE_IN, INT64), nogil=False)
 def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
     """Checks the header's buffers, and gives each its place in the decoded arena.
 
@@ -121,6 +135,46 @@ def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
     if (end + ALIGNMENT - 1) & -ALIGNMENT != wire_bytes:
         return -(FAULT_STEP * (len(buffers) - 1) + WRONG_PLACE)
     return (decoded + ALIGNMENT - 1) & -ALIGNMENT
+
+
+@inner
+def _word(wire: Bytes, at: int) -> Any:
+    """Eight bytes, the lowest first."""
+    word = _u64(0)
+    for k in range(_u64(8)):
+        word |= _u64(wire[at + k]) << (_u64(8) * k)
+    return word
+
+
+@inner
+def _rotated(word: int, bits: int) -> Any:
+    return (word << bits) | (word >> (_u64(64) - bits))
+
+
+@inner
+def _round(lane: int, word: int) -> Any:
+    return _rotated(lane + word * _PRIME_2, _u64(31)) * _PRIME_1
+
+
+@inner
+def _checksum(wire: Bytes) -> Any:
+    """XXH64, seed 0, of a multiple of 32 bytes."""
+    size, total = _u64(len(wire)), _PRIME_5
+    if size > 0:
+        a, b, c, d = _PRIME_1 + _PRIME_2, _PRIME_2, _u64(0), _u64(0) - _PRIME_1
+        for i in range(size // _u64(32)):
+            at = _u64(32) * i
+            a, b = _round(a, _word(wire, at)), _round(b, _word(wire, at + _u64(8)))
+            c = _round(c, _word(wire, at + _u64(16)))
+            d = _round(d, _word(wire, at + _u64(24)))
+        total = _rotated(a, _u64(1)) + _rotated(b, _u64(7))
+        total += _rotated(c, _u64(12)) + _rotated(d, _u64(18))
+        for lane in (a, b, c, d):
+            total = (total ^ _round(_u64(0), lane)) * _PRIME_1 + _PRIME_4
+    total += size
+    total = (total ^ (total >> _u64(33))) * _PRIME_2
+    total = (total ^ (total >> _u64(29))) * _PRIME_3
+    return total ^ (total >> _u64(32))
 
 
 @inner
@@ -216,9 +270,7 @@ def _unpack_buffer(
     to = _u64(buffers[row, DECODED_OFFSET]) // _u64(8 if is_long else 4)
     size = buffers[row, DICTIONARY_SIZE]
     for i in range(size):
-        distinct[i] = 0
-        for k in range(_u64(8)):
-            distinct[i] |= _u64(wire[at + k]) << (_u64(8) * k)
+        distinct[i] = _word(wire, at)
         at += _u64(8)
     planes, bits, largest = _u64(width >> 3), _u64(width & 7), 0
     for start in range(_u64(0), count, BLOCK):
@@ -273,13 +325,16 @@ def _lengths_fault(buffers: Table, parts: Table, p: int, words: npt.NDArray[np.i
     return 0
 
 
-@kernel(INT64(BYTES_IN, TABLE, TABLE_IN, BYTES_OUT))
-def unpack(wire: Bytes, buffers: Table, parts: Table, decoded: Bytes) -> int:
+@kernel(INT64(BYTES_IN, UINT64, TABLE, TABLE_IN, BYTES_OUT))
+def unpack(wire: Bytes, checksum: int, buffers: Table, parts: Table, decoded: Bytes) -> int:
     """Unpacks every buffer of the wire's arena into the decoded one, and checks what they hold.
 
-    The tables are those that place_buffers passed, of which EXPANDED_COUNT is written; decoded is
-    as large as it said and starts at a multiple of 8. Returns 0, or a fault, which is negative.
+    Nothing is unpacked if the XXH64 of the arena, a multiple of 64 bytes, is another. The tables
+    are those that place_buffers passed, of which EXPANDED_COUNT is written; decoded is as large as
+    it said and starts at a multiple of 8. Returns 0, or a fault, which is negative.
     """
+    if _checksum(wire) != checksum:
+        return -WRONG_CHECKSUM
     words, longs = decoded.view(np.uint32), decoded.view(np.uint64)
     scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint32), np.empty(256, np.uint64)
     for p in range(len(parts)):

@@ -123,6 +123,8 @@ class ShardStream(Generic[T]):
                     attempts.progressed()
                     handed.clear()
                     yield fetched
+                    # A batch that was taken is not held up by the wait for the next one.
+                    del fetched
                     attempts.waiting()
                 continue
             except grpc.RpcError as rpc_error:
@@ -166,10 +168,11 @@ class ShardStream(Generic[T]):
                 elif response.batch is not None and decode is not None:
                     value = decode(response.batch)
                     self._advance(value, address)
-                    size = response.size
-                    # The bytes are not kept while the next ones are waited for.
-                    del response
-                    yield Fetched(value, address, size)
+                    fetched = Fetched(value, address, response.size)
+                    # Nor are the bytes that it was decoded from.
+                    del response, value
+                    yield fetched
+                    del fetched
                 elif response.end is not None and decode is not None:
                     self._finish(response.end, address)
                 else:

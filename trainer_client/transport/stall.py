@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 import grpc
 
+# Without a deadline to watch, how long the thread sleeps: a shorter one wakes it.
+IDLE_S = 60.0
+
 
 class StallGuard:
     """Cancels calls whose time is over, from one thread for all of them."""
@@ -16,6 +19,8 @@ class StallGuard:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._deadlines: dict[grpc.Call, float] = {}
+        # When the thread looks again by itself.
+        self._wakes_s = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -28,10 +33,10 @@ class StallGuard:
                     target=self._run, name="headrace-stall-guard", daemon=True
                 )
                 self._thread.start()
-            earliest = min(self._deadlines.values(), default=float("inf"))
             deadline = time.monotonic() + seconds
             self._deadlines[call] = deadline
-            if deadline < earliest:
+            # One that looks too early looks again: it is not woken to sleep longer.
+            if deadline < self._wakes_s:
                 self._changed.notify()
         try:
             yield
@@ -56,5 +61,5 @@ class StallGuard:
                 for call in due:
                     del self._deadlines[call]
                     call.cancel()
-                earliest = min(self._deadlines.values(), default=None)
-                self._changed.wait(None if earliest is None else max(0.0, earliest - now))
+                self._wakes_s = min(self._deadlines.values(), default=now + IDLE_S)
+                self._changed.wait(self._wakes_s - now)

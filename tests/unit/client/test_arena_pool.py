@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,20 @@ def test_memory_that_a_view_still_shows_is_not_used_again() -> None:
     assert kept.tolist() == [7.0] * 4
     del kept
     assert address_of(take(pool)) == first
+
+
+def test_memory_that_an_array_still_shows_is_not_used_again() -> None:
+    pool = ArenaPool()
+    array = pool.take(SIZE)
+    view = array[64:128].view(np.float32).reshape(4, 4).T
+    tensor = torch.from_numpy(view[1:])
+    del array, view
+    assert pool.idle_bytes == 0
+    kept = tensor[1:]
+    del tensor
+    assert pool.idle_bytes == 0
+    del kept
+    assert pool.idle_bytes >= SIZE
 
 
 def test_a_numpy_array_of_a_tensor_keeps_its_memory_too() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -143,6 +144,71 @@ def test_a_source_that_is_silent_ends_in_a_timeout() -> None:
         prefetcher.take(0, 0.05)
     prefetcher.close()
     assert source.closed.is_set()
+
+
+class Item:
+    """Something that can be seen to be gone."""
+
+
+class GatedSource(ListSource):
+    """Says when it is asked for an item beyond those it has given, and gives it once it may."""
+
+    def __init__(self, items: list[int], given_at_once: int = 0) -> None:
+        super().__init__(items)
+        self.at_once = given_at_once
+        self.asked = threading.Event()
+        self.open = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        for number, item in enumerate(super().__iter__()):
+            if number == self.at_once:
+                self.asked.set()
+                self.open.wait(30)
+            yield item
+
+
+def test_a_take_that_waits_gets_its_own_segment_whatever_arrives_before() -> None:
+    gated = GatedSource([1, 2])
+    prefetcher = prefetch([gated, ListSource([3]), ListSource([4])], lanes=2)
+    taken: list[int | None] = []
+    thread = threading.Thread(target=lambda: taken.append(prefetcher.take(0, 30)))
+    thread.start()
+    assert rest(prefetcher, 1) == [3]
+    assert rest(prefetcher, 2) == [4]
+    assert taken == []
+    gated.open.set()
+    thread.join(10)
+    assert taken == [1]
+    prefetcher.close()
+
+
+def test_a_lane_does_not_keep_what_was_taken_from_it() -> None:
+    source = GatedSource([1 << 70, 2], given_at_once=1)
+    made: list[weakref.ref[Item]] = []
+
+    class ItemSource:
+        def __iter__(self) -> Iterator[Item]:
+            for _ in source:
+                item = Item()
+                made.append(weakref.ref(item))
+                yield item
+                del item
+
+        def close(self) -> None:
+            source.open.set()
+
+    prefetcher: Prefetcher[Item] = Prefetcher(
+        [0],
+        lambda _: ItemSource(),
+        lanes=1,
+        budget_bytes=1 << 20,
+        items_per_lane=2,
+        size_bytes=lambda _: 1,
+    )
+    assert prefetcher.take(0, 10) is not None
+    assert source.asked.wait(10)
+    assert made[0]() is None
+    prefetcher.close()
 
 
 def test_closing_ends_a_take_that_waits() -> None:
