@@ -30,6 +30,10 @@ from preprocessor_server.window import (
 # Where a stream starts: at a position, or at the batch of an index.
 Start: TypeAlias = Cursor | int
 
+# Features are counted as at most as large as what is decoded for them, so that whether a split is
+# too large for a server never depends on what it has served.
+MAX_FEATURE_SHARE = 1.0
+
 # What the rows of a batch may take up in a Frame, in messages; in a message they take far less.
 CARRIED_FACTOR = 4
 
@@ -50,7 +54,7 @@ class Shard:
     def check_size(self, capacity_bytes: int) -> None:
         """Raises DeploymentError if a window cannot be prepared within the capacity."""
         for start in range(0, len(self.splits), self.identity.window_splits):
-            needed = prepare_bytes(self.dataset, self.window(start))
+            needed = prepare_bytes(self.dataset, self.window(start), MAX_FEATURE_SHARE)
             if needed > capacity_bytes:
                 raise self._too_large(start, needed, capacity_bytes)
 
@@ -238,7 +242,7 @@ class BatchCutter:
         """Reads the next window, or waits for it, and has the one after it read."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
-            size = prepare_bytes(self._shard.dataset, self._shard.window(self._start))
+            size = self._needed_bytes(self._start)
             # Who waits must hold nothing that others wait for: what the batch at hand has carried
             # along is bounded by a message, and is not counted meanwhile.
             self._hold(-self._carried)
@@ -258,10 +262,16 @@ class BatchCutter:
     def _look_ahead(self) -> None:
         start = self._start + len(self._shard.window(self._start))
         if start < len(self._shard.splits):
-            size = prepare_bytes(self._shard.dataset, self._shard.window(start))
+            size = self._needed_bytes(start)
             if self._lease.try_acquire(size):
                 self.held_bytes += size
                 self._ahead = self._read(start, size)
+
+    def _needed_bytes(self, start: int) -> int:
+        """What preparing the window that starts at a split takes, as far as can be told."""
+        dataset = self._shard.dataset
+        share = min(dataset.transform.size.share, MAX_FEATURE_SHARE)
+        return prepare_bytes(dataset, self._shard.window(start), share)
 
     def _read(self, start: int, size: int) -> _Ahead:
         return _Ahead(self._pool.submit(self._prepare, start), size)

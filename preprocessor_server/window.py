@@ -22,8 +22,6 @@ from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import arrow_to_column
 
-# A row group's decoded columns and its features are in memory together for a while.
-PREPARE_FACTOR = 2
 # What the order of delivery takes beside them for a row: keys, order, rows, positions, offsets.
 ORDER_BYTES = 48
 
@@ -65,12 +63,15 @@ def position_of(starts: Indices | None, parquet_row: int, offset: int) -> int | 
     return position if offset == 0 or position < starts[parquet_row + 1] else None
 
 
-def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split]) -> int:
-    """What preparing a window takes up in memory, in bytes; an estimate from the footers."""
-    return sum(
-        PREPARE_FACTOR * decoded_bytes(dataset, split) + ORDER_BYTES * _row_count(dataset, split)
-        for split in splits
-    )
+def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split], feature_share: float) -> int:
+    """What preparing a window takes up in memory, in bytes; an estimate from the footers.
+
+    A row group's decoded columns and its features are in memory together for a while; features
+    take feature_share of what is decoded.
+    """
+    decoded = sum(decoded_bytes(dataset, split) for split in splits)
+    rows = sum(_row_count(dataset, split) for split in splits)
+    return int(decoded * (1 + feature_share)) + ORDER_BYTES * rows
 
 
 def decoded_bytes(dataset: BoundDataset, split: Split) -> int:
@@ -130,7 +131,12 @@ def prepare_window(
     else:
         positions = np.flatnonzero(passes[order])
         rows = (np.cumsum(passes) - 1)[order[positions]]
-    size = frame_bytes(frame) + rows.nbytes + positions.nbytes
+    size = frame_bytes(frame)
+    decoded = sum(decoded_bytes(dataset, split) for split in splits)
+    if decoded and frame.row_count:
+        # As if the filter had let all rows pass, as it may in the next window.
+        dataset.transform.size.note(size / decoded * len(passes) / frame.row_count)
+    size += rows.nbytes + positions.nbytes
     size += 0 if starts is None else starts.nbytes
     return Window(frame, rows, positions, len(passes), starts, size)
 

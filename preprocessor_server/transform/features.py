@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
@@ -43,16 +44,33 @@ class Output:
     steps: tuple[ColumnOp, ...]
 
 
+class FeatureSize:
+    """What features take up in memory, as a share of what is decoded for them.
+
+    As large as what is decoded until some were made; then the largest share seen.
+    """
+
+    def __init__(self) -> None:
+        self.share = 1.0
+        self._seen = False
+
+    def note(self, share: float) -> None:
+        """Takes a share that was seen. Of two threads one may be lost; the next makes up for it."""
+        self.share = max(self.share, share) if self._seen else share
+        self._seen = True
+
+
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """The features of a dataset, bound to a source schema; pure and safe from any thread.
+    """The features of a dataset, bound to a source schema; safe from any thread.
 
     outputs are in the order of the dataset; columns are the source columns they need, in the order
-    of the source schema.
+    of the source schema. What is computed depends on nothing else; size is for estimates of memory.
     """
 
     outputs: tuple[Output, ...]
     columns: tuple[str, ...]
+    size: FeatureSize = dataclass_field(default_factory=FeatureSize, compare=False)
 
     def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
         """The blocks of every batch: dense, sparse, labels, those that have features."""

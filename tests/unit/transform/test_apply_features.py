@@ -18,6 +18,7 @@ from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DataError
 from preprocessor_server.frame import Column, Flat, Frame, Jagged, Runs, as_lists
 from preprocessor_server.transform import arrow_to_column, compile_features, validate_spec
+from preprocessor_server.transform.features import FeatureSize
 
 NAN, INF = math.nan, math.inf
 HASH = {"hashBucket": {"numBuckets": "4294967296", "seed": 5}}
@@ -297,3 +298,13 @@ def test_codes_outside_a_dictionary_are_refused() -> None:
     array = pa.DictionaryArray.from_arrays(pa.array([0, 2]), pa.array(["a", "b"]), safe=False)
     with pytest.raises(IndexError):
         run("sparse", array, HASH)
+
+
+def test_the_size_of_features_is_learned() -> None:
+    size = FeatureSize()
+    assert size.share == 1.0
+    size.note(0.3)
+    assert size.share == 0.3
+    size.note(0.2)
+    size.note(0.4)
+    assert size.share == 0.4
