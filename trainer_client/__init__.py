@@ -18,6 +18,7 @@ from trainer_client.errors import (
     StreamTimeoutError,
 )
 from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, SparsePart
+from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
 from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
 
@@ -46,6 +47,7 @@ __all__ = [
     "StreamClosedError",
     "StreamStats",
     "StreamTimeoutError",
+    "merge_state_dicts",
     "ops",
     "parquet",
     "serve_metrics",

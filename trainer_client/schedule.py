@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer_client.cursor import Cursor
@@ -11,11 +11,22 @@ from trainer_client.cursor import Cursor
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of batches of one shard, given to one rank; batch_count is None to the shard's end."""
+    """A run of batches of one shard, given to one rank; batch_count is None to the shard's end.
+
+    cursor is where its first batch lies, None where only its index is known.
+    """
 
     shard: int
     first_batch: int
     batch_count: int | None
+    cursor: Cursor | None = None
+
+    def after(self, delivered: int, cursor: Cursor | None) -> Segment:
+        """What is left once some batches are delivered; cursor is where that starts, if known."""
+        if not delivered:
+            return self
+        count = None if self.batch_count is None else self.batch_count - delivered
+        return Segment(self.shard, self.first_batch + delivered, count, cursor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +45,10 @@ class OpenSegment:
 class Position:
     """Where a rank stands in an epoch.
 
+    deals are those before the one that it goes on in, even says how that one is made (see deal).
     open are the open segments in their order, next_segment is the first unopened one, turn says
-    which open one is next, delivered counts batches. finished says that no batch is left; where
-    counts are unknown only the servers can tell.
+    which open one is next, delivered counts batches since the deal. finished says that no batch is
+    left; where counts are unknown only the servers can tell.
     """
 
     epoch: int
@@ -45,73 +57,163 @@ class Position:
     turn: int = 0
     delivered: int = 0
     finished: bool = False
+    even: bool = True
+    deals: tuple[Deal, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The position as JSON values; the epoch is kept by whoever keeps the position."""
-        return {
-            "open": [
-                [o.segment, None if o.cursor is None else o.cursor.to_json(), o.delivered]
-                for o in self.open
-            ],
-            "next_segment": self.next_segment,
-            "turn": self.turn,
-            "delivered": self.delivered,
-        }
+        progress: dict[str, Any] = {"finished": True}
+        if not self.finished:
+            progress = {
+                "open": [
+                    [o.segment, None if o.cursor is None else o.cursor.to_json(), o.delivered]
+                    for o in self.open
+                ],
+                "next_segment": self.next_segment,
+                "turn": self.turn,
+                "delivered": self.delivered,
+            }
+        deals = [deal.to_json() for deal in self.deals]
+        return progress | {"even": self.even} | ({"deals": deals} if deals else {})
 
     @classmethod
     def from_json(cls, epoch: int, value: Mapping[str, Any]) -> Position:
         """The position that to_json wrote. ValueError, KeyError or TypeError if it is none."""
+        even = bool(value["even"])
+        deals = tuple(Deal.from_json(epoch, deal) for deal in value.get("deals", ()))
+        if value.get("finished"):
+            return cls(epoch, finished=True, even=even, deals=deals)
         opened = tuple(
             OpenSegment(
                 int(n), None if cursor is None else Cursor.from_json(cursor), int(delivered)
             )
             for n, cursor, delivered in value["open"]
         )
-        position = cls(
-            epoch, opened, int(value["next_segment"]), int(value["turn"]), int(value["delivered"])
-        )
-        if not 0 <= position.turn <= max(0, len(opened) - 1):
-            raise ValueError(f"turn {position.turn} of {len(opened)} open segments")
-        return position
+        turn = int(value["turn"])
+        if not 0 <= turn <= max(0, len(opened) - 1):
+            raise ValueError(f"turn {turn} of {len(opened)} open segments")
+        next_segment, delivered = int(value["next_segment"]), int(value["delivered"])
+        return cls(epoch, opened, next_segment, turn, delivered, even=even, deals=deals)
 
 
-def deal(batch_counts: Sequence[int], world_size: int) -> tuple[list[list[Segment]], list[Segment]]:
-    """The segments of every rank where the batches of every shard are known, and what is left out.
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """What was left of an epoch, dealt to as many ranks as there are positions: how far each got.
 
-    Every rank gets sum(batch_counts) // world_size batches: whole shards are dealt round-robin
-    while they fit what a rank still lacks, the rest is cut at batch boundaries; fewer than
-    world_size batches are left out.
+    even says how it was dealt (see deal).
     """
-    lacking = [sum(batch_counts) // world_size] * world_size
-    segments: list[list[Segment]] = [[] for _ in range(world_size)]
-    rest: list[tuple[int, int, int]] = []
+
+    even: bool
+    positions: tuple[Position, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The deal as JSON values."""
+        positions = [replace(position, deals=()).to_json() for position in self.positions]
+        return {"even": self.even, "positions": positions}
+
+    @classmethod
+    def from_json(cls, epoch: int, value: Mapping[str, Any]) -> Deal:
+        """The deal that to_json wrote. ValueError, KeyError or TypeError if it is none."""
+        positions = tuple(Position.from_json(epoch, each) for each in value["positions"])
+        if not positions:
+            raise ValueError("a deal to no rank")
+        return cls(bool(value["even"]), positions)
+
+
+def whole_shards(batch_counts: Sequence[int | None]) -> list[Segment]:
+    """The segments of an epoch of which nothing was delivered; a count is None if unknown."""
+    return [Segment(shard, 0, count) for shard, count in enumerate(batch_counts) if count != 0]
+
+
+def deal(
+    segments: Sequence[Segment], world_size: int, *, even: bool
+) -> tuple[list[list[Segment]], list[Segment]]:
+    """The segments of every rank, and what is left out.
+
+    Where every count is known, whole segments are dealt round-robin while they fit what a rank
+    still lacks, and the rest is cut at batch boundaries. If even, every rank gets the same number
+    of batches, and fewer than world_size are left out; else nothing is, and the first ranks get
+    one more. Where a count is unknown, ranks get whole segments, and nothing is left out.
+    """
+    counts = [segment.batch_count for segment in segments]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return [list(segments[rank::world_size]) for rank in range(world_size)], []
+    share, over = divmod(sum(known), world_size)
+    lacking = [share + (not even and rank < over) for rank in range(world_size)]
+    dealt: list[list[Segment]] = [[] for _ in range(world_size)]
+    rest: list[Segment] = []
     turn = 0
-    for shard, count in enumerate(batch_counts):
-        if not count:
-            continue
+    for segment, count in zip(segments, known, strict=True):
         order = (*range(turn, world_size), *range(turn))
         taker = next((r for r in order if lacking[r] >= count), None)
         if taker is None:
-            rest.append((shard, 0, count))
+            rest.append(segment)
             continue
-        segments[taker].append(Segment(shard, 0, count))
+        dealt[taker].append(segment)
         lacking[taker] -= count
         turn = (taker + 1) % world_size
     rest.reverse()
     for r in range(world_size):
         while lacking[r]:
-            shard, first, count = rest.pop()
-            taken = min(lacking[r], count)
-            segments[r].append(Segment(shard, first, taken))
+            segment = rest.pop()
+            assert segment.batch_count is not None
+            taken = min(lacking[r], segment.batch_count)
+            dealt[r].append(replace(segment, batch_count=taken))
             lacking[r] -= taken
-            if taken < count:
-                rest.append((shard, first + taken, count - taken))
-    return segments, [Segment(*piece) for piece in reversed(rest)]
+            if taken < segment.batch_count:
+                rest.append(segment.after(taken, None))
+    return dealt, rest[::-1]
 
 
-def assign_whole_shards(num_shards: int, rank: int, world_size: int) -> list[Segment]:
-    """The segments of a rank where counts are unknown: shards rank, rank + world_size, ..."""
-    return [Segment(shard, 0, None) for shard in range(rank, num_shards, world_size)]
+def left_of(segments: Sequence[Segment], position: Position) -> list[Segment]:
+    """What a rank with these segments has not delivered at a position.
+
+    Raises ValueError if the position is one in other segments.
+    """
+    if position.finished:
+        return []
+    unopened = position.next_segment
+    if unopened > len(segments) or any(o.segment >= unopened for o in position.open):
+        raise ValueError(f"a position in other segments than these {len(segments)}")
+    left = [segments[o.segment].after(o.delivered, o.cursor) for o in position.open]
+    if any(segment.batch_count is not None and segment.batch_count < 0 for segment in left):
+        raise ValueError("a position behind the end of its segment")
+    return [*(segment for segment in left if segment.batch_count != 0), *segments[unopened:]]
+
+
+def undelivered(shards: Sequence[Segment], deals: Sequence[Deal]) -> list[Segment]:
+    """What is left of an epoch's whole shards after some deals, in the order for the next one.
+
+    Part-read shards come first, by number. Raises ValueError if a position does not fit its deal.
+    """
+    whole, segments = set(shards), list(shards)
+    for each in deals:
+        dealt, left = deal(segments, len(each.positions), even=each.even)
+        for given, position in zip(dealt, each.positions, strict=True):
+            left += left_of(given, position)
+        segments = _joined(left)
+        segments.sort(key=lambda segment: (segment in whole, segment.shard, segment.first_batch))
+    return segments
+
+
+def _joined(segments: Sequence[Segment]) -> list[Segment]:
+    """The same batches, with segments that follow each other in a shard made one."""
+    joined: list[Segment] = []
+    for segment in sorted(segments, key=lambda each: (each.shard, each.first_batch)):
+        before = joined[-1] if joined else None
+        if (
+            before is not None
+            and before.batch_count is not None
+            and segment.batch_count is not None
+            and before.shard == segment.shard
+            and before.first_batch + before.batch_count == segment.first_batch
+        ):
+            count = before.batch_count + segment.batch_count
+            joined[-1] = replace(before, batch_count=count)
+        else:
+            joined.append(segment)
+    return joined
 
 
 class Schedule:
@@ -126,7 +228,7 @@ class Schedule:
         self.segments = segments
         self._interleave = interleave
         self._open = list(position.open)
-        self._epoch = position.epoch
+        self._start = position
         self._next = position.next_segment
         self._turn = position.turn
         self._delivered = position.delivered
@@ -137,13 +239,13 @@ class Schedule:
     @property
     def position(self) -> Position:
         """The state from which the same rest follows."""
-        return Position(
-            self._epoch,
-            tuple(self._open),
-            self._next,
-            self._turn,
-            self._delivered,
-            self.finished,
+        return replace(
+            self._start,
+            open=tuple(self._open),
+            next_segment=self._next,
+            turn=self._turn,
+            delivered=self._delivered,
+            finished=self.finished,
         )
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 from headrace.v1 import preprocessor_service_pb2
 from trainer_client import decode, kernels, schedule
@@ -19,7 +20,7 @@ from trainer_client.header import end_checksum
 from trainer_client.options import Options
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.ranks import group_of
-from trainer_client.schedule import Position, Schedule, Segment
+from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
 from trainer_client.telemetry import Meter
@@ -31,17 +32,22 @@ from trainer_client.transport.shard_stream import Codec, Job, ShardStream
 from trainer_client.transport.stall import StallGuard
 from trainer_client.transport.targets import Target
 
+# An epoch, and the deals of it that came before.
+Deals: TypeAlias = tuple[int, tuple[Deal, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class RankPlan:
     """A rank's part of an epoch; steps is None where counts are unknown.
 
-    left_out and dropped are (batches, rows) over all ranks.
+    even says that every rank takes as many steps. left_out and dropped are (batches, rows) over
+    all ranks.
     """
 
     summary: planner.PlanSummary
     segments: Sequence[Segment]
     steps: int | None
+    even: bool
     left_out: tuple[int, int] = (0, 0)
     dropped: tuple[int, int] = (0, 0)
 
@@ -74,8 +80,8 @@ class Session:
         self._guard = StallGuard()
         self._connection: Connection | None = None
         self._snapshot: Snapshot | None = None
-        self._plans: dict[int, RankPlan] = {}
-        self._counted: set[int] = set()
+        self._plans: dict[Deals, RankPlan] = {}
+        self._counted: set[Deals] = set()
         self._reader: EpochReader | None = None
         self._closed = False
         self._warned = False
@@ -92,29 +98,31 @@ class Session:
         """The snapshot in use or wanted, "" if none was chosen yet."""
         return self._snapshot.snapshot_id if self._snapshot else self.wanted_snapshot
 
-    def plan(self, epoch: int) -> RankPlan:
-        """The part of an epoch that falls to this rank."""
-        if epoch not in self._plans:
+    def plan(self, epoch: int, deals: tuple[Deal, ...] = ()) -> RankPlan:
+        """The part that falls to this rank of an epoch, or of what is left of it after deals.
+
+        Raises StateMismatchError if the deals do not fit the epoch.
+        """
+        key = epoch, deals
+        if key not in self._plans:
             # The one before is no longer asked for, and a plan may hold 10^6 counts.
-            self._plans = {epoch: self._make_plan(epoch)}
-        return self._plans[epoch]
+            self._plans = {key: self._make_plan(epoch, deals)}
+        return self._plans[key]
 
     def read(self, epoch: int, position: Position | None) -> EpochReader:
         """The batches of an epoch from a position (None: from its start)."""
         self.stop_reading()
-        plan = self.plan(epoch)
+        deals = position.deals if position else ()
+        plan = self.plan(epoch, deals)
         segments = plan.segments
-        start = position or Position(epoch)
-        if any(o.segment >= len(segments) for o in start.open) or start.next_segment > len(
-            segments
-        ):
-            raise StateMismatchError(
-                f"the state goes on in segments that epoch {epoch} does not have ({len(segments)} "
-                "on this rank): it is of another dataset or identity"
-            )
-        if epoch not in self._counted:
+        start = replace(position or Position(epoch), even=plan.even)
+        try:
+            schedule.left_of(segments, start)
+        except ValueError as error:
+            raise _of_another_plan(epoch, error) from error
+        if (epoch, deals) not in self._counted:
             # Not at every read: an epoch that goes on from a state leaves nothing out anew.
-            self._counted.add(epoch)
+            self._counted.add((epoch, deals))
             self._meter.add(
                 left_out_batches=plan.left_out[0],
                 left_out_rows=plan.left_out[1],
@@ -128,7 +136,7 @@ class Session:
 
         def open_stream(number: int) -> ShardStream[Batch]:
             segment, at = segments[number], cursors[number]
-            start = at.cursor or segment.first_batch or Cursor()
+            start = at.cursor or segment.cursor or segment.first_batch or Cursor()
             return ShardStream(
                 job, segment.shard, splits[segment.shard], start, ordered_left[number]
             )
@@ -243,11 +251,11 @@ class Session:
             codec=self._codec,
         )
 
-    def _make_plan(self, epoch: int) -> RankPlan:
+    def _make_plan(self, epoch: int, deals: tuple[Deal, ...]) -> RankPlan:
         options, snapshot = self._options, self._chosen()
-        own = decode.ENCODING_VERSION
+        newest = decode.ENCODING_VERSION
         # A fleet may be older than its trainers; a kept snapshot does not say what it has.
-        version = self.encoding_version or min(own, snapshot.encoding_version or own)
+        version = self.encoding_version or min(newest, snapshot.encoding_version or newest)
         identity = preprocessor_service_pb2.BatchIdentity(
             seed=options.seed,
             epoch=epoch,
@@ -261,19 +269,28 @@ class Session:
         decode.check_version(summary.identity.encoding_version, "the fleet plans")
         self.num_shards = summary.identity.num_shards
         self.encoding_version = summary.identity.encoding_version
+        unknown = [None] * self.num_shards
+        counts: list[int | None] = list(summary.batch_counts or unknown)
+        dropped = (0, 0)
         if summary.batch_counts is None:
             self._warn_of_uneven_steps()
-            segments = schedule.assign_whole_shards(self.num_shards, self._rank, self._world_size)
-            return RankPlan(summary, segments, None)
-        counts, dropped = list(summary.batch_counts), (0, 0)
-        if options.drop_last:
+        elif options.drop_last:
             rows = self._row_counts(summary, ())
             short = {shard: n % options.batch_size for shard, n in rows.items()}
-            counts = [n - bool(short[shard]) for shard, n in enumerate(counts)]
+            counts = [n - bool(short[shard]) for shard, n in enumerate(summary.batch_counts)]
             dropped = (sum(map(bool, short.values())), sum(short.values()))
-        dealt, rest = schedule.deal(counts, self._world_size)
-        steps = sum(counts) // self._world_size
-        return RankPlan(summary, dealt[self._rank], steps, self._rows(summary, rest), dropped)
+        even = summary.batch_counts is not None
+        try:
+            left = schedule.undelivered(schedule.whole_shards(counts), deals)
+        except ValueError as error:
+            raise _of_another_plan(epoch, error) from error
+        dealt, rest = schedule.deal(left, self._world_size, even=even)
+        own = dealt[self._rank]
+        steps = sum(segment.batch_count or 0 for segment in own) if even else None
+        if deals:
+            # Counted when the epoch began.
+            dropped = (0, 0)
+        return RankPlan(summary, own, steps, even, self._rows(summary, rest), dropped)
 
     def _warn_of_uneven_steps(self) -> None:
         """Warns, once a stream, where ranks may take different numbers of steps."""
@@ -327,3 +344,10 @@ class Session:
             with_splits=True,
         )
         return {plan.shard: list(plan.splits) for plan in plans}
+
+
+def _of_another_plan(epoch: int, error: ValueError) -> StateMismatchError:
+    return StateMismatchError(
+        f"the state does not fit the plan of epoch {epoch} ({error}): it is of another dataset or "
+        "identity"
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from trainer_client.errors import StateMismatchError
-from trainer_client.schedule import Position
+from trainer_client.schedule import Deal, Position
 
 VERSION = 1
 CHOSEN_LATER = ("snapshot", "num_shards", "encoding_version")
@@ -34,6 +34,10 @@ class Setup:
     world_size: int
 
 
+# What the states of all ranks have in common.
+_SHARED = ("version", *(field.name for field in fields(Setup) if field.name != "rank"))
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What a state says; position is None at the start of the epoch."""
@@ -58,26 +62,59 @@ def save(setup: Setup, interleave: int, epoch: int, position: Position | None) -
     }
 
 
+def merge_state_dicts(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state from those of all ranks at the same step, in any order; any world_size loads it.
+
+    What is left of the epoch follows from the states, and is dealt to the ranks anew when the
+    merged state is loaded. Raises StateMismatchError (a ValueError) that names the ranks whose
+    states are missing, or the field in which they differ.
+    """
+    by_rank = _by_rank(states)
+    first = by_rank[0]
+    for rank, state in enumerate(by_rank):
+        for name in _SHARED:
+            if state[name] != first[name]:
+                raise _apart(name, first[name], state[name], rank)
+    read = [_read(state) for state in by_rank]
+    epoch = min(restored.epoch for restored in read)
+    positions = [_position_in(epoch, restored, rank) for rank, restored in enumerate(read)]
+    position = None
+    if any(positions):
+        # How the epoch was dealt is in the state of whoever is in the middle of it.
+        histories = {(p.even, p.deals) for p in positions if p and not p.finished}
+        if len(histories) != 1:
+            raise StateMismatchError(
+                f"the states tell {len(histories)} different histories of epoch {epoch}: merge "
+                "those that were taken at the same step of one run"
+            )
+        ((even, deals),) = histories
+        dealt = Deal(even, tuple(each or Position(epoch) for each in positions))
+        position = Position(epoch, deals=(*deals, dealt))
+    whole = {**first, "rank": None, "world_size": None, "epoch": epoch}
+    return whole | {"position": None if position is None else position.to_json()}
+
+
 def load(state: Mapping[str, Any], setup: Setup) -> Restored:
     """What a state says to a stream with this setup.
 
     Raises StateMismatchError (a ValueError) that names the field, both values and the way out.
     """
-    version = state.get("version")
-    if version != VERSION:
-        raise StateMismatchError(
-            f"the state has version {version!r}, this client reads version {VERSION}: restore it "
-            "with the headrace that wrote it"
-        )
+    _check_version(state)
+    if state.get("world_size") == 1 and setup.world_size != 1:
+        # The state of the only rank says all there is.
+        state = merge_state_dicts([state])
+    merged = state.get("world_size", 0) is None
     for name, mine in asdict(setup).items():
-        if name not in state:
-            raise StateMismatchError(
-                f"the state lacks {name!r}: is it from BatchStream.state_dict?"
-            )
-        its = state[name]
+        if merged and name in ("rank", "world_size"):
+            continue
+        its = _field(state, name)
         chosen_later = name in CHOSEN_LATER and (not mine or not its)
         if its != mine and not chosen_later:
             raise StateMismatchError(_differs(name, its, mine))
+    return _read(state)
+
+
+def _read(state: Mapping[str, Any]) -> Restored:
     try:
         epoch = int(state["epoch"])
         value = state["position"]
@@ -86,13 +123,75 @@ def load(state: Mapping[str, Any], setup: Setup) -> Restored:
         raise StateMismatchError(
             f"the state is damaged ({type(error).__name__}: {error}): restore another one"
         ) from error
-    chosen = (state[name] for name in CHOSEN_LATER)
+    chosen = (_field(state, name) for name in CHOSEN_LATER)
     return Restored(epoch, position, *chosen)
+
+
+def _check_version(state: Mapping[str, Any]) -> None:
+    version = state.get("version")
+    if version != VERSION:
+        raise StateMismatchError(
+            f"the state has version {version!r}, this client reads version {VERSION}: restore it "
+            "with the headrace that wrote it"
+        )
+
+
+def _field(state: Mapping[str, Any], name: str) -> Any:
+    if name not in state:
+        raise StateMismatchError(f"the state lacks {name!r}: is it from BatchStream.state_dict?")
+    return state[name]
+
+
+def _by_rank(states: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The states of all ranks of a run, by rank."""
+    if not states:
+        raise StateMismatchError("there is no state to merge: give those of all ranks")
+    found: dict[int, Mapping[str, Any]] = {}
+    for state in states:
+        _check_version(state)
+        for name in (*_SHARED, "rank"):
+            _field(state, name)
+        if state["world_size"] is None:
+            raise StateMismatchError(
+                "one of the states is merged already: load it as it is, at any world_size"
+            )
+        if state["rank"] in found:
+            raise StateMismatchError(
+                f"two states are of rank {state['rank']}: give one of each rank"
+            )
+        found[state["rank"]] = state
+    world_size = states[0]["world_size"]
+    missing = [str(rank) for rank in range(world_size) if rank not in found]
+    if missing:
+        raise StateMismatchError(
+            f"the states of rank {', '.join(missing)} of {world_size} are missing: what these "
+            "ranks delivered is known from their own states only"
+        )
+    return [found[rank] for rank in sorted(found)]
+
+
+def _position_in(epoch: int, restored: Restored, rank: int) -> Position | None:
+    """Where a rank stands in an epoch: None before its first batch."""
+    if restored.epoch == epoch:
+        return restored.position
+    if restored.epoch == epoch + 1 and restored.position is None:
+        return Position(epoch, finished=True)
+    raise _apart("epoch", epoch, restored.epoch, rank)
+
+
+def _apart(name: str, lowest: object, its: object, rank: int) -> StateMismatchError:
+    return StateMismatchError(
+        f"the states do not belong together: {name} is {its!r} on rank {rank} and {lowest!r} on "
+        "another; merge those that were taken at the same step of one run"
+    )
 
 
 def _differs(name: str, its: object, mine: object) -> str:
     if name in ("rank", "world_size"):
-        way_out = "restore each rank's own state, with as many ranks"
+        way_out = (
+            "restore each rank's own state with as many ranks, or those of all ranks, put "
+            "together by trainer_client.merge_state_dicts, with any number"
+        )
     elif name == "dataset":
         way_out = "build the stream with the dataset of the state (the values are fingerprints)"
     else:

@@ -20,7 +20,7 @@ from trainer_client.errors import RequestError, StateMismatchError, StreamClosed
 from trainer_client.options import Options
 from trainer_client.ranks import resolve
 from trainer_client.schedule import Position
-from trainer_client.session import Session
+from trainer_client.session import RankPlan, Session
 from trainer_client.telemetry import Meter, StreamStats
 from trainer_client.transport.targets import parse_target
 
@@ -142,11 +142,13 @@ class BatchStream:
     def __len__(self) -> int:
         """The steps of this epoch on this rank. Raises TypeError where counts are unknown.
 
+        Of an epoch that goes on from a merged state, those since it was loaded.
+
         With torch.distributed initialised, the first use of a stream is collective (the ranks
         agree on a snapshot): every rank must call it, or those that do wait for the others.
         """
         self._check_usable()
-        steps = self._session.plan(self._epoch).steps
+        steps = self._plan().steps
         if steps is None:
             raise TypeError(
                 "the number of batches is unknown, since a filter decides which rows count"
@@ -160,12 +162,12 @@ class BatchStream:
         len() is: every rank must call it.
         """
         self._check_usable()
-        return self._session.plan(self._epoch).summary.row_count
+        return self._plan().summary.row_count
 
     def plan_notes(self) -> tuple[str, ...]:
         """What the servers say about this epoch's plan, for people. Collective as row_count is."""
         self._check_usable()
-        return self._session.plan(self._epoch).summary.notes
+        return self._plan().summary.notes
 
     def state_dict(self, batch: Batch | None = None) -> dict[str, Any]:
         """The state after a batch; without one, after the last batch that next() returned.
@@ -254,6 +256,10 @@ class BatchStream:
                 if generation == self._generation:
                     self._live = _none
         self._epoch, self._progress = epoch + 1, None
+
+    def _plan(self) -> RankPlan:
+        progress = self._progress
+        return self._session.plan(self._epoch, progress.deals if progress else ())
 
     def _end_iterator(self) -> None:
         self._check_usable()
