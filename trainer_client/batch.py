@@ -20,8 +20,9 @@ class Batch:
     """One batch: dense float32 [B, D], labels float32 [B, L], sparse a SparseBlock; or None.
 
     dense and labels are transposed views of feature-major matrices, so a column is contiguous.
-    cursor and next_cursor are the positions in the shard before and after the batch. position is
-    for BatchStream.state_dict alone.
+    cursor and next_cursor are the positions in the shard before and after the batch. padding says
+    that it repeats the one before, so that ranks take as many steps; its rows were delivered
+    already. position is for BatchStream.state_dict alone.
     """
 
     memory: Arena = field(repr=False)
@@ -30,6 +31,7 @@ class Batch:
     index: int
     cursor: Cursor
     next_cursor: Cursor
+    padding: bool = False
     position: object = field(default=None, repr=False)
 
     @cached_property
@@ -72,11 +74,11 @@ class Batch:
         """What the batch takes up in memory, in bytes."""
         return self.memory.nbytes + (0 if self.sparse is None else self.sparse.expanded_nbytes)
 
-    def at(self, position: object) -> Batch:
+    def at(self, position: object, *, padding: bool = False) -> Batch:
         """The same batch with its position in the stream."""
         batch = object.__new__(Batch)
         # With what has been made of it already, as expanded features.
-        batch.__dict__.update(self.__dict__, position=position)
+        batch.__dict__.update(self.__dict__, position=position, padding=padding)
         return batch
 
     def keys(self) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from trainer_client.batch import Batch
+from trainer_client.errors import RequestError
 from trainer_client.prefetch import Prefetcher
 from trainer_client.schedule import Schedule
 from trainer_client.telemetry import Meter
@@ -18,13 +19,15 @@ TAKE_MARGIN_S = 30.0
 class EpochReader:
     """Iterates over the batches that a schedule still has; close() ends its readers.
 
-    full_size is the batch size below which batches are dropped and counted, 0 for none.
+    full_size is the batch size below which batches are dropped and counted, 0 for none. reopen
+    reads one batch, by shard and index, again.
     """
 
     def __init__(
         self,
         schedule: Schedule,
         open_stream: Callable[[int], ShardStream[Batch]],
+        reopen: Callable[[int, int], ShardStream[Batch]],
         meter: Meter,
         *,
         interleave: int,
@@ -34,6 +37,8 @@ class EpochReader:
         timeout_s: float,
     ) -> None:
         self._schedule = schedule
+        self._reopen = reopen
+        self._last: Batch | None = None
         self._meter = meter
         self._full_size = full_size
         self._timeout_s = timeout_s
@@ -71,8 +76,28 @@ class EpochReader:
                 wire_bytes=fetched.wire_bytes,
                 arena_bytes=batch.memory.nbytes,
             )
+            if position.last is not None:
+                self._last = batch
             return batch.at(position)
-        raise StopIteration
+        if not self._schedule.repeats:
+            raise StopIteration
+        last = self._last = self._last or self._read_again()
+        self._meter.add(padded_batches=1)
+        return last.at(self._schedule.repeat(), padding=True)
+
+    def _read_again(self) -> Batch:
+        """The last batch, of which only the position is known."""
+        last = self._schedule.position.last
+        if last is None:
+            raise RequestError(
+                'uneven="pad" repeats a rank\'s last batch, but this rank has none: the epoch has '
+                'fewer batches than ranks; use uneven="drop" or "none", or a smaller batch_size'
+            )
+        stream = self._reopen(*last)
+        try:
+            return next(iter(stream)).value
+        finally:
+            stream.close()
 
     def ready(self) -> bool:
         """Whether the next batch is at hand, and next() would not wait."""

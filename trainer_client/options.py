@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
 from trainer_client.errors import RequestError
 
 U64 = (1 << 64) - 1
+
+Uneven: TypeAlias = Literal["drop", "pad", "sync", "sync-pad", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Options:
     """Splits in a shuffle window, from 1 to 1024. Part of what fixes the batches."""
     num_shards: int | None
     """Shards of an epoch, from 1 to 2^20; None leaves the number to the plan. Fixes the batches."""
+    uneven: Uneven | None
+    """What happens where ranks have different numbers of batches; None chooses (docs/ranks.md)."""
     drop_last: bool
     """Leaves out batches with fewer than batch_size rows, and counts them."""
     interleave: int
@@ -53,6 +58,9 @@ class Options:
         self._whole("shuffle_window_splits", 1, 1024)
         if self.num_shards is not None:
             self._whole("num_shards", 1, 1 << 20)
+        if self.uneven is not None and self.uneven not in get_args(Uneven):
+            known = ", ".join(map(repr, get_args(Uneven)))
+            raise RequestError(f"uneven is {self.uneven!r}: it must be one of {known}, or None")
         self._whole("interleave", 1, 256)
         self._whole("prefetch_factor", 1, 1 << 20)
         self._whole("prefetch_bytes", 1, U64)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
+import torch
 import torch.distributed as dist
 
-from trainer_client.errors import RequestError
+from trainer_client.errors import RequestError, StreamTimeoutError
+
+# How long a wait for other ranks goes on before a signal (Ctrl-C) is seen.
+_SLICE = timedelta(seconds=1)
 
 
 class Group(Protocol):
@@ -35,6 +41,58 @@ class ProcessGroup:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+
+class StepGroup:
+    """A gloo group of the same ranks, for the steps alone: nobody else's collectives wait for it.
+
+    Making one is collective. A rank may be as late as torch.distributed's default timeout.
+    """
+
+    def __init__(self) -> None:
+        self._limit = dist.distributed_c10d.default_pg_timeout
+        self._group = dist.new_group(backend="gloo", timeout=self._limit)
+
+    def ask(self, has: int, epoch: int, step: int) -> StepAnswers:
+        """Tells every rank, and asks every rank; returns at once."""
+        mine = torch.tensor([has, epoch, step])
+        answers = [torch.empty_like(mine) for _ in range(dist.get_world_size(self._group))]
+        work = dist.all_gather(answers, mine, group=self._group, async_op=True)
+        return StepAnswers(work, answers, self._limit)
+
+
+class StepAnswers:
+    """What every rank says about a step."""
+
+    def __init__(self, work: Any, answers: Sequence[torch.Tensor], limit: timedelta) -> None:
+        self._work = work
+        self._answers = answers
+        self._limit = limit
+
+    def ready(self) -> bool:
+        """Whether all are there."""
+        done: bool = self._work.is_completed()
+        return done
+
+    def wait(self) -> list[tuple[int, int, int]]:
+        """The answers by rank. Raises StreamTimeoutError if a rank does not answer."""
+        waited = timedelta()
+        while not self._work.is_completed() and waited < self._limit:
+            try:
+                self._work.wait(_SLICE)
+            except RuntimeError:
+                # Not over yet, or failed: the loop's condition tells.
+                waited += _SLICE
+        try:
+            if not self._work.is_completed():
+                raise RuntimeError(f"no answer within {self._limit}")
+            self._work.wait()
+        except RuntimeError as error:
+            raise StreamTimeoutError(
+                f"a rank does not say whether it has a next batch ({error}): look for the rank "
+                "that has stopped"
+            ) from error
+        return [(has, epoch, step) for has, epoch, step in (a.tolist() for a in self._answers)]
 
 
 def resolve(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -47,8 +47,9 @@ class Position:
 
     deals are those before the one that it goes on in, even says how that one is made (see deal).
     open are the open segments in their order, next_segment is the first unopened one, turn says
-    which open one is next, delivered counts batches since the deal. finished says that no batch is
-    left; where counts are unknown only the servers can tell.
+    which open one is next, delivered counts steps since the deal. last is the shard and index of
+    the last batch, kept where it may have to be repeated. finished says that no step is left;
+    where counts are unknown only the servers can tell.
     """
 
     epoch: int
@@ -56,6 +57,7 @@ class Position:
     next_segment: int = 0
     turn: int = 0
     delivered: int = 0
+    last: tuple[int, int] | None = None
     finished: bool = False
     even: bool = True
     deals: tuple[Deal, ...] = ()
@@ -73,6 +75,8 @@ class Position:
                 "turn": self.turn,
                 "delivered": self.delivered,
             }
+            if self.last is not None:
+                progress["last"] = list(self.last)
         deals = [deal.to_json() for deal in self.deals]
         return progress | {"even": self.even} | ({"deals": deals} if deals else {})
 
@@ -93,7 +97,11 @@ class Position:
         if not 0 <= turn <= max(0, len(opened) - 1):
             raise ValueError(f"turn {turn} of {len(opened)} open segments")
         next_segment, delivered = int(value["next_segment"]), int(value["delivered"])
-        return cls(epoch, opened, next_segment, turn, delivered, even=even, deals=deals)
+        last = value.get("last")
+        if last is not None:
+            shard, index = last
+            last = int(shard), int(index)
+        return cls(epoch, opened, next_segment, turn, delivered, last, even=even, deals=deals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +229,17 @@ class Schedule:
 
     Round-robin over interleave open segments; the slot of one that has ended goes to the next
     unopened segment at once, and is closed when there is none, or when more segments are open than
-    interleave (a position restored from a larger one).
+    interleave (a position restored from a larger one). steps are those that the rank takes; where
+    it has fewer batches, the last one is repeated. None takes as many as there are batches.
     """
 
-    def __init__(self, segments: Sequence[Segment], interleave: int, position: Position) -> None:
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        interleave: int,
+        position: Position,
+        steps: int | None = None,
+    ) -> None:
         self.segments = segments
         self._interleave = interleave
         self._open = list(position.open)
@@ -232,6 +247,8 @@ class Schedule:
         self._next = position.next_segment
         self._turn = position.turn
         self._delivered = position.delivered
+        self._last = position.last
+        self._steps = steps
         while len(self._open) < interleave and self._next < len(segments):
             self._open.append(OpenSegment(self._next))
             self._next += 1
@@ -245,12 +262,22 @@ class Schedule:
             next_segment=self._next,
             turn=self._turn,
             delivered=self._delivered,
+            last=self._last,
             finished=self.finished,
         )
 
     @property
     def finished(self) -> bool:
-        """Whether every batch that is known to be there was delivered."""
+        """Whether every step that is known to be there was taken."""
+        return self._exhausted and not self.repeats
+
+    @property
+    def repeats(self) -> int:
+        """How often the last batch is still to be repeated, once there is no other."""
+        return 0 if self._steps is None else max(0, self._steps - self._delivered)
+
+    @property
+    def _exhausted(self) -> bool:
         return self._next == len(self.segments) and all(self.remaining(o) == 0 for o in self._open)
 
     def reading_order(self) -> list[OpenSegment]:
@@ -272,8 +299,16 @@ class Schedule:
     def deliver(self, next_cursor: Cursor) -> Position:
         """Takes a batch from the current segment; the position after it."""
         now = self._open[self._turn]
+        if self._steps is not None:
+            segment = self.segments[now.segment]
+            self._last = segment.shard, segment.first_batch + now.delivered
         self._open[self._turn] = OpenSegment(now.segment, next_cursor, now.delivered + 1)
         self._turn = (self._turn + 1) % len(self._open)
+        self._delivered += 1
+        return self.position
+
+    def repeat(self) -> Position:
+        """Takes the last batch once more; the position after it."""
         self._delivered += 1
         return self.position
 

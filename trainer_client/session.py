@@ -15,11 +15,12 @@ from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset
 from trainer_client.epoch import EpochReader
-from trainer_client.errors import StateMismatchError, StreamClosedError
+from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
 from trainer_client.header import end_checksum
-from trainer_client.options import Options
+from trainer_client.in_step import InStep, Reader
+from trainer_client.options import Options, Uneven
 from trainer_client.payload import ACCEPTED_CODECS
-from trainer_client.ranks import group_of
+from trainer_client.ranks import StepGroup, group_of
 from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
@@ -40,14 +41,14 @@ Deals: TypeAlias = tuple[int, tuple[Deal, ...]]
 class RankPlan:
     """A rank's part of an epoch; steps is None where counts are unknown.
 
-    even says that every rank takes as many steps. left_out and dropped are (batches, rows) over
-    all ranks.
+    uneven says what happens where ranks have different numbers of batches. left_out and dropped
+    are (batches, rows) over all ranks.
     """
 
     summary: planner.PlanSummary
     segments: Sequence[Segment]
     steps: int | None
-    even: bool
+    uneven: Uneven
     left_out: tuple[int, int] = (0, 0)
     dropped: tuple[int, int] = (0, 0)
 
@@ -82,7 +83,8 @@ class Session:
         self._snapshot: Snapshot | None = None
         self._plans: dict[Deals, RankPlan] = {}
         self._counted: set[Deals] = set()
-        self._reader: EpochReader | None = None
+        self._reader: Reader | None = None
+        self._step_group: StepGroup | None = None
         self._closed = False
         self._warned = False
         self._codec = Codec(
@@ -109,13 +111,13 @@ class Session:
             self._plans = {key: self._make_plan(epoch, deals)}
         return self._plans[key]
 
-    def read(self, epoch: int, position: Position | None) -> EpochReader:
+    def read(self, epoch: int, position: Position | None) -> Reader:
         """The batches of an epoch from a position (None: from its start)."""
         self.stop_reading()
         deals = position.deals if position else ()
         plan = self.plan(epoch, deals)
         segments = plan.segments
-        start = replace(position or Position(epoch), even=plan.even)
+        start = replace(position or Position(epoch), even=plan.uneven == "drop")
         try:
             schedule.left_of(segments, start)
         except ValueError as error:
@@ -129,10 +131,12 @@ class Session:
                 dropped_batches=plan.dropped[0],
                 dropped_rows=plan.dropped[1],
             )
-        ordered = Schedule(segments, self._options.interleave, start)
+        padded_steps = plan.steps if plan.uneven == "pad" else None
+        ordered = Schedule(segments, self._options.interleave, start, padded_steps)
         cursors = {o.segment: o for o in ordered.reading_order()}
         job = self._job(plan)
-        splits = self._splits(plan, {segments[n].shard for n in cursors})
+        shards = {segments[n].shard for n in cursors}
+        splits = self._splits(plan, shards | ({start.last[0]} if start.last else set()))
 
         def open_stream(number: int) -> ShardStream[Batch]:
             segment, at = segments[number], cursors[number]
@@ -141,11 +145,15 @@ class Session:
                 job, segment.shard, splits[segment.shard], start, ordered_left[number]
             )
 
+        def reopen(shard: int, batch: int) -> ShardStream[Batch]:
+            return ShardStream(job, shard, splits[shard], batch or Cursor(), 1)
+
         ordered_left = {n: ordered.remaining(o) for n, o in cursors.items()}
         options = self._options
-        reader = EpochReader(
+        reader: Reader = EpochReader(
             ordered,
             open_stream,
+            reopen,
             self._meter,
             interleave=options.interleave,
             prefetch_bytes=options.prefetch_bytes,
@@ -153,6 +161,11 @@ class Session:
             full_size=options.batch_size if options.drop_last else 0,
             timeout_s=options.timeout_s,
         )
+        if plan.uneven in ("sync", "sync-pad"):
+            if self._step_group is None:
+                self._step_group = StepGroup()
+            pad = plan.uneven == "sync-pad"
+            reader = InStep(reader, self._step_group.ask, epoch, self._meter, pad=pad)
         with self._lock:
             if not self._closed:
                 self._reader = reader
@@ -272,38 +285,62 @@ class Session:
         unknown = [None] * self.num_shards
         counts: list[int | None] = list(summary.batch_counts or unknown)
         dropped = (0, 0)
-        if summary.batch_counts is None:
-            self._warn_of_uneven_steps()
-        elif options.drop_last:
+        uneven = self._uneven(known=summary.batch_counts is not None)
+        if summary.batch_counts is not None and options.drop_last:
             rows = self._row_counts(summary, ())
             short = {shard: n % options.batch_size for shard, n in rows.items()}
             counts = [n - bool(short[shard]) for shard, n in enumerate(summary.batch_counts)]
             dropped = (sum(map(bool, short.values())), sum(short.values()))
-        even = summary.batch_counts is not None
         try:
             left = schedule.undelivered(schedule.whole_shards(counts), deals)
         except ValueError as error:
             raise _of_another_plan(epoch, error) from error
-        dealt, rest = schedule.deal(left, self._world_size, even=even)
+        dealt, rest = schedule.deal(left, self._world_size, even=uneven == "drop")
         own = dealt[self._rank]
-        steps = sum(segment.batch_count or 0 for segment in own) if even else None
+        steps = None
+        if summary.batch_counts is not None and uneven not in ("sync", "sync-pad"):
+            each = [sum(segment.batch_count or 0 for segment in segments) for segments in dealt]
+            steps = max(each) if uneven == "pad" else each[self._rank]
         if deals:
             # Counted when the epoch began.
             dropped = (0, 0)
-        return RankPlan(summary, own, steps, even, self._rows(summary, rest), dropped)
+        return RankPlan(summary, own, steps, uneven, self._rows(summary, rest), dropped)
 
-    def _warn_of_uneven_steps(self) -> None:
-        """Warns, once a stream, where ranks may take different numbers of steps."""
-        if self._world_size > 1 and not self._warned:
+    def _uneven(self, *, known: bool) -> Uneven:
+        """What holds where counts are known or not. Raises RequestError for what cannot hold."""
+        wanted = self._options.uneven
+        together = group_of(self._rank, self._world_size) is not None
+        if self._world_size == 1:
+            # All modes are the same.
+            return "drop" if known else "none"
+        if wanted in ("drop", "pad") and not known:
+            raise RequestError(
+                f"uneven={wanted!r} needs row counts, and a filter decides them: use "
+                'uneven="sync" (ranks ask each other before every step; "sync-pad" leaves nothing '
+                'out), or uneven="none" (ranks may take different numbers of steps)'
+            )
+        if wanted in ("sync", "sync-pad") and not together:
+            raise RequestError(
+                f"uneven={wanted!r} asks the other ranks through torch.distributed, which is not "
+                "initialised with these ranks: call torch.distributed.init_process_group first"
+            )
+        if wanted is not None:
+            return wanted
+        if known:
+            return "drop"
+        if together:
+            return "sync"
+        if not self._warned:
             self._warned = True
             warnings.warn(
                 "the dataset's row counts are unknown (a filter decides them), so ranks get whole "
-                "shards and may take different numbers of steps: have collective operations "
-                "tolerate that (torch.distributed.algorithms.Join), or write the filtered rows to "
-                "files",
+                "shards and may take different numbers of steps: initialise torch.distributed, so "
+                'that they ask each other (uneven="sync"); have collective operations tolerate it '
+                'and say so (uneven="none"); or write the filtered rows to files',
                 UserWarning,
                 stacklevel=2,
             )
+        return "none"
 
     def _rows(self, summary: planner.PlanSummary, rest: Sequence[Segment]) -> tuple[int, int]:
         """The batches and rows of segments."""

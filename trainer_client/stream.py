@@ -17,7 +17,7 @@ from trainer_client.batch import Batch, register_pipelineable
 from trainer_client.dataset import Dataset
 from trainer_client.device import DeviceMover
 from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
-from trainer_client.options import Options
+from trainer_client.options import Options, Uneven
 from trainer_client.ranks import resolve
 from trainer_client.schedule import Position
 from trainer_client.session import RankPlan, Session
@@ -44,6 +44,7 @@ class BatchStream:
         shuffle: bool = True,
         shuffle_window_splits: int = 1,
         num_shards: int | None = None,
+        uneven: Uneven | None = None,
         drop_last: bool = False,
         interleave: int = 4,
         rank: int | None = None,
@@ -69,6 +70,7 @@ class BatchStream:
             shuffle=shuffle,
             shuffle_window_splits=shuffle_window_splits,
             num_shards=num_shards,
+            uneven=uneven,
             drop_last=drop_last,
             interleave=interleave,
             prefetch_factor=prefetch_factor,

@@ -44,6 +44,7 @@ class StreamStats:
     refetches: int = 0
     left_out_batches: int = 0
     left_out_rows: int = 0
+    padded_batches: int = 0
     dropped_batches: int = 0
     dropped_rows: int = 0
     servers: dict[str, ServerStats] = field(default_factory=dict)

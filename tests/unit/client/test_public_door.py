@@ -30,6 +30,7 @@ PUBLIC = [
     "StreamClosedError",
     "StreamStats",
     "StreamTimeoutError",
+    "merge_state_dicts",
     "ops",
     "parquet",
     "serve_metrics",
