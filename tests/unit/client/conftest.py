@@ -57,6 +57,16 @@ def make_stream() -> Iterator[MakeStream]:
         stream.close()
 
 
+def ranks(
+    make: MakeStream, target: str, world_size: int, snapshot_dir: Path, **options: Any
+) -> list[BatchStream]:
+    """The streams of every rank."""
+    return [
+        make(target, rank=rank, world_size=world_size, snapshot_dir=snapshot_dir, **options)
+        for rank in range(world_size)
+    ]
+
+
 def ids_of(batch: Batch) -> list[int]:
     """The ids of a batch's rows; every feature of theirs is checked against them."""
     assert batch.dense is not None

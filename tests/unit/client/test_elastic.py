@@ -12,20 +12,11 @@ import pytest
 
 from tests.fakes.epochs import FakeData
 from tests.fakes.fleet import FakeFleet
-from tests.unit.client.conftest import DATA, MakeStream, ids_of
+from tests.unit.client.conftest import DATA, MakeStream, ids_of, ranks
 from trainer_client import BatchStream, StateMismatchError, merge_state_dicts
 
 UNKNOWN = replace(DATA, counts_known=False)
 MANY = FakeData(shards=tuple((8, 5 + i) for i in range(13)), batch_size=4)
-
-
-def ranks(
-    make: MakeStream, target: str, world_size: int, directory: Path, **options: Any
-) -> list[BatchStream]:
-    return [
-        make(target, rank=rank, world_size=world_size, snapshot_dir=directory, **options)
-        for rank in range(world_size)
-    ]
 
 
 def take(streams: Sequence[BatchStream], steps: int) -> tuple[list[int], dict[str, Any]]:

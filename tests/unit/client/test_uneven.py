@@ -6,7 +6,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.step_group import FakeGroup
-from tests.unit.client.conftest import DATA, MakeStream, ids_of
+from tests.unit.client.conftest import DATA, DATASET, MakeStream, ids_of, ranks
 from trainer_client import (
     Batch,
     BatchStream,
@@ -28,15 +27,6 @@ from trainer_client.telemetry import Meter
 
 UNKNOWN = replace(DATA, counts_known=False)
 BATCHES = sum(-(-sum(shard) // DATA.batch_size) for shard in DATA.shards)
-
-
-def ranks(
-    make: MakeStream, target: str, world_size: int, tmp_path: Path, **options: Any
-) -> list[BatchStream]:
-    return [
-        make(target, rank=rank, world_size=world_size, snapshot_dir=tmp_path, **options)
-        for rank in range(world_size)
-    ]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5])
@@ -155,8 +145,6 @@ def batches() -> list[Batch]:
         FakeFleet(DATA) as fleet,
         pytest.MonkeyPatch.context() as patch,
     ):
-        from tests.unit.client.conftest import DATASET
-
         patch.setenv("XDG_CACHE_HOME", "/nonexistent")
         with BatchStream(DATASET, target=fleet.target, batch_size=4, timeout=5.0) as stream:
             return list(stream)
@@ -202,9 +190,8 @@ def test_sync_pad_goes_on_until_every_rank_has_ended(
         taken, meter = result
         assert len(taken) == max(counts)
         assert taken[:count] == batches[:count]
-        assert all(
-            each.padding and each.arena is batches[count - 1].arena for each in taken[count:]
-        )
+        assert all(each.padding for each in taken[count:])
+        assert all(each.arena is batches[count - 1].arena for each in taken[count:])
         assert meter.stats().padded_batches == max(counts) - count
         assert meter.stats().left_out_batches == 0
 
