@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ class Batch:
     dense and labels are transposed views of feature-major matrices, so a column is contiguous.
     cursor and next_cursor are the positions in the shard before and after the batch. padding says
     that it repeats the one before, so that ranks take as many steps; its rows were delivered
-    already. position is for BatchStream.state_dict alone.
+    already. server sent it, in wire_bytes. position is for BatchStream.state_dict alone.
     """
 
     memory: Arena = field(repr=False)
@@ -32,6 +33,8 @@ class Batch:
     cursor: Cursor
     next_cursor: Cursor
     padding: bool = False
+    server: str = ""
+    wire_bytes: int = 0
     position: object = field(default=None, repr=False)
 
     @cached_property
@@ -74,11 +77,10 @@ class Batch:
         """What the batch takes up in memory, in bytes."""
         return self.memory.nbytes + (0 if self.sparse is None else self.sparse.expanded_nbytes)
 
-    def at(self, position: object, *, padding: bool = False) -> Batch:
-        """The same batch with its position in the stream."""
+    def but(self, **changes: Any) -> Batch:
+        """The same batch with other fields, and with what has been made of it already."""
         batch = object.__new__(Batch)
-        # With what has been made of it already, as expanded features.
-        batch.__dict__.update(self.__dict__, position=position, padding=padding)
+        batch.__dict__.update(self.__dict__, **changes)
         return batch
 
     def keys(self) -> list[str]:

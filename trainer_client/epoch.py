@@ -70,20 +70,16 @@ class EpochReader:
             if batch.batch_size < self._full_size:
                 self._meter.add(dropped_batches=1, dropped_rows=batch.batch_size)
                 continue
-            self._meter.delivered(
-                server=fetched.server,
-                rows=batch.batch_size,
-                wire_bytes=fetched.wire_bytes,
-                arena_bytes=batch.memory.nbytes,
+            batch = batch.but(
+                position=position, server=fetched.server, wire_bytes=fetched.wire_bytes
             )
             if position.last is not None:
                 self._last = batch
-            return batch.at(position)
+            return batch
         if not self._schedule.repeats:
             raise StopIteration
         last = self._last = self._last or self._read_again()
-        self._meter.add(padded_batches=1)
-        return last.at(self._schedule.repeat(), padding=True)
+        return last.but(position=self._schedule.repeat(), padding=True)
 
     def _read_again(self) -> Batch:
         """The last batch, of which only the position is known."""

@@ -82,8 +82,7 @@ class InStep:
         batch = self._batch
         if batch is None:
             assert self._last is not None
-            self._meter.add(padded_batches=1)
-            batch = self._last.at(self._last.position, padding=True)
+            batch = self._last.but(padding=True)
         self._last = batch
         self._step += 1
         self._look_ahead()

@@ -248,6 +248,7 @@ class BatchStream:
                 self._check_live(generation)
                 assert isinstance(batch.position, Position)
                 self._progress = batch.position
+                self._count(batch)
                 yield batch
                 self._check_live(generation)
             self._check_live(generation)
@@ -262,6 +263,17 @@ class BatchStream:
     def _plan(self) -> RankPlan:
         progress = self._progress
         return self._session.plan(self._epoch, progress.deals if progress else ())
+
+    def _count(self, batch: Batch) -> None:
+        if batch.padding:
+            self._meter.add(padded_batches=1)
+            return
+        self._meter.delivered(
+            server=batch.server,
+            rows=batch.batch_size,
+            wire_bytes=batch.wire_bytes,
+            arena_bytes=batch.memory.nbytes,
+        )
 
     def _end_iterator(self) -> None:
         self._check_usable()

@@ -181,6 +181,6 @@ def test_a_batch_expanded_ahead_keeps_what_was_expanded() -> None:
     lazy = Decoder(encode_schema(rows))(message)
     ahead = Decoder(encode_schema(rows), expand=True)(message)
     assert ahead.sparse is not None
-    assert ahead.at(1).sparse is ahead.sparse
+    assert ahead.but(position=1).sparse is ahead.sparse
     assert ahead.nbytes == ahead.arena.nbytes + ahead.sparse.expanded_nbytes > lazy.nbytes
     assert lazy.nbytes == lazy.arena.nbytes
