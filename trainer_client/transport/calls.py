@@ -18,6 +18,7 @@ from trainer_client.errors import (
 from trainer_client.telemetry import Meter
 from trainer_client.transport.channels import ChannelPool
 from trainer_client.transport.fleet import Fleet
+from trainer_client.transport.placement import Placement
 from trainer_client.transport.retry import Attempts
 
 
@@ -39,6 +40,7 @@ class Connection:
     def __init__(self, fleet: Fleet, *, timeout_s: float, meter: Meter) -> None:
         self.fleet = fleet
         self.pool = ChannelPool()
+        self.placement = Placement()
         self.timeout_s = timeout_s
         self.meter = meter
         self.closed = threading.Event()
@@ -50,14 +52,13 @@ class Connection:
         *,
         what: str,
         snapshot: Snapshot | None = None,
-        start: int = 0,
     ) -> Any:
         """The response of a call, from the first server that gives one.
 
         A server that does not know the snapshot is handed it. Raises the HeadraceError that ended
         the tries.
         """
-        attempts = self.attempts(what, start)
+        attempts = self.attempts(what, method.encode())
         handed: set[str] = set()
         while not self.closed.is_set():
             address = "?"
@@ -75,9 +76,9 @@ class Connection:
                 self.pause(attempts, left)
         raise StreamClosedError(f"{what}: the stream was closed meanwhile")
 
-    def attempts(self, what: str, start: int) -> Attempts:
-        """A count of tries at something."""
-        return Attempts(self.fleet, what, start=start, timeout_s=self.timeout_s)
+    def attempts(self, what: str, key: bytes) -> Attempts:
+        """A count of tries at something; servers are chosen by its key."""
+        return Attempts(self.fleet, self.placement, what, key=key, timeout_s=self.timeout_s)
 
     def pause(self, attempts: Attempts, error: HeadraceError) -> None:
         """Notes a failure and waits as long as it asks for, or until the stream is closed.

@@ -16,6 +16,7 @@ from trainer_client.errors import (
     StreamTimeoutError,
 )
 from trainer_client.transport.fleet import Fleet
+from trainer_client.transport.placement import Placement
 
 
 class Verdict(enum.Enum):
@@ -67,26 +68,28 @@ def verdict(error: HeadraceError) -> Verdict:
 class Attempts:
     """One try after another at one thing, until it makes progress or timeout_s is over.
 
-    what says what is tried; start chooses the first server: sorted addresses, (start + failures so
-    far) modulo their number.
+    what says what is tried; placement chooses the servers for key, those first that did not fail
+    since the last progress.
     """
 
     def __init__(
         self,
         fleet: Fleet,
+        placement: Placement,
         what: str,
         *,
-        start: int,
+        key: bytes,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
+        self._placement = placement
         self._what = what
-        self._start = start
+        self._key = key
         self._timeout_s = timeout_s
         self._clock = clock
         self._failures = 0
-        self._failures_since_progress = 0
+        self._tried: set[str] = set()
         self._last_errors: dict[str, HeadraceError] = {}
         self._once_more: list[HeadraceError] = []
         self._known = 1
@@ -96,7 +99,7 @@ class Attempts:
         """The server to try now. Raises ServerUnavailableError if the fleet has none."""
         addresses = self._fleet.addresses()
         self._known = len(addresses)
-        return addresses[(self._start + self._failures) % len(addresses)]
+        return self._placement.choose(self._key, addresses, self._tried)
 
     def patience_s(self) -> float:
         """How long one server may be silent: half of the time left where there is another."""
@@ -110,7 +113,8 @@ class Attempts:
     def progressed(self) -> None:
         """Notes that something good arrived: former failures are history."""
         self._progress_s = self._clock()
-        self._failures_since_progress = 0
+        self._failures = 0
+        self._tried.clear()
         self._last_errors.clear()
         self._once_more.clear()
 
@@ -127,11 +131,14 @@ class Attempts:
             if len(self._once_more) > 1:
                 raise _twice(self._what, self._once_more)
         self._failures += 1
-        self._failures_since_progress += 1
+        self._tried.add(error.server)
+        self._placement.failed(error.server)
         self._last_errors[error.server or "?"] = error
         left = self._progress_s + self._timeout_s - self._clock()
         pause = 0.0
-        if self._failures_since_progress >= self._known:
+        if self._failures >= self._known:
+            # Each was tried: the next round begins with the best.
+            self._tried.clear()
             pause = max(self._jittered_pause_s(), error.retry_delay_s or 0.0)
         if pause >= left:
             raise self._timed_out() from error
@@ -139,7 +146,7 @@ class Attempts:
 
     def _jittered_pause_s(self) -> float:
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-        state.attempt_number = 1 + self._failures_since_progress - self._known
+        state.attempt_number = 1 + self._failures - self._known
         return BACK_OFF(state)
 
     def _timed_out(self) -> StreamTimeoutError:
@@ -149,7 +156,7 @@ class Attempts:
         )
         return StreamTimeoutError(
             f"{self._what}: nothing arrived within {self._timeout_s:g} s after "
-            f"{self._failures_since_progress} tries; look at these servers, or raise timeout:"
+            f"{self._failures} tries; look at these servers, or raise timeout:"
             f"{tried}"
         )
 

@@ -113,7 +113,7 @@ class ShardStream(Generic[T]):
     def __iter__(self) -> Iterator[Fetched[T]]:
         connection = self._job.connection
         what = f"streaming shard {self._shard} of epoch {self._job.identity.epoch}"
-        attempts = connection.attempts(what, self._shard)
+        attempts = connection.attempts(what, self._key())
         handed: set[str] = set()
         while not self._done:
             address = "?"
@@ -153,7 +153,9 @@ class ShardStream(Generic[T]):
 
     def _read(self, address: str, patience_s: Callable[[], float]) -> Iterator[Fetched[T]]:
         """The batches that one server sends; sets _done when there are no more to come."""
+        placement = self._job.connection.placement
         call = self._job.connection.pool.stream_batches(address, self._request())
+        placement.opened(address)
         with self._lock:
             self._call = call
             closed = self._closed
@@ -184,12 +186,14 @@ class ShardStream(Generic[T]):
         finally:
             # One that has ended takes no notice; one that has not would keep a slot of the server.
             call.cancel()
+            placement.closed(address)
 
     def _next(self, call: grpc.Call, address: str, patience_s: float) -> bytes:
         asked_s = time.monotonic()
         try:
             with self._job.guard.limit(call, patience_s):
                 message: bytes = next(call)  # type: ignore[call-overload] # the stubs lack that such a call iterates
+                self._job.connection.placement.took(address, time.monotonic() - asked_s)
                 return message
         except StopIteration:
             raise ServerUnavailableError(
@@ -246,6 +250,11 @@ class ShardStream(Generic[T]):
         raise ServerUnavailableError(
             f"{address} ended the stream before the end of the shard ({why})", server=address
         )
+
+    def _key(self) -> bytes:
+        """What the choice of a server depends on, alone: its caches are of use to all clients."""
+        identity = self._job.identity
+        return f"{self._job.snapshot.snapshot_id} {identity.epoch} {self._shard}".encode()
 
     def _request(self) -> preprocessor_service_pb2.StreamBatchesRequest:
         return preprocessor_service_pb2.StreamBatchesRequest(

@@ -79,7 +79,9 @@ def test_a_server_that_does_not_know_the_snapshot_is_handed_it(make_stream: Make
     with FakeFleet(DATA, 3) as fleet:
         stream = make_stream(fleet.target)
         assert sum(map(len, drain(stream))) == DATA.row_count
-        assert fleet.put_count == 2
+        # The one that described it has it; streams that ask the same one at once may both bring it.
+        used = {opened.server for opened in fleet.opened}
+        assert fleet.put_count >= len(used) - 1 >= 1
         assert stream.stats().retries == 0
 
 
