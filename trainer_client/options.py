@@ -47,6 +47,8 @@ class Options:
     """Where batches are delivered; None leaves them on the CPU."""
     timeout_s: float
     """Seconds without any progress after which waits end in a StreamTimeoutError."""
+    resolve_interval_s: float
+    """Seconds between two looks at the addresses of a dns:/// target, at least 0.1."""
     snapshot: str
     """The snapshot to use, by id; "" for the pinned one, or a new one."""
     snapshot_dir: str | os.PathLike[str] | None
@@ -72,9 +74,14 @@ class Options:
                 f"expand=True with device={str(self.device)!r}: batches travel as they were sent "
                 "and are expanded on the device when batch.sparse is used; leave one of them out"
             )
-        timeout = self.timeout_s
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise RequestError(f"timeout is {timeout!r}: it must be a number of seconds above 0")
+        self._seconds("timeout", self.timeout_s, 0.0)
+        self._seconds("resolve_interval", self.resolve_interval_s, 0.1)
+
+    def _seconds(self, name: str, value: float, low: float) -> None:
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or not value > 0 or value < low:
+            bound = f"at least {low:g}" if low else "above 0"
+            raise RequestError(f"{name} is {value!r}: it must be a number of seconds {bound}")
 
     def _whole(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)

@@ -211,7 +211,7 @@ class Session:
                 return self._connection
         # Not under the lock: local servers take up to a minute to start, and close() may come
         # from a signal handler of this very thread.
-        fleet = open_fleet(self._target, self._world_size)
+        fleet = open_fleet(self._target, self._world_size, self._options.resolve_interval_s)
         opened = Connection(fleet, timeout_s=self._options.timeout_s, meter=self._meter)
         with self._lock:
             if not self._closed and self._connection is None:

@@ -29,9 +29,9 @@ class BatchStream:
     """The batches of a dataset, prepared by a fleet of servers, always in the same order.
 
     Each iter() is one epoch; it asks for nothing until its first next(). Only one iterator of a
-    stream is live: a new one closes the one before. options.py explains the options; timeout is in
-    seconds, prefetch_bytes in bytes. Raises RequestError for a wrong argument; iterating raises
-    the errors of trainer_client.errors.
+    stream is live: a new one closes the one before. options.py explains the options; timeout and
+    resolve_interval are in seconds, prefetch_bytes in bytes. Raises RequestError for a wrong
+    argument; iterating raises the errors of trainer_client.errors.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class BatchStream:
         pin_memory: bool = False,
         device: torch.device | str | None = None,
         timeout: float = 60.0,
+        resolve_interval: float = 3.0,
         snapshot: str | None = None,
         snapshot_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -79,6 +80,7 @@ class BatchStream:
             pin_memory=pin_memory,
             device=None if device is None else torch.device(device),
             timeout_s=timeout,
+            resolve_interval_s=resolve_interval,
             snapshot=snapshot or "",
             snapshot_dir=snapshot_dir,
         )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
-import time
 from typing import Protocol
 
 from trainer_client.errors import ServerUnavailableError
 from trainer_client.transport.targets import DnsTarget, StaticTarget
-
-RESOLVE_AGAIN_AFTER_S = 5.0
 
 
 class Fleet(Protocol):
@@ -38,41 +36,53 @@ class StaticFleet:
 
 
 class DnsFleet:
-    """Servers at every address of a name, resolved again once an answer is 5 s old.
+    """Servers at every address of a name, resolved again every interval_s by a thread of its own.
 
-    gRPC's own resolver would choose the server; here the shard chooses it.
+    gRPC's own resolver would choose the server; here the shard chooses it. A server whose address
+    is gone gets no new streams from then on, and one that is new gets its share.
     """
 
-    def __init__(self, target: DnsTarget) -> None:
+    def __init__(self, target: DnsTarget, interval_s: float) -> None:
         self._target = target
+        self._interval_s = interval_s
         self._lock = threading.Lock()
         self._addresses: list[str] = []
-        self._resolved_s = 0.0
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def addresses(self) -> list[str]:
         """The addresses of the name; the last known ones while it does not resolve."""
         with self._lock:
-            now = time.monotonic()
-            if self._addresses and now - self._resolved_s < RESOLVE_AGAIN_AFTER_S:
-                return self._addresses
-            host, port = self._target.host.strip("[]"), self._target.port
-            try:
+            if not self._addresses:
                 # Bounded by the system's resolver (resolv.conf: 5 s a server, 2 attempts).
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                if not self._addresses:
-                    raise ServerUnavailableError(
-                        f"{host} does not resolve ({error}): check the name, and that the headless "
-                        "Service has ready pods",
-                        server=f"dns:///{host}:{port}",
-                    ) from error
-            else:
-                hosts = {str(entry[4][0]) for entry in found}
-                self._addresses = sorted(
-                    f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in hosts
+                self._addresses = self._resolve()
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(
+                    target=self._follow, name="headrace-resolver", daemon=True
                 )
-            self._resolved_s = now
+                self._thread.start()
             return self._addresses
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Ends the thread; idempotent. One in the middle of a query is not waited for."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
+    def _follow(self) -> None:
+        while not self._closed.wait(self._interval_s):
+            with contextlib.suppress(ServerUnavailableError):
+                self._addresses = self._resolve()
+
+    def _resolve(self) -> list[str]:
+        host, port = self._target.host.strip("[]"), self._target.port
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ServerUnavailableError(
+                f"{host} does not resolve ({error}): check the name, and that the headless "
+                "Service has ready pods",
+                server=f"dns:///{host}:{port}",
+            ) from error
+        hosts = {str(entry[4][0]) for entry in found}
+        return sorted(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in hosts)

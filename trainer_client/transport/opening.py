@@ -7,10 +7,13 @@ from trainer_client.transport.local import LocalFleet
 from trainer_client.transport.targets import DnsTarget, LocalTarget, Target
 
 
-def open_fleet(target: Target, world_size: int) -> Fleet:
-    """The fleet of a target; a local one is started, or attached to, and serving."""
+def open_fleet(target: Target, world_size: int, resolve_interval_s: float) -> Fleet:
+    """The fleet of a target; a local one is started, or attached to, and serving.
+
+    A name is resolved again every resolve_interval_s.
+    """
     if isinstance(target, LocalTarget):
         return LocalFleet(target.count, shared=world_size > 1)
     if isinstance(target, DnsTarget):
-        return DnsFleet(target)
+        return DnsFleet(target, resolve_interval_s)
     return StaticFleet(target)

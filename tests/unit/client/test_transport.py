@@ -65,7 +65,9 @@ class TestTargets:
             parse_target(text)
 
     def test_a_name_gives_all_its_addresses(self) -> None:
-        assert "127.0.0.1:7" in DnsFleet(DnsTarget("localhost", 7)).addresses()
+        fleet = DnsFleet(DnsTarget("localhost", 7), 3.0)
+        assert "127.0.0.1:7" in fleet.addresses()
+        fleet.close()
 
     def test_a_name_that_does_not_resolve(self, make_stream: MakeStream) -> None:
         stream = make_stream("dns:///no-such-host.invalid:50051", timeout=0.3)
