@@ -37,7 +37,7 @@ class Ranker(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits float32 [B] of a batch with sparse features."""
         assert batch.sparse is not None
-        lists = [batch.sparse[name] for name in batch.layout.sparse.features]
+        lists = [batch.sparse[name] for name in batch if name in batch.sparse]
         bags = [self.embedding(each.values % BUCKETS, each.offsets[:-1]) for each in lists]
         logits: torch.Tensor = self.head(torch.stack(bags).sum(0))
         return logits.squeeze(1)

@@ -34,7 +34,7 @@ class Answers(Protocol):
 class Ask(Protocol):
     """Tells the other ranks, and asks them; every rank calls it as often."""
 
-    def __call__(self, has: int, epoch: int, step: int) -> Answers:
+    def __call__(self, has: int, epoch: int, step: int, /) -> Answers:
         """Returns at once."""
 
 

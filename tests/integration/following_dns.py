@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.fakes.dns_server import NAME, DnsServer
 from trainer_client.errors import ServerUnavailableError
 from trainer_client.transport.fleet import DnsFleet
@@ -16,12 +18,8 @@ def main(server: DnsServer) -> None:
     """Records come and go, and the name stops resolving for a while."""
     fleet = DnsFleet(DnsTarget(NAME, 7), INTERVAL_S)
     server.fails = True
-    try:
+    with pytest.raises(ServerUnavailableError, match=NAME):
         fleet.addresses()
-    except ServerUnavailableError as error:
-        assert NAME in str(error), error
-    else:
-        raise AssertionError(fleet.addresses())
     server.fails = False
     for addresses in (["10.0.0.1"], ["10.0.0.2", "10.0.0.1"], ["10.0.0.2"], ["10.0.0.3"]):
         server.addresses = addresses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -139,15 +140,13 @@ class Counted:
         self.closed = True
 
 
-@pytest.fixture(scope="module")
-def batches() -> list[Batch]:
+@functools.cache
+def batches_of_an_epoch() -> list[Batch]:
     with (
         FakeFleet(DATA) as fleet,
-        pytest.MonkeyPatch.context() as patch,
+        BatchStream(DATASET, target=fleet.target, batch_size=4) as stream,
     ):
-        patch.setenv("XDG_CACHE_HOME", "/nonexistent")
-        with BatchStream(DATASET, target=fleet.target, batch_size=4, timeout=5.0) as stream:
-            return list(stream)
+        return list(stream)
 
 
 def run(
@@ -169,7 +168,8 @@ def run(
 
 
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=4))
-def test_sync_ends_every_rank_at_the_same_step(batches: list[Batch], counts: list[int]) -> None:
+def test_sync_ends_every_rank_at_the_same_step(counts: list[int]) -> None:
+    batches = batches_of_an_epoch()
     results = run([Counted(batches[:count]) for count in counts], pad=False)
     for result, count in zip(results, counts, strict=True):
         assert not isinstance(result, Exception)
@@ -181,9 +181,8 @@ def test_sync_ends_every_rank_at_the_same_step(batches: list[Batch], counts: lis
 
 
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4))
-def test_sync_pad_goes_on_until_every_rank_has_ended(
-    batches: list[Batch], counts: list[int]
-) -> None:
+def test_sync_pad_goes_on_until_every_rank_has_ended(counts: list[int]) -> None:
+    batches = batches_of_an_epoch()
     results = run([Counted(batches[:count]) for count in counts], pad=True)
     for result, count in zip(results, counts, strict=True):
         assert not isinstance(result, Exception)
@@ -195,7 +194,8 @@ def test_sync_pad_goes_on_until_every_rank_has_ended(
         assert meter.stats().left_out_batches == 0
 
 
-def test_sync_pad_without_a_batch_to_repeat_ends_on_every_rank(batches: list[Batch]) -> None:
+def test_sync_pad_without_a_batch_to_repeat_ends_on_every_rank() -> None:
+    batches = batches_of_an_epoch()
     for result in run([Counted(batches[:2]), Counted([])], pad=True):
         assert isinstance(result, RequestError)
         assert "rank 1 has no batch at all" in str(result)
@@ -203,7 +203,8 @@ def test_sync_pad_without_a_batch_to_repeat_ends_on_every_rank(batches: list[Bat
 
 
 @pytest.mark.parametrize("pad", [False, True])
-def test_a_failure_of_one_rank_ends_all(batches: list[Batch], pad: bool) -> None:
+def test_a_failure_of_one_rank_ends_all(pad: bool) -> None:
+    batches = batches_of_an_epoch()
     failure = ServerUnavailableError("gone", server="a:1")
     first, second = run([Counted(batches[:5]), Counted(batches[:2], failure)], pad=pad)
     assert second is failure
@@ -211,7 +212,8 @@ def test_a_failure_of_one_rank_ends_all(batches: list[Batch], pad: bool) -> None
     assert "rank 1 has no next batch because of an error" in str(first)
 
 
-def test_ranks_that_are_out_of_step_are_told(batches: list[Batch]) -> None:
+def test_ranks_that_are_out_of_step_are_told() -> None:
+    batches = batches_of_an_epoch()
     for result in run([Counted(batches), Counted(batches)], pad=False, epochs=[0, 1]):
         assert isinstance(result, StateMismatchError)
         assert "at step 0 of epoch" in str(result)
