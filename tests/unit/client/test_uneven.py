@@ -190,7 +190,7 @@ def test_sync_pad_goes_on_until_every_rank_has_ended(counts: list[int]) -> None:
         assert len(taken) == max(counts)
         assert taken[:count] == batches[:count]
         assert all(each.padding for each in taken[count:])
-        assert all(each.arena is batches[count - 1].arena for each in taken[count:])
+        assert all(each.memory is batches[count - 1].memory for each in taken[count:])
         assert meter.stats().left_out_batches == 0
 
 
