@@ -25,7 +25,7 @@ RELEASED := proto/released/v0.1.0.binpb
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint proto release-descriptor fmt fleet bench bench-readme bench-setup k8s-check clean
+.PHONY: help setup demo test lint proto release-descriptor fmt chaos fleet bench bench-readme bench-setup k8s-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ proto: $(STAMP) ## Generate the Python form of the contract
 release-descriptor: $(STAMP) ## Freeze the contract that buf breaking compares with (at a release)
 	@mkdir -p $(dir $(RELEASED))
 	@$(BIN)/buf build proto --exclude-source-info --output $(RELEASED)
+
+chaos: $(STAMP) ## Faults of every kind for minutes, checked (ARGS="--faults 200 --epochs 20")
+	@$(PY) -m tests.chaos $(ARGS)
 
 fleet: $(STAMP) ## Run local servers until Ctrl-C (FLEET=2 DATA=./data PORT=50051)
 	@pids=; \

@@ -18,6 +18,7 @@ from benchmarks.harness import measured
 from benchmarks.plot_end_to_end import plot_end_to_end
 from benchmarks.plot_formats import (
     plot_decode,
+    plot_fleet_events,
     plot_jagged,
     plot_memory,
     plot_stalled_streams,
@@ -183,6 +184,7 @@ PLOTS: dict[str, Callable[[Sequence[Result]], Figure]] = {
     "jagged": plot_jagged,
     "trainer_cost": plot_trainer_cost,
     "fan_in": plot_fan_in,
+    "fleet_events": plot_fleet_events,
     "memory": plot_memory,
     "startup": plot_startup,
     "stalled_streams": plot_stalled_streams,

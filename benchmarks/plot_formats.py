@@ -22,6 +22,9 @@ from benchmarks.plot_parts import (
     single,
 )
 
+# Over how many seconds a rate is shown.
+EVENT_WINDOW_S = 0.5
+
 
 def plot_wire(results: Sequence[Result]) -> Figure:
     """Bytes against CPU of writing and reading, a point a format, a panel a layout."""
@@ -134,4 +137,25 @@ def plot_stalled_streams(results: Sequence[Result]) -> Figure:
     ]
     bars(axes, values, "milliseconds", "{:.1f}")
     axes.set_title(f"Answers of a server with {results[0]['streams']} streams that nobody reads")
+    return figure
+
+
+def plot_fleet_events(results: Sequence[Result]) -> Figure:
+    """Examples/s over time through each event, of the first run."""
+    figure = Figure(figsize=(9, 1.3 * len(results) + 0.6), layout="constrained")
+    panels = figure.subplots(len(results), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, result in zip(panels, results, strict=True):
+        end = result["timeline"][-1][0]
+        bins = [EVENT_WINDOW_S * i for i in range(int(end / EVENT_WINDOW_S) + 2)]
+        times = [step[0] for step in result["timeline"]]
+        weights = [step[1] / EVENT_WINDOW_S / 1e3 for step in result["timeline"]]
+        axes.hist(times, bins, weights=weights, color=OWN, histtype="stepfilled")
+        axes.set_title(
+            f"{result['event']}: {result['epoch_s']['median']:.1f} s, longest wait "
+            f"{result['longest_stall_s']['median']:.2f} s",
+            loc="left",
+        )
+        axes.set_ylabel("thousand/s")
+    panels[-1].set_xlabel("seconds since the first batch")
+    figure.suptitle("Examples through events in the fleet (first run; medians in the titles)")
     return figure

@@ -199,6 +199,7 @@ def _figures(
     """What one epoch took; rates are over all of its time, waiting included."""
     names = (
         "rows", "batches", "wire_bytes", "arena_bytes", "retries", "refetches",
+        "hedges", "hedges_won", "padded_batches",
         "left_out_batches", "left_out_rows", "dropped_batches", "dropped_rows",
     )  # fmt: skip
     counts: dict[str, int] = {n: getattr(after, n) - getattr(before, n) for n in names}

@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Protocol
 
 from trainer_client.batch import Batch
-from trainer_client.errors import HeadraceError, RequestError, StateMismatchError
+from trainer_client.errors import (
+    HeadraceError,
+    RequestError,
+    StateMismatchError,
+    StreamTimeoutError,
+)
+from trainer_client.options import Uneven
+from trainer_client.ranks import group_of
 from trainer_client.telemetry import Meter
+
+UNEVEN_WARNING = (
+    "the dataset's row counts are unknown (a filter decides them), so ranks get whole shards and "
+    "may take different numbers of steps: initialise torch.distributed, so that they ask each "
+    'other (uneven="sync"); have collective operations tolerate it and say so (uneven="none"); or '
+    "write the filtered rows to files"
+)
+
+
+def choose_uneven(wanted: Uneven | None, rank: int, world_size: int, *, known: bool) -> Uneven:
+    """What holds where row counts are known or not. Raises RequestError for what cannot hold."""
+    if world_size == 1:
+        # All modes are the same.
+        return "drop" if known else "none"
+    if known and wanted in ("sync", "sync-pad"):
+        # The same for every rank, without a word between them.
+        return "drop" if wanted == "sync" else "pad"
+    together = group_of(rank, world_size) is not None
+    if wanted in ("drop", "pad") and not known:
+        raise RequestError(
+            f"uneven={wanted!r} needs row counts, and a filter decides them: use "
+            'uneven="sync" (ranks ask each other before every step; "sync-pad" leaves nothing '
+            'out), or uneven="none" (ranks may take different numbers of steps)'
+        )
+    if wanted in ("sync", "sync-pad") and not together:
+        raise RequestError(
+            f"uneven={wanted!r} asks the other ranks through torch.distributed, which is not "
+            "initialised with these ranks: call torch.distributed.init_process_group first"
+        )
+    if wanted is not None:
+        return wanted
+    if known:
+        return "drop"
+    return "sync" if together else "none"
 
 
 class Reader(Iterator[Batch], Protocol):
@@ -16,6 +58,9 @@ class Reader(Iterator[Batch], Protocol):
 
     def ready(self) -> bool:
         """Whether the next batch is at hand, and next() would not wait."""
+
+    def last(self) -> Batch | None:
+        """The last batch of this rank, read again if need be; None if there was none."""
 
     def close(self) -> None:
         """Ends what reads; idempotent."""
@@ -51,18 +96,20 @@ class InStep:
     """Iterates over a reader's batches for as long as every rank has one: what is left is counted.
 
     With pad, for as long as any rank has one: the others repeat their last. Ranks tell each other
-    what they have one step ahead, while the trainer works on the step before.
+    what they have one step ahead, while the trainer works on the step before. step counts those
+    that were taken before.
     """
 
-    def __init__(self, reader: Reader, ask: Ask, epoch: int, meter: Meter, *, pad: bool) -> None:
+    def __init__(
+        self, reader: Reader, ask: Ask, epoch: int, step: int, meter: Meter, *, pad: bool
+    ) -> None:
         self._reader = reader
         self._ask = ask
         self._epoch = epoch
         self._meter = meter
         self._pad = pad
-        self._step = 0
+        self._step = step
         self._batch: Batch | None = None
-        self._last: Batch | None = None
         self._failure: Exception | None = None
         self._answers: Answers | None = None
 
@@ -73,7 +120,12 @@ class InStep:
         if self._answers is None:
             self._look_ahead()
         assert self._answers is not None
-        answers = self._answers.wait()
+        try:
+            answers = self._answers.wait()
+        except StreamTimeoutError:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
         self._check(answers)
         batches = sum(has == Has.BATCH for has, _, _ in answers)
         if batches == 0 or (batches < len(answers) and not self._pad):
@@ -81,9 +133,9 @@ class InStep:
             raise StopIteration
         batch = self._batch
         if batch is None:
-            assert self._last is not None
-            batch = self._last.but(padding=True)
-        self._last = batch
+            last = self._reader.last()
+            assert last is not None
+            batch = last.but(padding=True)
         self._step += 1
         self._look_ahead()
         return batch
@@ -91,6 +143,10 @@ class InStep:
     def ready(self) -> bool:
         """Whether next() would not wait, for data or for another rank."""
         return self._answers is not None and self._answers.ready() and self._reader.ready()
+
+    def last(self) -> Batch | None:
+        """The last batch of this rank, as its reader has it."""
+        return self._reader.last()
 
     def close(self) -> None:
         """Ends the reader; idempotent."""
@@ -100,14 +156,13 @@ class InStep:
         """Takes the next batch and tells the other ranks."""
         self._batch, has = None, Has.NOTHING
         try:
-            self._batch = next(self._reader, None) if self._failure is None else None
-        except HeadraceError as error:
-            # Raised in its turn, when the others know of it: they would wait for this rank.
+            self._batch = next(self._reader, None)
+            if self._batch is not None:
+                has = Has.BATCH
+            elif self._pad and self._reader.last() is None:
+                has = Has.NOTHING_TO_REPEAT
+        except Exception as error:  # noqa: BLE001 - raised in its turn, when the others know of it
             self._failure, has = error, Has.FAILURE
-        if self._batch is not None:
-            has = Has.BATCH
-        elif has is Has.NOTHING and self._pad and self._last is None:
-            has = Has.NOTHING_TO_REPEAT
         self._answers = self._ask(has, self._epoch, self._step)
 
     def _check(self, answers: Sequence[tuple[int, int, int]]) -> None:
@@ -139,4 +194,8 @@ class InStep:
         batch = self._batch
         while batch is not None:
             self._meter.add(left_out_batches=1, left_out_rows=batch.batch_size)
-            batch = next(self._reader, None)
+            # The epoch is over for all ranks: what cannot be counted ends none of them.
+            with contextlib.suppress(HeadraceError):
+                batch = next(self._reader, None)
+                continue
+            return

@@ -39,6 +39,8 @@ class Options:
     """Batches read ahead on each open segment, at least 1."""
     prefetch_bytes: int
     """Bytes of decompressed batches read ahead, over all open segments, at least 1."""
+    hedge: bool
+    """Asks a second server for a batch that holds up the others, for at most 5 % of batches."""
     expand: bool
     """Expands what was sent once a run on the reading threads, ahead of its first use."""
     pin_memory: bool
@@ -66,7 +68,7 @@ class Options:
         self._whole("interleave", 1, 256)
         self._whole("prefetch_factor", 1, 1 << 20)
         self._whole("prefetch_bytes", 1, U64)
-        for name in ("shuffle", "drop_last", "expand", "pin_memory"):
+        for name in ("shuffle", "drop_last", "hedge", "expand", "pin_memory"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"{name} is {getattr(self, name)!r}: it must be True or False")
         if self.expand and self.device is not None:

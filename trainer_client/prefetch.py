@@ -8,13 +8,15 @@ that wakes takes the GIL, and the consumer's program stands still meanwhile.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from trainer_client.errors import StreamTimeoutError
+from trainer_client.errors import HeadraceError, StreamClosedError, StreamTimeoutError
 
 JOIN_TIMEOUT_S = 10.0
 
@@ -30,15 +32,27 @@ class Source(Protocol[T_co]):
     def close(self) -> None:
         """Ends the iteration."""
 
+    def rival(self, given: int) -> Source[T_co] | None:
+        """Another source of the items after the first few, from elsewhere, to race with this one.
+
+        None where there is no elsewhere, or where this source has given more items than that.
+        """
+
 
 class _Queue(Generic[T]):
     """The items of one segment that were read and not yet taken, then how it ended.
 
-    arrived tells the consumer of either, and is there while it waits.
+    arrived tells the consumer of either, and is there while it waits. read counts items. rival
+    races with the source for the next item, and is successor, with what it goes on to give, once it
+    has won.
     """
 
     def __init__(self) -> None:
         self.items: deque[tuple[T, int, _Lane]] = deque()
+        self.read = 0
+        self.lane: _Lane | None = None
+        self.rival: Source[T] | None = None
+        self.successor: Iterator[T] | None = None
         self.ended = False
         self.error: BaseException | None = None
         self.arrived: threading.Condition | None = None
@@ -50,7 +64,7 @@ class _Lane:
     taken tells the thread that it holds less.
     """
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self.held_bytes = 0
         self.held_items = 0
         self.taken = threading.Condition(lock)
@@ -79,11 +93,14 @@ class Prefetcher(Generic[T]):
         self._size_bytes = size_bytes
         self._lane_bytes = budget_bytes // max(1, lanes)
         self._lane_items = items_per_lane
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that closes may interrupt the thread that holds it.
+        self._lock = threading.RLock()
         self._queues: dict[int, _Queue[T]] = {n: _Queue() for n in segments}
         self._sources: dict[int, Source[T]] = {}
         self._closed = False
         self._lanes = [_Lane(self._lock) for _ in range(min(lanes, len(self._pending)))]
+        self.hedges = self.hedges_won = 0
+        self._rivals: list[threading.Thread] = []
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"headrace-lane-{i}", daemon=True)
             for i, lane in enumerate(self._lanes)
@@ -91,15 +108,20 @@ class Prefetcher(Generic[T]):
         for thread in self._threads:
             thread.start()
 
-    def take(self, segment: int, timeout_s: float) -> T | None:
+    def take(self, segment: int, timeout_s: float, hedge_after_s: float = math.inf) -> T | None:
         """The next item of a segment, None at its end.
 
-        Raises what its source raised once the items before are taken, and StreamTimeoutError if
-        there is nothing after timeout_s.
+        Where none arrives for hedge_after_s, a rival of its source is asked for it too. Raises what
+        its source raised once the items before are taken, and StreamTimeoutError if there is
+        nothing after timeout_s.
         """
         queue = self._queues[segment]
         with self._lock:
-            if not queue.items and not self._arrives(queue, timeout_s):
+            arrived = bool(queue.items) or self._arrives(queue, min(timeout_s, hedge_after_s))
+            if not arrived and hedge_after_s < timeout_s:
+                self._hedge(segment, queue)
+                arrived = self._arrives(queue, timeout_s - hedge_after_s)
+            if not arrived:
                 raise StreamTimeoutError(
                     f"segment {segment} gave no batch for {timeout_s:.0f} s, and its reader did "
                     "not say why: this is a fault of this client, please report it"
@@ -112,6 +134,8 @@ class Prefetcher(Generic[T]):
                 return item
             if queue.error is not None:
                 raise queue.error
+            if not queue.ended:
+                raise StreamClosedError("the stream was closed meanwhile")
             return None
 
     def ready(self, segment: int) -> bool:
@@ -125,6 +149,7 @@ class Prefetcher(Generic[T]):
             self._closed = True
             self._pending.clear()
             sources = list(self._sources.values())
+            sources += [queue.rival for queue in self._queues.values() if queue.rival]
             for lane in self._lanes:
                 lane.taken.notify()
             for queue in self._queues.values():
@@ -133,7 +158,7 @@ class Prefetcher(Generic[T]):
         for source in sources:
             source.close()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
-        for thread in self._threads:
+        for thread in (*self._threads, *self._rivals):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
@@ -167,6 +192,53 @@ class Prefetcher(Generic[T]):
             if error is not None:
                 return
 
+    def _hedge(self, segment: int, queue: _Queue[T]) -> None:
+        """Has another source race for the next item of a segment; the caller holds the lock."""
+        source = self._sources.get(segment)
+        if source is None or queue.rival is not None or queue.ended or self._closed:
+            return
+        rival = None
+        # Who cannot say where else to look has nobody to race with.
+        with contextlib.suppress(HeadraceError):
+            rival = source.rival(queue.read)
+        if rival is None:
+            return
+        queue.rival = rival
+        self.hedges += 1
+        thread = threading.Thread(
+            target=self._race, args=(segment, queue, rival), name="headrace-hedge", daemon=True
+        )
+        self._rivals = [*(thread for thread in self._rivals if thread.is_alive()), thread]
+        thread.start()
+
+    def _race(self, segment: int, queue: _Queue[T], rival: Source[T]) -> None:
+        """Takes one item from a rival; if it is the first, the rival takes its source's place."""
+        items = iter(rival)
+        item: T | None = None
+        # One that fails, for whatever reason, has lost: the source is still at it.
+        with contextlib.suppress(Exception):
+            item = next(items, None)
+        with self._lock:
+            won = item is not None and queue.rival is rival and not queue.ended
+            if queue.rival is rival:
+                queue.rival = None
+            loser: Source[T] = rival
+            if won and item is not None:
+                assert queue.lane is not None
+                self.hedges_won += 1
+                queue.successor = items
+                loser, self._sources[segment] = self._sources[segment], rival
+                self._put(queue, queue.lane, item, self._size_bytes(item))
+        loser.close()
+
+    def _put(self, queue: _Queue[T], lane: _Lane, item: T, size: int) -> None:
+        queue.items.append((item, size, lane))
+        queue.read += 1
+        lane.held_bytes += size
+        lane.held_items += 1
+        if queue.arrived is not None:
+            queue.arrived.notify()
+
     def _next_segment(self) -> int | None:
         with self._lock:
             return self._pending.popleft() if self._pending else None
@@ -178,6 +250,7 @@ class Prefetcher(Generic[T]):
                 source.close()
                 return
             self._sources[segment] = source
+            queue.lane = lane
         items = iter(source)
         # What the next item will hold is not known before it is there: as much as the last.
         expected = 0
@@ -187,16 +260,27 @@ class Prefetcher(Generic[T]):
                     lane.taken.wait()
                 if self._closed:
                     return
-            item = next(items, None)
-            if item is None:
-                return
-            expected = self._size_bytes(item)
+            item: T | None = None
+            error: BaseException | None = None
+            try:
+                item = next(items, None)
+            except BaseException as caught:  # noqa: BLE001 - unless a rival goes on, raised below
+                error = caught
             with self._lock:
-                queue.items.append((item, expected, lane))
-                lane.held_bytes += expected
-                lane.held_items += 1
-                if queue.arrived is not None:
-                    queue.arrived.notify()
+                successor, queue.successor = queue.successor, None
+                if successor is None and item is not None:
+                    expected = self._size_bytes(item)
+                    self._put(queue, lane, item, expected)
+                rival, queue.rival = queue.rival, None
+            if rival is not None:
+                rival.close()
+            if successor is not None:
+                # The source was closed: a rival was faster, and goes on in its place.
+                items = successor
+            elif error is not None:
+                raise error
+            elif item is None:
+                return
             # It is not held up by this frame once it was taken.
             del item
 

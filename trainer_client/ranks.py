@@ -55,7 +55,7 @@ class StepGroup:
 
     def ask(self, has: int, epoch: int, step: int) -> StepAnswers:
         """Tells every rank, and asks every rank; returns at once."""
-        mine = torch.tensor([has, epoch, step])
+        mine = torch.tensor([has, epoch, step], device="cpu")
         answers = [torch.empty_like(mine) for _ in range(dist.get_world_size(self._group))]
         work = dist.all_gather(answers, mine, group=self._group, async_op=True)
         return StepAnswers(work, answers, self._limit)

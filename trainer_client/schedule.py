@@ -48,8 +48,9 @@ class Position:
     deals are those before the one that it goes on in, even says how that one is made (see deal).
     open are the open segments in their order, next_segment is the first unopened one, turn says
     which open one is next, delivered counts steps since the deal. last is the shard and index of
-    the last batch, kept where it may have to be repeated. finished says that no step is left;
-    where counts are unknown only the servers can tell.
+    the last batch, kept where it may have to be repeated. skipped counts steps of the epoch that
+    the trainer asked to leave out. finished says that no step is left; where counts are unknown
+    only the servers can tell.
     """
 
     epoch: int
@@ -58,6 +59,7 @@ class Position:
     turn: int = 0
     delivered: int = 0
     last: tuple[int, int] | None = None
+    skipped: int = 0
     finished: bool = False
     even: bool = True
     deals: tuple[Deal, ...] = ()
@@ -78,6 +80,8 @@ class Position:
             if self.last is not None:
                 progress["last"] = list(self.last)
         deals = [deal.to_json() for deal in self.deals]
+        if self.skipped:
+            progress["skipped"] = self.skipped
         return progress | {"even": self.even} | ({"deals": deals} if deals else {})
 
     @classmethod
@@ -85,8 +89,9 @@ class Position:
         """The position that to_json wrote. ValueError, KeyError or TypeError if it is none."""
         even = bool(value["even"])
         deals = tuple(Deal.from_json(epoch, deal) for deal in value.get("deals", ()))
+        skipped = int(value.get("skipped", 0))
         if value.get("finished"):
-            return cls(epoch, finished=True, even=even, deals=deals)
+            return cls(epoch, skipped=skipped, finished=True, even=even, deals=deals)
         opened = tuple(
             OpenSegment(
                 int(n), None if cursor is None else Cursor.from_json(cursor), int(delivered)
@@ -101,7 +106,9 @@ class Position:
         if last is not None:
             shard, index = last
             last = int(shard), int(index)
-        return cls(epoch, opened, next_segment, turn, delivered, last, even=even, deals=deals)
+        return cls(
+            *(epoch, opened, next_segment, turn, delivered, last, skipped), even=even, deals=deals
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +237,8 @@ class Schedule:
     Round-robin over interleave open segments; the slot of one that has ended goes to the next
     unopened segment at once, and is closed when there is none, or when more segments are open than
     interleave (a position restored from a larger one). steps are those that the rank takes; where
-    it has fewer batches, the last one is repeated. None takes as many as there are batches.
+    it has fewer batches, the last one is repeated. None takes as many as there are batches. With
+    keep_last positions say which batch came last.
     """
 
     def __init__(
@@ -239,6 +247,8 @@ class Schedule:
         interleave: int,
         position: Position,
         steps: int | None = None,
+        *,
+        keep_last: bool = False,
     ) -> None:
         self.segments = segments
         self._interleave = interleave
@@ -249,6 +259,7 @@ class Schedule:
         self._delivered = position.delivered
         self._last = position.last
         self._steps = steps
+        self._keep_last = keep_last
         while len(self._open) < interleave and self._next < len(segments):
             self._open.append(OpenSegment(self._next))
             self._next += 1
@@ -299,7 +310,7 @@ class Schedule:
     def deliver(self, next_cursor: Cursor) -> Position:
         """Takes a batch from the current segment; the position after it."""
         now = self._open[self._turn]
-        if self._steps is not None:
+        if self._keep_last:
             segment = self.segments[now.segment]
             self._last = segment.shard, segment.first_batch + now.delivered
         self._open[self._turn] = OpenSegment(now.segment, next_cursor, now.delivered + 1)

@@ -15,15 +15,16 @@ from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset
 from trainer_client.epoch import EpochReader
-from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
+from trainer_client.errors import RequestError, StreamClosedError
 from trainer_client.header import end_checksum
-from trainer_client.in_step import InStep, Reader
+from trainer_client.in_step import UNEVEN_WARNING, Has, InStep, Reader, choose_uneven
 from trainer_client.options import Options, Uneven
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.ranks import StepGroup, group_of
 from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
+from trainer_client.state import of_another_deal, of_another_plan
 from trainer_client.telemetry import Meter
 from trainer_client.transport import planner
 from trainer_client.transport.calls import Connection, Snapshot
@@ -114,14 +115,35 @@ class Session:
     def read(self, epoch: int, position: Position | None) -> Reader:
         """The batches of an epoch from a position (None: from its start)."""
         self.stop_reading()
+        self._meet()
+        try:
+            return self._open(epoch, position)
+        except Exception:
+            if self._step_group is not None:
+                # The others wait for a word of this rank before the first step.
+                step = position.delivered if position else 0
+                self._step_group.ask(Has.FAILURE, epoch, step)
+            raise
+
+    def _meet(self) -> None:
+        """Makes the group for steps, where ranks will ask each other; collective."""
+        wanted, filtered = self._options.uneven, bool(self._message.where)
+        asks = wanted in ("sync", "sync-pad") or (wanted is None and filtered)
+        if asks and self._step_group is None and group_of(self._rank, self._world_size):
+            self._step_group = StepGroup()
+
+    def _open(self, epoch: int, position: Position | None) -> Reader:
         deals = position.deals if position else ()
         plan = self.plan(epoch, deals)
         segments = plan.segments
-        start = replace(position or Position(epoch), even=plan.uneven == "drop")
+        even = plan.uneven == "drop"
+        if position is not None and position.delivered and position.even != even:
+            raise of_another_deal(position.even, plan.uneven)
+        start = replace(position or Position(epoch), even=even)
         try:
             schedule.left_of(segments, start)
         except ValueError as error:
-            raise _of_another_plan(epoch, error) from error
+            raise of_another_plan(epoch, error) from error
         if (epoch, deals) not in self._counted:
             # Not at every read: an epoch that goes on from a state leaves nothing out anew.
             self._counted.add((epoch, deals))
@@ -131,8 +153,13 @@ class Session:
                 dropped_batches=plan.dropped[0],
                 dropped_rows=plan.dropped[1],
             )
+        pad = plan.uneven in ("pad", "sync-pad")
+        if pad and start.last is None and not start.delivered:
+            # What any rank had last before this deal will do: it is marked as padding.
+            lasts = (p.last for d in reversed(deals) for p in d.positions if p.last is not None)
+            start = replace(start, last=next(lasts, None))
         padded_steps = plan.steps if plan.uneven == "pad" else None
-        ordered = Schedule(segments, self._options.interleave, start, padded_steps)
+        ordered = Schedule(segments, self._options.interleave, start, padded_steps, keep_last=pad)
         cursors = {o.segment: o for o in ordered.reading_order()}
         job = self._job(plan)
         shards = {segments[n].shard for n in cursors}
@@ -160,12 +187,12 @@ class Session:
             prefetch_factor=options.prefetch_factor,
             full_size=options.batch_size if options.drop_last else 0,
             timeout_s=options.timeout_s,
+            hedge=options.hedge,
         )
         if plan.uneven in ("sync", "sync-pad"):
-            if self._step_group is None:
-                self._step_group = StepGroup()
-            pad = plan.uneven == "sync-pad"
-            reader = InStep(reader, self._step_group.ask, epoch, self._meter, pad=pad)
+            assert self._step_group is not None
+            ask, step = self._step_group.ask, start.delivered
+            reader = InStep(reader, ask, epoch, step, self._meter, pad=pad)
         with self._lock:
             if not self._closed:
                 self._reader = reader
@@ -294,12 +321,20 @@ class Session:
         try:
             left = schedule.undelivered(schedule.whole_shards(counts), deals)
         except ValueError as error:
-            raise _of_another_plan(epoch, error) from error
+            raise of_another_plan(epoch, error) from error
         dealt, rest = schedule.deal(left, self._world_size, even=uneven == "drop")
         own = dealt[self._rank]
         steps = None
         if summary.batch_counts is not None and uneven not in ("sync", "sync-pad"):
             each = [sum(segment.batch_count or 0 for segment in segments) for segments in dealt]
+            lasts = [p.last for d in deals for p in d.positions if p.last is not None]
+            if uneven == "pad" and min(each) == 0 < max(each) and not lasts:
+                # On every rank: those that have a batch would wait for those that have none.
+                raise RequestError(
+                    f'uneven="pad" repeats the last batch of a rank, but epoch {epoch} has '
+                    f"{sum(each)} batches for {self._world_size} ranks, so some have none: use "
+                    'uneven="drop" or "none", or a smaller batch_size'
+                )
             steps = max(each) if uneven == "pad" else each[self._rank]
         if deals:
             # Counted when the epoch began.
@@ -307,40 +342,12 @@ class Session:
         return RankPlan(summary, own, steps, uneven, self._rows(summary, rest), dropped)
 
     def _uneven(self, *, known: bool) -> Uneven:
-        """What holds where counts are known or not. Raises RequestError for what cannot hold."""
-        wanted = self._options.uneven
-        together = group_of(self._rank, self._world_size) is not None
-        if self._world_size == 1:
-            # All modes are the same.
-            return "drop" if known else "none"
-        if wanted in ("drop", "pad") and not known:
-            raise RequestError(
-                f"uneven={wanted!r} needs row counts, and a filter decides them: use "
-                'uneven="sync" (ranks ask each other before every step; "sync-pad" leaves nothing '
-                'out), or uneven="none" (ranks may take different numbers of steps)'
-            )
-        if wanted in ("sync", "sync-pad") and not together:
-            raise RequestError(
-                f"uneven={wanted!r} asks the other ranks through torch.distributed, which is not "
-                "initialised with these ranks: call torch.distributed.init_process_group first"
-            )
-        if wanted is not None:
-            return wanted
-        if known:
-            return "drop"
-        if together:
-            return "sync"
-        if not self._warned:
+        uneven = choose_uneven(self._options.uneven, self._rank, self._world_size, known=known)
+        chosen = self._options.uneven is None and self._world_size > 1
+        if uneven == "none" and chosen and not self._warned:
             self._warned = True
-            warnings.warn(
-                "the dataset's row counts are unknown (a filter decides them), so ranks get whole "
-                "shards and may take different numbers of steps: initialise torch.distributed, so "
-                'that they ask each other (uneven="sync"); have collective operations tolerate it '
-                'and say so (uneven="none"); or write the filtered rows to files',
-                UserWarning,
-                stacklevel=2,
-            )
-        return "none"
+            warnings.warn(UNEVEN_WARNING, UserWarning, stacklevel=2)
+        return uneven
 
     def _rows(self, summary: planner.PlanSummary, rest: Sequence[Segment]) -> tuple[int, int]:
         """The batches and rows of segments."""
@@ -381,10 +388,3 @@ class Session:
             with_splits=True,
         )
         return {plan.shard: list(plan.splits) for plan in plans}
-
-
-def _of_another_plan(epoch: int, error: ValueError) -> StateMismatchError:
-    return StateMismatchError(
-        f"the state does not fit the plan of epoch {epoch} ({error}): it is of another dataset or "
-        "identity"
-    )

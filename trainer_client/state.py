@@ -81,13 +81,18 @@ def merge_state_dicts(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     position = None
     if any(positions):
         # How the epoch was dealt is in the state of whoever is in the middle of it.
-        histories = {(p.even, p.deals) for p in positions if p and not p.finished}
-        if len(histories) != 1:
+        begun = [p for p in positions if p and not p.finished]
+        histories = {p.deals for p in begun}
+        ways = {p.even for p in begun if p.delivered}
+        if len(begun) == len(positions):
+            # Nobody has taken a step: any way will do.
+            ways = ways or {True}
+        if len(histories) != 1 or len(ways) != 1:
             raise StateMismatchError(
-                f"the states tell {len(histories)} different histories of epoch {epoch}: merge "
-                "those that were taken at the same step of one run"
+                f"the states do not tell one history of epoch {epoch}: merge those that were taken "
+                "at the same step of one run, after its first"
             )
-        ((even, deals),) = histories
+        (deals,), (even,) = histories, ways
         dealt = Deal(even, tuple(each or Position(epoch) for each in positions))
         position = Position(epoch, deals=(*deals, dealt))
     whole = {**first, "rank": None, "world_size": None, "epoch": epoch}
@@ -199,4 +204,22 @@ def _differs(name: str, its: object, mine: object) -> str:
     return (
         f"the state has {name} {its!r}, this stream has {mine!r}, so its batches are others: "
         f"{way_out}, or start over without the state"
+    )
+
+
+def of_another_plan(epoch: int, error: ValueError) -> StateMismatchError:
+    """The error for a state whose segments an epoch does not have."""
+    return StateMismatchError(
+        f"the state does not fit the plan of epoch {epoch} ({error}): it is of another dataset or "
+        "identity"
+    )
+
+
+def of_another_deal(even: bool, uneven: str) -> StateMismatchError:
+    """The error for a state whose epoch was dealt in another way than this stream deals it."""
+    how = {True: 'evenly (uneven="drop")', False: 'to the last batch (any uneven but "drop")'}
+    return StateMismatchError(
+        f"the state is of an epoch that was dealt {how[even]}, with uneven={uneven!r} it is dealt "
+        f"{how[not even]}: build the stream with the uneven of the state, or merge the states of "
+        "all ranks (trainer_client.merge_state_dicts), which load with any"
     )

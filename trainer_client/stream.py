@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +52,7 @@ class BatchStream:
         world_size: int | None = None,
         prefetch_factor: int = 2,
         prefetch_bytes: int = 256 << 20,
+        hedge: bool = False,
         expand: bool = False,
         pin_memory: bool = False,
         device: torch.device | str | None = None,
@@ -76,6 +78,7 @@ class BatchStream:
             interleave=interleave,
             prefetch_factor=prefetch_factor,
             prefetch_bytes=prefetch_bytes,
+            hedge=hedge,
             expand=expand,
             pin_memory=pin_memory,
             device=None if device is None else torch.device(device),
@@ -96,6 +99,8 @@ class BatchStream:
         # Where the last batch that next() returned ended, or where a loaded state goes on.
         self._progress: Position | None = None
         self._restored = False
+        # Batches still to be left out of this epoch, and those that were.
+        self._to_skip = self._skipped = 0
         self._generation = 0
         self._live: Callable[[], _Steps | None] = _none
         self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session)
@@ -132,6 +137,7 @@ class BatchStream:
             # Else its next batch would be the new epoch's progress, and rows would be lost.
             self._end_iterator()
         self._epoch, self._progress, self._restored = epoch, None, False
+        self._to_skip = 0
 
     def __iter__(self) -> Iterator[Batch]:
         self._end_iterator()
@@ -197,6 +203,7 @@ class BatchStream:
         self._check_usable()
         restored = state.load(state_dict, self._setup())
         self._end_iterator()
+        self._to_skip = 0
         self._session.wanted_snapshot = restored.snapshot or self._session.wanted_snapshot
         self._session.num_shards = restored.num_shards or self._session.num_shards
         self._session.encoding_version = restored.encoding_version or self._session.encoding_version
@@ -213,6 +220,18 @@ class BatchStream:
                 f"epoch {self._epoch} is under way: refresh between epochs (set_epoch starts one)"
             )
         return self._session.refresh_snapshot()
+
+    def skip(self, batches: int) -> None:
+        """Leaves out the next batches of this epoch on this rank (a spike of the loss, say).
+
+        They are read and dropped by the next next(), counted in stats(), and recorded in the state.
+        Every rank leaves out as many, or they end at different steps. Raises RequestError for a
+        number below 0.
+        """
+        if type(batches) is not int or batches < 0:
+            raise RequestError(f"batches is {batches!r}: it must be an integer from 0")
+        self._check_usable()
+        self._to_skip += batches
 
     def stats(self) -> StreamStats:
         """What the stream has done since it was made."""
@@ -236,6 +255,7 @@ class BatchStream:
 
     def _batches(self, generation: int, epoch: int, start: Position | None) -> Iterator[Batch]:
         self._check_live(generation)
+        self._skipped = 0
         self._meter.began()
         began_s = time.monotonic()
         try:
@@ -249,7 +269,18 @@ class BatchStream:
             for batch in batches:
                 self._check_live(generation)
                 assert isinstance(batch.position, Position)
-                self._progress = batch.position
+                position = batch.position
+                if self._to_skip:
+                    self._to_skip -= 1
+                    self._skipped += 1
+                    rows = 0 if batch.padding else batch.batch_size
+                    self._meter.add(skipped_batches=1, skipped_rows=rows)
+                    self._progress = replace(position, skipped=position.skipped + self._skipped)
+                    continue
+                if self._skipped:
+                    position = replace(position, skipped=position.skipped + self._skipped)
+                    batch = batch.but(position=position)  # noqa: PLW2901 - the same batch
+                self._progress = position
                 self._count(batch)
                 yield batch
                 self._check_live(generation)
@@ -261,6 +292,7 @@ class BatchStream:
                 if generation == self._generation:
                     self._live = _none
         self._epoch, self._progress = epoch + 1, None
+        self._to_skip = 0
 
     def _plan(self) -> RankPlan:
         progress = self._progress

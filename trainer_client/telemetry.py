@@ -42,9 +42,13 @@ class StreamStats:
     elapsed_s: float = 0.0
     retries: int = 0
     refetches: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
     left_out_batches: int = 0
     left_out_rows: int = 0
     padded_batches: int = 0
+    skipped_batches: int = 0
+    skipped_rows: int = 0
     dropped_batches: int = 0
     dropped_rows: int = 0
     servers: dict[str, ServerStats] = field(default_factory=dict)
@@ -135,6 +139,13 @@ METRICS = {
         "drain or are full; their logs say which."
     ),
     "refetches": "Batches fetched again since their bytes were damaged. Above 0: suspect hardware.",
+    "hedges": (
+        "Batches that a second server was asked for, since the first took unusually long. Growth: "
+        "look for a slow server."
+    ),
+    "hedges_won": "Hedges in which the second server was faster.",
+    "skipped_rows": "Rows that the trainer asked to leave out (BatchStream.skip).",
+    "padded_batches": "Batches repeated so that ranks take as many steps.",
     "dropped_rows": "Rows left out by drop_last.",
     "left_out_rows": "Rows left out to keep ranks in step, over all ranks.",
 }

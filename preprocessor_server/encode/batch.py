@@ -111,8 +111,13 @@ class BatchEncoder:
         known_frame, levels = self._known
         if known_frame() is not frame:
             levels = [levels_of(frame, block.features) for block in self._schema.blocks]
-            self._known = weakref.ref(frame), levels
+            self._known = weakref.ref(frame, self._forget), levels
         return levels
+
+    def _forget(self, frame: weakref.ref[Frame]) -> None:
+        """Lets the arrays of a frame go with it."""
+        if self._known[0] is frame:
+            self._known = (lambda: None), []
 
     def _check_size(self, batch: batch_pb2.CompactBatch) -> None:
         """Before the work is done, as if nothing could be compressed: the same for every codec."""
@@ -145,9 +150,9 @@ def _matrix(levels: Sequence[LevelColumns], feature_count: int, rows: Indices) -
     gathered: dict[int, Array] = {}
     for level in levels:
         wanted = rows if level.runs is None else level.runs.inverse[rows].astype(np.int64)
-        assert level.flat_columns is not None
-        values = level.flat_columns.gather(wanted).values
-        if len(values) == feature_count:
-            return values
-        gathered |= zip(level.flats, values, strict=True)
+        for features, columns in level.flats:
+            values = columns.gather(wanted).values
+            if len(values) == feature_count:
+                return values
+            gathered |= zip(features, values, strict=True)
     return np.stack([gathered[feature] for feature in range(feature_count)])

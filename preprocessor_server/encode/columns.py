@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from preprocessor_server.frame import Flat, Frame, Jagged, Runs
+from preprocessor_server.frame import Array, Flat, Frame, Jagged, Runs
 from preprocessor_server.kernels import Columns, ListColumns
 
 
 class LevelColumns(NamedTuple):
     """The features of a block whose columns a Frame keeps alike: in runs, or (None) once a row.
 
-    Features are numbers in the block: flats those with one value a row or run, listed those with a
-    list.
+    Features are numbers in the block: flats those with one value a row or run, by dtype, listed
+    those with a list.
     """
 
     runs: Runs | None
-    flats: list[int]
-    flat_columns: Columns | None
+    flats: list[tuple[list[int], Columns]]
     listed: list[int]
     list_columns: ListColumns | None
 
@@ -36,16 +35,17 @@ def levels_of(frame: Frame, names: Sequence[str]) -> list[LevelColumns]:
 
 
 def _level(runs: Runs | None, columns: dict[int, Flat | Jagged]) -> LevelColumns:
-    flats = {f: column.values for f, column in columns.items() if isinstance(column, Flat)}
+    by_dtype: dict[str, dict[int, Array]] = {}
     lists = {}
     for f, column in columns.items():
-        if isinstance(column, Jagged):
+        if isinstance(column, Flat):
+            by_dtype.setdefault(column.values.dtype.str, {})[f] = column.values
+        else:
             assert isinstance(column.values, Flat)
             lists[f] = (column.offsets, column.values.values)
     return LevelColumns(
         runs,
-        list(flats),
-        Columns(list(flats.values())) if flats else None,
+        [(list(flats), Columns(list(flats.values()))) for flats in by_dtype.values()],
         list(lists),
         ListColumns(list(lists.values())) if lists else None,
     )

@@ -63,27 +63,27 @@ def sparse_parts(levels: Sequence[LevelColumns], rows: Indices) -> list[PartRows
 class _LevelRows:
     """A level's values of a batch's rows. What its columns keep once, a row or a run, is a unit.
 
-    ids [flats, units] and lists are those of the batch's units. changed[f] of them differ from the
-    one before, and changes[f] bool [units] says which, where they may be few enough to send runs.
+    ids (a matrix [features, units] for each dtype, with its features) and lists are those of the
+    batch's units. changed[f] of them differ from the one before, and changes[f] bool [units] says
+    which, where they may be few enough to send runs.
     """
 
     def __init__(self, level: LevelColumns, rows: Indices) -> None:
-        self.level = level
         self._runs: RunRows | None = None
         most = len(rows) // 2
         if level.runs is not None:
             self._runs = run_rows(level.runs.inverse, rows)
             rows = self._runs.runs
         self.count = len(rows)
-        self.ids: Array = _NO_IDS
+        self.ids: list[tuple[list[int], Array]] = []
         self.lists: dict[int, Lists] = {}
         self.changes: dict[int, Mask] = {}
         self.changed: dict[int, int] = {}
-        if level.flat_columns is not None:
-            ids = level.flat_columns.gather(rows, most)
-            self.ids = ids.values
-            self.changes |= zip(level.flats, ids.changes, strict=True)
-            self.changed |= zip(level.flats, ids.changed.tolist(), strict=True)
+        for features, columns in level.flats:
+            ids = columns.gather(rows, most)
+            self.ids.append((features, ids.values))
+            self.changes |= zip(features, ids.changes, strict=True)
+            self.changed |= zip(features, ids.changed.tolist(), strict=True)
         if level.list_columns is not None:
             lists = level.list_columns.gather(rows)
             self.lists |= zip(
@@ -110,7 +110,9 @@ class _LevelRows:
             units = firsts
         else:
             units = self._runs.run_of_row if firsts is None else self._runs.run_of_row[firsts]
-        return None if units is not None and len(units) == self.count else units
+        # As many need not be each of them: a run that no member starts at may stand for another.
+        whole = units is not None and np.array_equal(units, np.arange(self.count))
+        return None if whole else units
 
 
 def _part(
@@ -124,11 +126,12 @@ def _part(
     for rows in dict.fromkeys(members.values()):
         units = rows.units(firsts)
         size = rows.count if units is None else len(units)
-        numbers = [number for number, f in enumerate(rows.level.flats) if f in members]
-        if numbers:
-            singles += [rows.level.flats[number] for number in numbers]
-            chosen = rows.ids if len(numbers) == len(rows.ids) else rows.ids[numbers]
-            ids.append(chosen if units is None else chosen.take(units, axis=1))
+        for features, matrix in rows.ids:
+            numbers = [number for number, f in enumerate(features) if f in members]
+            if numbers:
+                singles += [features[number] for number in numbers]
+                chosen = matrix if len(numbers) == len(matrix) else matrix[numbers]
+                ids.append(chosen if units is None else chosen.take(units, axis=1))
         for f, (offsets, values) in rows.lists.items():
             if f in members:
                 lists[f] = (

@@ -9,14 +9,8 @@ from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
 from preprocessor_server.kernels.changes import list_changes
-from preprocessor_server.kernels.gather import (
-    Columns,
-    Gathered,
-    GatheredLists,
-    ListColumns,
-    RunRows,
-    run_rows,
-)
+from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows
+from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
 from preprocessor_server.kernels.hashing import (
     MAX_NARROW_BUCKETS,
     hash_ends,

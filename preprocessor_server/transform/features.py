@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,14 +51,22 @@ class FeatureSize:
     As large as what is decoded until some were made; then the largest share seen.
     """
 
+    # One window may be unlike the others.
+    LEAST = 0.25
+
     def __init__(self) -> None:
-        self.share = 1.0
-        self._seen = False
+        self._lock = threading.Lock()
+        self._largest: float | None = None
+
+    @property
+    def share(self) -> float:
+        """The share to count with."""
+        return 1.0 if self._largest is None else max(self._largest, self.LEAST)
 
     def note(self, share: float) -> None:
-        """Takes a share that was seen. Of two threads one may be lost; the next makes up for it."""
-        self.share = max(self.share, share) if self._seen else share
-        self._seen = True
+        """Takes a share that was seen."""
+        with self._lock:
+            self._largest = max(self._largest or 0.0, share)
 
 
 @dataclass(frozen=True, slots=True)

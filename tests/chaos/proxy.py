@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import struct
 import threading
 import time
 
 CHUNK = 16 << 10
+LEAST_FLIPPED = 256
 CONNECT_TIMEOUT_S = 5.0
 
 
@@ -58,11 +60,10 @@ class Proxy:
             pairs, self._pairs = list(self._pairs), set()
         for pair in pairs:
             for end in pair:
-                # With this option a close sends RST instead of FIN.
                 with contextlib.suppress(OSError):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
+                    # With this option a close sends RST, not FIN; who reads here wakes, and closes.
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    end.shutdown(socket.SHUT_RD)
         return len(pairs)
 
     def close(self) -> None:
@@ -119,10 +120,12 @@ class Proxy:
             pass
         # One half that has ended ends the other: gRPC has no use for half a connection.
         with self._lock:
+            alive = pair in self._pairs
             self._pairs.discard(pair)
         for end in pair:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+            if alive:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
             end.close()
 
     def _disturbed(self, data: bytes) -> bytes:
@@ -135,8 +138,8 @@ class Proxy:
             time.sleep(max(0.0, wait_s))
         with self._lock:
             self.passed_bytes += len(data)
-            # A small chunk is a frame header or a setting: damage there is a broken connection.
-            if self.flips and len(data) > CHUNK // 2:
+            # What is smaller is settings and pings, and no batch.
+            if self.flips and len(data) >= LEAST_FLIPPED:
                 self.flips -= 1
                 self.flipped += 1
                 damaged = bytearray(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -11,16 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.chaos.proxy import Proxy
 from tests.fakes.process import ROOT, ServerProcess, python_environment
+from trainer_client import merge_state_dicts
 
-TRAINER_LIMIT_S = 180.0
+TRAINER_LIMIT_S = 300.0
+# A fault may show a moment after it is over.
+SOON_S = 0.5
 
 
 class Node:
@@ -105,22 +108,42 @@ def flip_bits(node: Node, _: random.Random) -> None:
     node.proxy.flips += 1
 
 
-FAULTS: tuple[Callable[[Node, random.Random], None], ...] = (
-    *(crash, drain, pause, reset, black_hole, slow_network, flip_bits),
-)
+Fault: TypeAlias = Callable[[Node, random.Random], None]
+FAULTS: tuple[Fault, ...] = (crash, drain, pause, reset, black_hole, slow_network)
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A fault that struck: when it began and ended (monotonic seconds), and on which node."""
+
+    kind: str
+    node: int
+    began_s: float
+    ended_s: float
 
 
 @dataclass
 class Outcome:
-    """What became of a run: a line a fault, and the trainer's restarts."""
+    """What became of a run: its faults, when the trainer took steps, its restarts, what it said.
 
-    faults: list[tuple[str, float]] = field(default_factory=list)
+    failures are those of the harness itself.
+    """
+
+    failures: list[str] = field(default_factory=list)
+    strikes: list[Strike] = field(default_factory=list)
+    steps_s: list[float] = field(default_factory=list)
     trainer_kills: int = 0
     said: list[dict[str, Any]] = field(default_factory=list)
 
-    def count(self) -> Counter[str]:
-        """Faults by kind."""
-        return Counter(name for name, _ in self.faults)
+    def stall_s(self, strike: Strike) -> float:
+        """The longest time without a step of those that overlap a fault or begin soon after it."""
+        pairs = itertools.pairwise(self.steps_s)
+        gaps = (
+            after - before
+            for before, after in pairs
+            if after >= strike.began_s and before <= strike.ended_s + SOON_S
+        )
+        return max(gaps, default=0.0)
 
 
 class Rig:
@@ -156,67 +179,146 @@ class Rig:
         (folder / "run.json").write_text(json.dumps(run))
         return folder
 
-    def train(self, folder: Path, rng: random.Random | None = None, kills: int = 0) -> Outcome:
-        """Trains to the end, with faults all the time if there is a source of chance."""
+    def train(self, folder: Path, seed: int | None = None, kills: int = 0) -> Outcome:
+        """One rank trains to the end, killed some times; with a seed, faults strike meanwhile."""
+        rng = random.Random(seed)
         outcome = Outcome()
-        done = threading.Event()
-        striker = None
-        if rng is not None:
-            striker = threading.Thread(target=self._strike, args=(rng, done, outcome))
-            striker.start()
-        try:
+        with self._faults(seed, outcome):
             while True:
-                kill = rng is not None and outcome.trainer_kills < kills
-                status, said = _trainer(folder, rng.randint(1, 60) if rng and kill else None)
-                outcome.said += said
-                if status != -signal.SIGKILL:
-                    break
-                outcome.trainer_kills += 1
-        finally:
-            done.set()
-            if striker is not None:
-                striker.join(60)
-        assert status == 0, outcome.said
+                kill = outcome.trainer_kills < kills
+                ranks = [Trainer(folder, 0, 1, rng.randint(1, 150) if kill else None)]
+                if _finish(ranks, outcome):
+                    return outcome
+
+    def train_elastic(self, folder: Path, sizes: Sequence[int], seed: int | None = None) -> Outcome:
+        """One epoch by changing numbers of ranks, all of which are killed but for the last ones."""
+        rng = random.Random(seed)
+        outcome = Outcome()
+        with self._faults(seed, outcome):
+            for phase, size in enumerate(sizes):
+                last = phase == len(sizes) - 1
+                kill_after = None if last else rng.randint(1, 60)
+                ranks = [Trainer(folder, rank, size, kill_after) for rank in range(size)]
+                finished = _finish(ranks, outcome)
+                assert finished or not last
+                _put_together(folder, size, phase)
         return outcome
 
-    def _strike(self, rng: random.Random, done: threading.Event, outcome: Outcome) -> None:
-        while not done.wait(rng.uniform(0.05, 0.4)):
-            fault = rng.choice(FAULTS)
-            node = rng.choice(self.nodes)
+    @contextlib.contextmanager
+    def _faults(self, seed: int | None, outcome: Outcome) -> Iterator[None]:
+        """Faults on every node, one after the other on each."""
+        done = threading.Event()
+        strikers = []
+        if seed is not None:
+            strikers = [
+                threading.Thread(target=self._strike, args=(number, seed, done, outcome))
+                for number in range(len(self.nodes))
+            ]
+        for striker in strikers:
+            striker.start()
+        try:
+            yield
+        finally:
+            done.set()
+            for striker in strikers:
+                striker.join(60)
+                assert not striker.is_alive()
+            assert not outcome.failures, outcome.failures
+
+    def _strike(self, number: int, seed: int, done: threading.Event, outcome: Outcome) -> None:
+        rng = random.Random(f"{seed} {number}")
+        # One machine damages bits. Where two do, the client says so and ends.
+        faults = (*FAULTS, flip_bits) if number == 0 else FAULTS
+        while not done.wait(rng.uniform(0.3, 1.5)):
+            fault = rng.choice(faults)
             began_s = time.monotonic()
-            fault(node, rng)
-            outcome.faults.append((fault.__name__, time.monotonic() - began_s))
+            try:
+                fault(self.nodes[number], rng)
+            except BaseException as error:  # noqa: BLE001 - a node that stays broken is a failure
+                outcome.failures.append(f"{fault.__name__} of node {number}: {error!r}")
+                return
+            outcome.strikes.append(Strike(fault.__name__, number, began_s, time.monotonic()))
 
 
-def _trainer(folder: Path, kill_after: int | None) -> tuple[int, list[dict[str, Any]]]:
-    """Runs the trainer, and kills it after so many steps; its status and what it says."""
-    environment = python_environment(RANK="0", WORLD_SIZE="1", OMP_NUM_THREADS="1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.trainer", str(folder)],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(TRAINER_LIMIT_S, process.kill)
-    watchdog.start()
-    said, steps = [], 0
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
+class Trainer:
+    """A rank as a process, killed after so many steps if a number is given."""
+
+    def __init__(self, folder: Path, rank: int, world_size: int, kill_after: int | None) -> None:
+        self.steps_s: list[float] = []
+        self.said: list[dict[str, Any]] = []
+        self._kill_after = kill_after
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.trainer", str(folder)],
+            env=python_environment(RANK=str(rank), WORLD_SIZE=str(world_size), OMP_NUM_THREADS="1"),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.killed = self.timed_out = False
+        self._watchdog = threading.Timer(TRAINER_LIMIT_S, self._time_out)
+        self._watchdog.start()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self._process.kill()
+
+    def wait(self) -> int:
+        """The exit status; -9 if it was killed."""
+        self._reader.join(TRAINER_LIMIT_S)
+        status = self._process.wait(TRAINER_LIMIT_S)
+        self._watchdog.cancel()
+        return status
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
             if line.startswith("{"):
-                said.append(json.loads(line))
-            steps += line.startswith("step")
-            if kill_after is not None and steps >= kill_after:
-                process.kill()
-                break
-        process.stdout.close()
-        return process.wait(TRAINER_LIMIT_S), said
-    finally:
-        watchdog.cancel()
+                self.said.append(json.loads(line))
+            elif line.startswith("step"):
+                self.steps_s.append(time.monotonic())
+                if self._kill_after is not None and len(self.steps_s) >= self._kill_after:
+                    self.killed = True
+                    self._process.kill()
+                    break
+        self._process.stdout.close()
+
+
+def _finish(ranks: Sequence[Trainer], outcome: Outcome) -> bool:
+    """Waits for all ranks; whether none of them was killed."""
+    statuses = [rank.wait() for rank in ranks]
+    for rank in ranks:
+        outcome.said += rank.said
+        outcome.steps_s += rank.steps_s
+    outcome.steps_s.sort()
+    # One that ended by itself before it could be killed has ended.
+    killed = [rank.killed and status != 0 for rank, status in zip(ranks, statuses, strict=True)]
+    outcome.trainer_kills += sum(killed)
+    assert not any(rank.timed_out for rank in ranks), "a trainer hung"
+    ended = [status for status, kill in zip(statuses, killed, strict=True) if not kill]
+    assert not any(ended), (ended, outcome.said)
+    return not any(killed)
+
+
+def _put_together(folder: Path, size: int, phase: int) -> None:
+    """Merges the states of all ranks into the run's, and keeps what they trained on apart."""
+    run = json.loads((folder / "run.json").read_text())
+    states = []
+    for rank in range(size):
+        log, path = folder / f"rank-{rank}.log", folder / f"rank-{rank}.json"
+        state = json.loads(path.read_text())
+        (folder / f"phase-{phase}-{rank}.log").write_bytes(log.read_bytes()[: state["log"]])
+        log.unlink()
+        path.unlink()
+        states.append(state["stream"])
+    run["state"] = merge_state_dicts(states)
+    (folder / "run.json").write_text(json.dumps(run))
 
 
 def trained(folder: Path) -> Iterator[list[Any]]:
-    """The lines of a run's log: epoch, shard, index, hash, ids."""
-    for line in (folder / "rank-0.log").read_text().splitlines():
-        yield json.loads(line)
+    """The lines of a run's logs: epoch, shard, index, hash, ids."""
+    logs = sorted(folder.glob("phase-*.log")) or [folder / "rank-0.log"]
+    for log in logs:
+        for line in log.read_text().splitlines():
+            yield json.loads(line)

@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter, defaultdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.chaos.rig import Rig, trained
-from tests.fakes.parquet import ROW_COUNT, write_dataset
-from trainer_client import Dataset, Dense, Label, Sparse, ops, parquet
+from tests.chaos.oracles import check_batches, check_rows, check_sequence, write_inputs
+from tests.chaos.rig import Rig, Trainer
+from tests.fakes.parquet import make_table
 
-EPOCHS = 2
-OPTIONS = {"batch_size": 16, "seed": 5, "timeout": 30.0}
-
-
-def dataset(path: Path) -> Path:
-    path.write_text(
-        Dataset(
-            source=parquet("rows", group_by=["request"]),
-            features=[
-                Dense("price"),
-                Sparse("id"),
-                Sparse("seq", ops=[ops.Tail(5), ops.HashBucket(1000)]),
-                Label("label"),
-            ],
-        ).to_yaml()
-    )
-    return path
+OPTIONS = {"batch_size": 16, "seed": 5, "timeout": 60.0}
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_every_row_once_and_in_the_same_order(tmp_path: Path, seed: int) -> None:
-    write_dataset(tmp_path / "data" / "rows")
-    spec = dataset(tmp_path / "dataset.yaml")
-    with Rig(tmp_path / "runs", tmp_path / "data", servers=3) as rig:
-        calm = rig.prepare("calm", spec, EPOCHS, **OPTIONS)
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def test_a_disturbed_run_trains_on_the_same_sequence(
+    tmp_path: Path, inputs: tuple[Path, Path]
+) -> None:
+    data, dataset = inputs
+    with Rig(tmp_path, data, servers=3) as rig:
+        calm = rig.prepare("calm", dataset, 2, **OPTIONS)
         rig.train(calm)
-        expected = [line[:4] for line in trained(calm)]
-        disturbed = rig.prepare("disturbed", spec, EPOCHS, **OPTIONS)
-        outcome = rig.train(disturbed, random.Random(seed), kills=3)
-    print(outcome.count(), outcome.trainer_kills, outcome.said)
-    assert outcome.faults
+        disturbed = rig.prepare("disturbed", dataset, 2, **OPTIONS)
+        outcome = rig.train(disturbed, seed=1, kills=3)
+    assert outcome.strikes
     assert outcome.trainer_kills == 3
-    found = list(trained(disturbed))
-    ids: dict[int, Counter[int]] = defaultdict(Counter)
-    for epoch, _, _, _, rows in found:
-        ids[epoch].update(rows)
-    assert ids == {epoch: Counter(range(ROW_COUNT)) for epoch in range(EPOCHS)}
-    assert [line[:4] for line in found] == expected
+    check_rows(disturbed, epochs=2)
+    check_sequence(disturbed, calm)
+
+
+def test_a_disturbed_epoch_by_changing_numbers_of_ranks(
+    tmp_path: Path, inputs: tuple[Path, Path]
+) -> None:
+    data, dataset = inputs
+    options = OPTIONS | {"uneven": "none"}
+    with Rig(tmp_path, data, servers=2) as rig:
+        calm = rig.prepare("calm", dataset, 1, **options)
+        rig.train(calm)
+        disturbed = rig.prepare("disturbed", dataset, 1, **options)
+        outcome = rig.train_elastic(disturbed, [2, 3, 1, 2], seed=2)
+    assert outcome.strikes
+    assert outcome.trainer_kills
+    check_rows(disturbed, epochs=1)
+    check_batches(disturbed, calm, epochs=1)
+
+
+@pytest.mark.parametrize("fault", ["replaced", "truncated"])
+def test_a_file_that_changes_ends_the_run_with_the_one_right_error(
+    tmp_path: Path, fault: str
+) -> None:
+    data, dataset = write_inputs(tmp_path / "inputs")
+    with Rig(tmp_path, data, servers=2) as rig:
+        run = rig.prepare("run", dataset, 1, **OPTIONS, prefetch_factor=1)
+        stopped = Trainer(run, 0, 1, kill_after=20)
+        assert stopped.wait() < 0
+        for file in (data / "rows").iterdir():
+            if fault == "replaced":
+                pq.write_table(make_table(3000, seed=9), file)
+            else:
+                file.write_bytes(file.read_bytes()[:-1000])
+        trainer = Trainer(run, 0, 1, kill_after=None)
+        assert trainer.wait() == 3
+    (said,) = trainer.said
+    assert (said["error"], said["reason"]) == ("DataError", "SNAPSHOT_CHANGED")
+    assert "has changed since the snapshot" in said["message"]

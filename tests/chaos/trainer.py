@@ -56,6 +56,8 @@ def main() -> None:
         log.seek(0, os.SEEK_END)
         try:
             stream.load_state_dict(state["stream"])
+            # One that is killed before its first step has a state too.
+            save(state_path, {"log": log.tell(), "stream": stream.state_dict()})
             for epoch in range(stream.epoch, run["epochs"]):
                 stream.set_epoch(epoch)
                 for batch in stream:
@@ -67,7 +69,8 @@ def main() -> None:
             print(json.dumps(said), flush=True)
             sys.exit(3)
         stats = stream.stats()
-        print(json.dumps({"retries": stats.retries, "refetches": stats.refetches}), flush=True)
+        names = ("retries", "refetches", "hedges", "hedges_won")
+        print(json.dumps({name: getattr(stats, name) for name in names}), flush=True)
 
 
 def train(batch: Batch, epoch: int, log: Any) -> None:

@@ -76,9 +76,11 @@ class Connection:
                 self.pause(attempts, left)
         raise StreamClosedError(f"{what}: the stream was closed meanwhile")
 
-    def attempts(self, what: str, key: bytes) -> Attempts:
-        """A count of tries at something; servers are chosen by its key."""
-        return Attempts(self.fleet, self.placement, what, key=key, timeout_s=self.timeout_s)
+    def attempts(self, what: str, key: bytes, avoid: str = "") -> Attempts:
+        """A count of tries at something; servers are chosen by its key, one to be avoided last."""
+        return Attempts(
+            self.fleet, self.placement, what, key=key, timeout_s=self.timeout_s, avoid=avoid
+        )
 
     def pause(self, attempts: Attempts, error: HeadraceError) -> None:
         """Notes a failure and waits as long as it asks for, or until the stream is closed.

@@ -69,12 +69,20 @@ class Placement:
             self._of(address).streams -= 1
 
     def took(self, address: str, seconds: float) -> None:
-        """Notes how long a batch was waited for."""
+        """Notes how long a batch was waited for, until it came."""
         with self._lock:
             server = self._of(address)
-            before = seconds if server.pace_s is None else server.pace_s
-            server.pace_s = before + WEIGHT * (seconds - before)
             server.failed_s = None
+            self._pace(server, seconds)
+
+    def slow(self, address: str, seconds: float) -> None:
+        """Notes how long a batch was waited for, and has not come."""
+        with self._lock:
+            self._pace(self._of(address), seconds)
+
+    def _pace(self, server: _Server, seconds: float) -> None:
+        before = seconds if server.pace_s is None else server.pace_s
+        server.pace_s = before + WEIGHT * (seconds - before)
 
     def failed(self, address: str) -> None:
         """Notes that a server cannot be used just now."""

@@ -24,6 +24,7 @@ class Verdict(enum.Enum):
 
     ELSEWHERE = "another server, at once; once each has failed, again after a pause"
     ONCE_MORE = "another server, once: a fault of one machine, unless it comes again"
+    UNCLEAR = "another server, a few times: the network's words, or a fault of every server"
     PERMANENT = "nothing: it would fail everywhere"
 
 
@@ -36,9 +37,10 @@ VERDICT_BY_STATUS: dict[grpc.StatusCode, Verdict] = {
     # Only with RetryInfo (see verdict): without it, it is a limit that stays.
     grpc.StatusCode.RESOURCE_EXHAUSTED: Verdict.PERMANENT,
     grpc.StatusCode.DATA_LOSS: Verdict.ONCE_MORE,
-    # Also what gRPC makes of a connection reset in the middle of a message.
-    grpc.StatusCode.INTERNAL: Verdict.ONCE_MORE,
-    grpc.StatusCode.UNKNOWN: Verdict.PERMANENT,
+    # Exceptions in a handler; also what gRPC makes of connections that end in the middle of a
+    # message, or of damaged frames.
+    grpc.StatusCode.INTERNAL: Verdict.UNCLEAR,
+    grpc.StatusCode.UNKNOWN: Verdict.UNCLEAR,
     grpc.StatusCode.INVALID_ARGUMENT: Verdict.PERMANENT,
     grpc.StatusCode.NOT_FOUND: Verdict.PERMANENT,
     grpc.StatusCode.ALREADY_EXISTS: Verdict.PERMANENT,
@@ -48,6 +50,18 @@ VERDICT_BY_STATUS: dict[grpc.StatusCode, Verdict] = {
     grpc.StatusCode.UNIMPLEMENTED: Verdict.PERMANENT,
     grpc.StatusCode.UNAUTHENTICATED: Verdict.PERMANENT,
 }
+
+# What only a server's own code says.
+REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+}
+
+# As often without progress in between, it is permanent.
+MOST = {Verdict.ONCE_MORE: 2, Verdict.UNCLEAR: 4}
 
 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 BACK_OFF = tenacity.wait_random_exponential(multiplier=0.1, max=5.0)
@@ -62,6 +76,10 @@ def verdict(error: HeadraceError) -> Verdict:
         return Verdict.ELSEWHERE if unavailable else Verdict.PERMANENT
     if error.status is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay_s is not None:
         return Verdict.ELSEWHERE
+    if error.status in REFUSALS and not error.reason:
+        # Servers give a reason for whatever they refuse: these words were damaged on the way, or
+        # are those of something between.
+        return Verdict.UNCLEAR
     return VERDICT_BY_STATUS[error.status]
 
 
@@ -69,7 +87,7 @@ class Attempts:
     """One try after another at one thing, until it makes progress or timeout_s is over.
 
     what says what is tried; placement chooses the servers for key, those first that did not fail
-    since the last progress.
+    since the last progress, and avoid last.
     """
 
     def __init__(
@@ -80,6 +98,7 @@ class Attempts:
         *,
         key: bytes,
         timeout_s: float,
+        avoid: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
@@ -89,9 +108,9 @@ class Attempts:
         self._timeout_s = timeout_s
         self._clock = clock
         self._failures = 0
-        self._tried: set[str] = set()
+        self._tried = {avoid}
         self._last_errors: dict[str, HeadraceError] = {}
-        self._once_more: list[HeadraceError] = []
+        self._doubtful: list[HeadraceError] = []
         self._known = 1
         self._progress_s = clock()
 
@@ -116,7 +135,7 @@ class Attempts:
         self._failures = 0
         self._tried.clear()
         self._last_errors.clear()
-        self._once_more.clear()
+        self._doubtful.clear()
 
     def failed(self, error: HeadraceError) -> float:
         """Notes a failure; the seconds to wait before the next try.
@@ -126,10 +145,10 @@ class Attempts:
         follows = verdict(error)
         if follows is Verdict.PERMANENT:
             raise error
-        if follows is Verdict.ONCE_MORE:
-            self._once_more.append(error)
-            if len(self._once_more) > 1:
-                raise _twice(self._what, self._once_more)
+        if follows in MOST:
+            self._doubtful.append(error)
+            if sum(verdict(each) is follows for each in self._doubtful) >= MOST[follows]:
+                raise _again(self._what, self._doubtful)
         self._failures += 1
         self._tried.add(error.server)
         self._placement.failed(error.server)
@@ -161,10 +180,11 @@ class Attempts:
         )
 
 
-def _twice(what: str, errors: list[HeadraceError]) -> HeadraceError:
+def _again(what: str, errors: list[HeadraceError]) -> HeadraceError:
     """The last error, saying what the one before was."""
-    first, last = errors
-    message = f"{what}: failed twice. {first.server}: {first.message} Then {last.server}: "
+    first, last = errors[-2:]
+    times = "twice" if len(errors) == 2 else f"{len(errors)} times"
+    message = f"{what}: failed {times}. {first.server}: {first.message} Then {last.server}: "
     twice = type(last)(
         message + last.message,
         reason=last.reason,

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import grpc
 
@@ -82,12 +82,21 @@ class Fetched(Generic[T]):
     wire_bytes: int
 
 
+class _Place(NamedTuple):
+    """How many batches a stream has given, where it goes on, and how many are left."""
+
+    given: int
+    start: Cursor | int
+    left: int | None
+
+
 class ShardStream(Generic[T]):
     """Iterates once over the batches of a shard; close() from any thread ends it.
 
     start is the cursor to go on from, or the index of the first batch; batch_count is the number
     of batches wanted, None for all to the shard's end. A cut, a drain or a stall is followed by
-    another server at the last verified cursor. Raises the HeadraceError that ends the tries.
+    another server at the last verified cursor. Raises the HeadraceError that ends the tries. given
+    counts the batches that came before start, avoid is a server to be asked last.
     """
 
     def __init__(
@@ -97,6 +106,8 @@ class ShardStream(Generic[T]):
         splits: Sequence[preprocessor_service_pb2.Split],
         start: Cursor | int,
         batch_count: int | None,
+        given: int = 0,
+        avoid: str = "",
     ) -> None:
         self._job = job
         self._shard = shard
@@ -106,6 +117,12 @@ class ShardStream(Generic[T]):
         self._batch = start if isinstance(start, int) else start.batch
         self._left = batch_count
         self._done = batch_count == 0
+        self._given = given
+        self._avoid = avoid
+        # Where another stream would go on after what was given: it may be looked at any time.
+        self._place = _Place(given, start, batch_count)
+        # The server that is being waited for, and since when.
+        self._asked = "", 0.0
         self._lock = threading.Lock()
         self._call: grpc.Call | None = None
         self._closed = False
@@ -113,7 +130,7 @@ class ShardStream(Generic[T]):
     def __iter__(self) -> Iterator[Fetched[T]]:
         connection = self._job.connection
         what = f"streaming shard {self._shard} of epoch {self._job.identity.epoch}"
-        attempts = connection.attempts(what, self._key())
+        attempts = connection.attempts(what, self._key(), self._avoid)
         handed: set[str] = set()
         while not self._done:
             address = "?"
@@ -122,6 +139,9 @@ class ShardStream(Generic[T]):
                 for fetched in self._read(address, attempts.patience_s):
                     attempts.progressed()
                     handed.clear()
+                    self._given += 1
+                    assert self._cursor is not None
+                    self._place = _Place(self._given, self._cursor, self._left)
                     yield fetched
                     # A batch that was taken is not held up by the wait for the next one.
                     del fetched
@@ -142,6 +162,21 @@ class ShardStream(Generic[T]):
             )
             if left is not None:
                 connection.pause(attempts, left)
+
+    def rival(self, given: int) -> ShardStream[T] | None:
+        """Another stream from where this one stands, on another server.
+
+        None if there is none, or if this one has given more than that many batches by now.
+        """
+        place, connection = self._place, self._job.connection
+        if place.given != given or len(connection.fleet.addresses()) < 2:
+            return None
+        server, asked_s = self._asked
+        if server:
+            connection.placement.slow(server, time.monotonic() - asked_s)
+        return ShardStream(
+            self._job, self._shard, self._splits, place.start, place.left, given, server
+        )
 
     def close(self) -> None:
         """Ends the stream; idempotent."""
@@ -190,6 +225,7 @@ class ShardStream(Generic[T]):
 
     def _next(self, call: grpc.Call, address: str, patience_s: float) -> bytes:
         asked_s = time.monotonic()
+        self._asked = address, asked_s
         try:
             with self._job.guard.limit(call, patience_s):
                 message: bytes = next(call)  # type: ignore[call-overload] # the stubs lack that such a call iterates

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_client import StreamTimeoutError
+from trainer_client import StreamClosedError, StreamTimeoutError
 from trainer_client.prefetch import Prefetcher
 
 T = TypeVar("T")
@@ -36,6 +36,9 @@ class ListSource:
 
     def close(self) -> None:
         self.closed.set()
+
+    def rival(self, given: int) -> None:
+        del given
 
     def wait_for_given(self, count: int) -> bool:
         with self.changed:
@@ -194,6 +197,9 @@ def test_a_lane_does_not_keep_what_was_taken_from_it() -> None:
                 yield item
                 del item
 
+        def rival(self, given: int) -> None:
+            del given
+
         def close(self) -> None:
             source.open.set()
 
@@ -212,11 +218,18 @@ def test_a_lane_does_not_keep_what_was_taken_from_it() -> None:
 
 
 def test_closing_ends_a_take_that_waits() -> None:
-    prefetcher = prefetch([SilentSource([])])
-    taken: list[int | None] = []
-    thread = threading.Thread(target=lambda: taken.append(prefetcher.take(0, 30)))
+    source = SilentSource([])
+    prefetcher = prefetch([source])
+    caught: list[Exception] = []
+
+    def take() -> None:
+        with pytest.raises(StreamClosedError) as closed:
+            prefetcher.take(0, 30)
+        caught.append(closed.value)
+
+    thread = threading.Thread(target=take)
     thread.start()
     prefetcher.close()
     prefetcher.close()
     thread.join(10)
-    assert taken == [None]
+    assert len(caught) == 1

@@ -216,3 +216,39 @@ def test_an_older_fleet_is_asked_for_what_it_has(
         with pytest.raises(DeploymentError, match="plans encoding version 1"):
             next(iter(make_stream(fleet.target)))
         assert not fleet.opened
+
+
+def test_skipped_batches_are_left_out_counted_and_recorded(make_stream: MakeStream) -> None:
+    with FakeFleet(DATA) as fleet:
+        expected = drain(make_stream(fleet.target))
+        stream = make_stream(fleet.target)
+        stream.skip(2)
+        iterator = iter(stream)
+        assert ids_of(next(iterator)) == expected[2]
+        stream.skip(3)
+        assert ids_of(next(iterator)) == expected[6]
+        state = stream.state_dict()
+        assert state["position"]["skipped"] == 5
+        stats = stream.stats()
+        assert (stats.batches, stats.skipped_batches) == (2, 5)
+        assert stats.skipped_rows == sum(map(len, (*expected[:2], *expected[3:6])))
+        resumed = make_stream(fleet.target)
+        resumed.load_state_dict(state)
+        resumed.skip(1)
+        rest = [(ids_of(batch), resumed.state_dict(batch)) for batch in resumed]
+        assert [ids for ids, _ in rest] == expected[8:]
+        assert rest[0][1]["position"]["skipped"] == 6
+        # Of this epoch only.
+        assert len(drain(resumed)) == len(resumed)
+        assert resumed.stats().skipped_batches == 1
+
+
+def test_more_than_is_left_may_be_skipped(make_stream: MakeStream) -> None:
+    with FakeFleet(DATA) as fleet:
+        stream = make_stream(fleet.target)
+        stream.skip(10_000)
+        assert drain(stream) == []
+        assert len(drain(stream)) == len(stream)
+        for batches in (-1, 1.5, True):
+            with pytest.raises(ValueError, match="batches is"):
+                stream.skip(batches)  # type: ignore[arg-type]

@@ -187,7 +187,6 @@ def test_a_corrupt_file_is_tried_on_one_other_server(make_stream: MakeStream) ->
         (Status(grpc.StatusCode.FAILED_PRECONDITION, "x", "CODEC_UNSUPPORTED"), DeploymentError),
         (Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large"), DeploymentError),
         (Status(grpc.StatusCode.UNIMPLEMENTED, "x"), DeploymentError),
-        (Status(grpc.StatusCode.UNKNOWN, "a bug"), DeploymentError),
     ],
 )
 @pytest.mark.parametrize("call", ["DescribeDataset", "PlanEpoch", "StreamBatches"])
@@ -201,6 +200,27 @@ def test_permanent_errors_are_not_tried_again(
         assert len(fleet.script.calls[call]) == 8
         assert isinstance(caught.value.__cause__, grpc.RpcError)
         assert caught.value.server in fleet.addresses
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status(grpc.StatusCode.UNKNOWN, "a bug"),
+        Status(grpc.StatusCode.INTERNAL, "a frame"),
+        Status(grpc.StatusCode.NOT_FOUND, "damaged"),
+    ],
+)
+@pytest.mark.parametrize("call", ["PlanEpoch", "StreamBatches"])
+def test_unclear_errors_are_tried_a_few_times(
+    make_stream: MakeStream, call: str, status: Status
+) -> None:
+    with FakeFleet(DATA, 2, Script(calls={call: [status] * 3})) as fleet:
+        stream = make_stream(fleet.target, interleave=1)
+        assert sum(map(len, drain(stream))) == DATA.row_count
+        fleet.script.calls[call] = [status] * 9
+        with pytest.raises(HeadraceError, match=f"failed 4 times.*{status.message}"):
+            drain(make_stream(fleet.target, interleave=1))
+        assert len(fleet.script.calls[call]) == 5
 
 
 def test_an_error_keeps_what_the_server_said(make_stream: MakeStream) -> None:

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.step_group import FakeGroup
-from tests.unit.client.conftest import DATA, DATASET, MakeStream, ids_of, ranks
+from tests.unit.client.conftest import DATA, DATASET, MakeStream, drain, ids_of, ranks
 from trainer_client import (
     Batch,
     BatchStream,
@@ -22,7 +23,10 @@ from trainer_client import (
     RequestError,
     ServerUnavailableError,
     StateMismatchError,
+    StreamTimeoutError,
+    merge_state_dicts,
 )
+from trainer_client.device import DeviceMover
 from trainer_client.in_step import InStep
 from trainer_client.telemetry import Meter
 
@@ -86,8 +90,11 @@ def test_a_rank_without_a_batch_has_nothing_to_repeat(
 ) -> None:
     with FakeFleet(DATA) as fleet:
         streams = ranks(make_stream, fleet.target, BATCHES + 1, tmp_path, uneven="pad")
-        with pytest.raises(RequestError, match=r"fewer batches than ranks.*drop"):
-            next(iter(streams[-1]))
+        for stream in streams:
+            with pytest.raises(
+                RequestError, match=r"batches for \d+ ranks, so some have none.*drop"
+            ):
+                next(iter(stream))
 
 
 @pytest.mark.parametrize("uneven", ["drop", "pad"])
@@ -100,6 +107,36 @@ def test_modes_that_need_counts_say_so(
             next(iter(stream))
 
 
+def test_known_counts_need_no_word_between_ranks(make_stream: MakeStream, tmp_path: Path) -> None:
+    with FakeFleet(DATA) as fleet:
+        for asked, same in (("sync", "drop"), ("sync-pad", "pad")):
+            one = ranks(make_stream, fleet.target, 2, tmp_path, uneven=asked)
+            other = ranks(make_stream, fleet.target, 2, tmp_path, uneven=same)
+            assert [drain(stream) for stream in one] == [drain(stream) for stream in other]
+
+
+def test_pad_goes_on_where_fewer_batches_are_left_than_ranks(
+    make_stream: MakeStream, tmp_path: Path
+) -> None:
+    with FakeFleet(DATA) as fleet:
+        before = ranks(make_stream, fleet.target, 2, tmp_path, uneven="pad")
+        ids: list[int] = []
+        for stream in before:
+            iterator = iter(stream)
+            for _ in range(len(stream) - 1):
+                ids += ids_of(next(iterator))
+        merged = merge_state_dicts([stream.state_dict() for stream in before])
+        after = ranks(make_stream, fleet.target, 5, tmp_path, uneven="pad")
+        padded = 0
+        for stream in after:
+            stream.load_state_dict(json.loads(json.dumps(merged)))
+            (batch,) = stream
+            padded += batch.padding
+            ids += [] if batch.padding else ids_of(batch)
+        assert sorted(ids) == list(range(DATA.row_count))
+        assert padded >= 3
+
+
 @pytest.mark.parametrize("uneven", ["sync", "sync-pad"])
 def test_modes_that_need_a_process_group_say_so(
     make_stream: MakeStream, tmp_path: Path, uneven: str
@@ -108,6 +145,31 @@ def test_modes_that_need_a_process_group_say_so(
         stream = ranks(make_stream, fleet.target, 2, tmp_path, uneven=uneven)[0]
         with pytest.raises(RequestError, match=r"init_process_group first"):
             next(iter(stream))
+
+
+def test_a_state_of_another_deal_is_refused(make_stream: MakeStream, tmp_path: Path) -> None:
+    with FakeFleet(DATA) as fleet:
+        streams = ranks(make_stream, fleet.target, 2, tmp_path, uneven="none")
+        for stream in streams:
+            next(iter(stream))
+        states = [stream.state_dict() for stream in streams]
+        others = ranks(make_stream, fleet.target, 2, tmp_path, uneven="drop")
+        others[0].load_state_dict(states[0])
+        with pytest.raises(StateMismatchError, match=r"uneven='drop'.*merge_state_dicts"):
+            next(iter(others[0]))
+        merged = merge_state_dicts(states)
+        ids: list[int] = []
+        for stream in others:
+            stream.load_state_dict(merged)
+            ids += [i for batch in stream for i in ids_of(batch)]
+        assert len(ids) == DATA.row_count - 8 - others[0].stats().left_out_rows
+
+
+def test_many_dropped_rows_are_told(make_stream: MakeStream) -> None:
+    with FakeFleet(UNKNOWN) as fleet:
+        stream = make_stream(fleet.target, drop_last=True)
+        with pytest.warns(UserWarning, match=r"drop_last left out \d+ of \d+ rows.*num_shards"):
+            drain(stream)
 
 
 def test_an_unknown_mode_is_refused(make_stream: MakeStream) -> None:
@@ -121,6 +183,7 @@ class Counted:
     def __init__(self, batches: list[Batch], failure: Exception | None = None) -> None:
         self._batches = iter(batches)
         self._failure = failure
+        self._last: Batch | None = None
         self.closed = False
 
     def __iter__(self) -> Counted:
@@ -128,6 +191,7 @@ class Counted:
 
     def __next__(self) -> Batch:
         for batch in self._batches:
+            self._last = batch
             return batch
         if self._failure is not None:
             raise self._failure
@@ -135,6 +199,9 @@ class Counted:
 
     def ready(self) -> bool:
         return True
+
+    def last(self) -> Batch | None:
+        return self._last
 
     def close(self) -> None:
         self.closed = True
@@ -159,7 +226,7 @@ def run(
         meter = Meter()
         epoch = epochs[number] if epochs else 0
         try:
-            return list(InStep(readers[number], group.ask(number), epoch, meter, pad=pad)), meter
+            return list(InStep(readers[number], group.ask(number), epoch, 0, meter, pad=pad)), meter
         except HeadraceError as error:
             return error
 
@@ -210,6 +277,32 @@ def test_a_failure_of_one_rank_ends_all(pad: bool) -> None:
     assert second is failure
     assert isinstance(first, HeadraceError)
     assert "rank 1 has no next batch because of an error" in str(first)
+
+
+def test_a_rank_whose_peers_are_gone_says_why_it_failed() -> None:
+    class Silent:
+        def ready(self) -> bool:
+            return False
+
+        def wait(self) -> list[tuple[int, int, int]]:
+            raise StreamTimeoutError("a rank does not say")
+
+    failure = ValueError("pinned memory")
+    steps = InStep(Counted([], failure), lambda *_: Silent(), 0, 0, Meter(), pad=False)
+    with pytest.raises(ValueError, match="pinned memory"):
+        next(steps)
+    with pytest.raises(StreamTimeoutError):
+        next(InStep(Counted([]), lambda *_: Silent(), 0, 0, Meter(), pad=False))
+
+
+@pytest.mark.parametrize("failure", [None, ServerUnavailableError("gone", server="a:1")])
+def test_a_mover_tells_the_end_after_the_batch_at_hand(failure: Exception | None) -> None:
+    batches = batches_of_an_epoch()[:3]
+    mover = DeviceMover(Counted(batches, failure), torch.device("meta"), lambda: True)
+    assert [next(mover).index for _ in range(3)] == [batch.index for batch in batches]
+    for _ in range(2):
+        with pytest.raises(StopIteration if failure is None else ServerUnavailableError):
+            next(mover)
 
 
 def test_ranks_that_are_out_of_step_are_told() -> None:

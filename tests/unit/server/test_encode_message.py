@@ -168,3 +168,28 @@ def test_rows_that_the_frame_does_not_have_are_refused() -> None:
 def test_a_list_too_long_for_its_length_is_refused() -> None:
     with pytest.raises(OverflowError, match="cut it with Tail"):
         _lengths(np.array([0, 3, 2**31 + 3]))
+
+
+def test_a_run_of_the_frame_that_no_change_starts_at() -> None:
+    # Nine runs of which the second repeats the first, beside a feature that changes nine times
+    # elsewhere: both are sent in the same nine runs, which are not the frame's.
+    starts = [0, 5, *range(10, 80, 10)]
+    own = np.repeat(np.arange(9, dtype=np.int32), np.diff([*starts, 80]))
+    others = np.repeat(np.arange(9, dtype=np.int32), [10, 10, 10, 10, 10, 10, 10, 5, 5])
+    frame = Frame(
+        80,
+        {
+            **{name: Flat(np.zeros(80, np.float32)) for name in (*DENSE, *LABELS)},
+            **{name: Flat(np.arange(80)) for name in ("s2", "s3", "s4")},
+        },
+        (
+            Runs(own, {"s0": Flat(np.array([1, 1, 2, 3, 4, 5, 6, 7, 8]))}),
+            Runs(others, {"s1": Flat(np.arange(9) + 100)}),
+        ),
+    )
+    found, expected = (
+        pb.StreamBatchesResponse.FromString(encode(whole(each), codec=batch_pb2.CODEC_NONE)).batch
+        for each in (frame, frame.expanded())
+    )
+    assert [part.run_count for part in expected.blocks[1].parts] == [0, 9]
+    assert found == expected

@@ -308,3 +308,6 @@ def test_the_size_of_features_is_learned() -> None:
     size.note(0.2)
     size.note(0.4)
     assert size.share == 0.4
+    small = FeatureSize()
+    small.note(0.01)
+    assert small.share == FeatureSize.LEAST
