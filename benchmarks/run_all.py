@@ -29,13 +29,17 @@ NAMES = (
     "jagged",
     "trainer_cost",
     "fan_in",
+    "fleet_events",
     "memory",
     "startup",
     "stalled_streams",
     "workloads",
 )
 # The whole comparison takes longer than all the rest.
-QUICK_FLAGS = {"end_to_end": ["--layout", "clustered", "--runs", "1"]}
+QUICK_FLAGS = {
+    "end_to_end": ["--layout", "clustered", "--runs", "1"],
+    "fleet_events": ["--runs", "1"],
+}
 
 
 def run(name: str, *, full: bool) -> str:

@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data, dataset = write_inputs(folder)
-        with Rig(folder / "runs", data, SERVERS) as rig:
+        with Rig(folder / "runs", data, SERVERS, damage=True) as rig:
             calm = rig.prepare("calm", dataset, EPOCHS_A_RUN, **OPTIONS)
             rig.train(calm)
             while not runs or (

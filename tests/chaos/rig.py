@@ -147,10 +147,13 @@ class Outcome:
 
 
 class Rig:
-    """A fleet over one dataset; a context manager."""
+    """A fleet over one dataset; a context manager. With damage, one machine flips bits too."""
 
-    def __init__(self, folder: Path, data_root: Path, servers: int) -> None:
+    def __init__(
+        self, folder: Path, data_root: Path, servers: int, *, damage: bool = False
+    ) -> None:
         self.folder = folder
+        self._damage = damage
         self.nodes = [Node(data_root) for _ in range(servers)]
 
     def __enter__(self) -> Rig:
@@ -228,7 +231,7 @@ class Rig:
     def _strike(self, number: int, seed: int, done: threading.Event, outcome: Outcome) -> None:
         rng = random.Random(f"{seed} {number}")
         # One machine damages bits. Where two do, the client says so and ends.
-        faults = (*FAULTS, flip_bits) if number == 0 else FAULTS
+        faults = (*FAULTS, flip_bits) if self._damage and number == 0 else FAULTS
         while not done.wait(rng.uniform(0.3, 1.5)):
             fault = rng.choice(faults)
             began_s = time.monotonic()

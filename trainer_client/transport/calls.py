@@ -12,6 +12,7 @@ from headrace.v1 import preprocessor_service_pb2
 from trainer_client.errors import (
     DeploymentError,
     HeadraceError,
+    ServerUnavailableError,
     StreamClosedError,
     from_rpc_error,
 )
@@ -62,10 +63,17 @@ class Connection:
         handed: set[str] = set()
         while not self.closed.is_set():
             address = "?"
+            error: HeadraceError
             try:
                 address = attempts.address()
                 stub_method = getattr(self.pool.stub(address), method)
-                return stub_method(request, timeout=attempts.patience_s())
+                response = stub_method(request, timeout=attempts.patience_s())
+                if response is not None:
+                    return response
+                # What gRPC makes of bytes that are no message.
+                error = ServerUnavailableError(
+                    f"{address} answered {method} with bytes that cannot be read", server=address
+                )
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error, address)
                 error.__cause__ = rpc_error

@@ -94,6 +94,15 @@ def results() -> dict[str, list[dict[str, Any]]]:
             for mode in ("growing", "parted")
             for servers in (1, 8)
         ],
+        "fleet_events": [
+            {
+                "event": event,
+                "epoch_s": FIGURE,
+                "longest_stall_s": FIGURE,
+                "timeline": [[0.0, 1024, "a:1"], [0.7, 1024, "b:1"]],
+            }
+            for event in ("four servers", "one is lost")
+        ],
         "memory": [
             {"setting": "defaults", "last_epoch": {"server_mib": 900.0, "client_mib": 300.0}},
             {"setting": "32 stalled streams", "last_epoch": {"server_mib": 1200.0}},
