@@ -127,6 +127,7 @@ def test_ranks_take_equal_steps_and_share_every_row(
         assert fleet.describe_count == 1
 
 
+@pytest.mark.filterwarnings("ignore:drop_last left out")
 def test_drop_last_leaves_short_batches_out_and_counts_them(make_stream: MakeStream) -> None:
     with FakeFleet(DATA) as known, FakeFleet(UNKNOWN) as unknown:
         streams = [make_stream(f.target, drop_last=True) for f in (known, unknown)]
