@@ -87,10 +87,10 @@ def test_a_stream_goes_on_elsewhere_without_a_change(
         fleet.script.batches[2, index] = [fault]
         stream = make_stream(fleet.target)
         assert drain(stream) == expected
-        opened = [o for o in fleet.opened if o.shard == 2 and o.first_batch == index]
+        opened = [o for o in fleet.opened if o.shard == 2]
         # No batch is asked for again, and the other server goes on.
-        first = next(o for o in fleet.opened if o.shard == 2)
-        assert opened[-1].server != first.server
+        assert {o.first_batch for o in opened} == {0, index}
+        assert {o.server for o in opened} == {0, 1}
         assert stream.stats().retries == 1
         damaged = isinstance(fault, DamagePayload | DamageHeader | Misplace)
         assert stream.stats().refetches == damaged
