@@ -96,19 +96,18 @@ class InStep:
     """Iterates over a reader's batches for as long as every rank has one: what is left is counted.
 
     With pad, for as long as any rank has one: the others repeat their last. Ranks tell each other
-    what they have one step ahead, while the trainer works on the step before. step counts those
-    that were taken before.
+    what they have one step ahead, while the trainer works on the step before. Steps count from
+    where the reader starts: what ranks have delivered before differs where batches were padded or
+    dropped.
     """
 
-    def __init__(
-        self, reader: Reader, ask: Ask, epoch: int, step: int, meter: Meter, *, pad: bool
-    ) -> None:
+    def __init__(self, reader: Reader, ask: Ask, epoch: int, meter: Meter, *, pad: bool) -> None:
         self._reader = reader
         self._ask = ask
         self._epoch = epoch
         self._meter = meter
         self._pad = pad
-        self._step = step
+        self._step = 0
         self._batch: Batch | None = None
         self._failure: Exception | None = None
         self._answers: Answers | None = None

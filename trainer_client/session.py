@@ -121,8 +121,7 @@ class Session:
         except Exception:
             if self._step_group is not None:
                 # The others wait for a word of this rank before the first step.
-                step = position.delivered if position else 0
-                self._step_group.ask(Has.FAILURE, epoch, step)
+                self._step_group.ask(Has.FAILURE, epoch, 0)
             raise
 
     def _meet(self) -> None:
@@ -191,8 +190,7 @@ class Session:
         )
         if plan.uneven in ("sync", "sync-pad"):
             assert self._step_group is not None
-            ask, step = self._step_group.ask, start.delivered
-            reader = InStep(reader, ask, epoch, step, self._meter, pad=pad)
+            reader = InStep(reader, self._step_group.ask, epoch, self._meter, pad=pad)
         with self._lock:
             if not self._closed:
                 self._reader = reader

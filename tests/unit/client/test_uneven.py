@@ -226,7 +226,7 @@ def run(
         meter = Meter()
         epoch = epochs[number] if epochs else 0
         try:
-            return list(InStep(readers[number], group.ask(number), epoch, 0, meter, pad=pad)), meter
+            return list(InStep(readers[number], group.ask(number), epoch, meter, pad=pad)), meter
         except HeadraceError as error:
             return error
 
@@ -288,11 +288,11 @@ def test_a_rank_whose_peers_are_gone_says_why_it_failed() -> None:
             raise StreamTimeoutError("a rank does not say")
 
     failure = ValueError("pinned memory")
-    steps = InStep(Counted([], failure), lambda *_: Silent(), 0, 0, Meter(), pad=False)
+    steps = InStep(Counted([], failure), lambda *_: Silent(), 0, Meter(), pad=False)
     with pytest.raises(ValueError, match="pinned memory"):
         next(steps)
     with pytest.raises(StreamTimeoutError):
-        next(InStep(Counted([]), lambda *_: Silent(), 0, 0, Meter(), pad=False))
+        next(InStep(Counted([]), lambda *_: Silent(), 0, Meter(), pad=False))
 
 
 @pytest.mark.parametrize("failure", [None, ServerUnavailableError("gone", server="a:1")])
