@@ -112,8 +112,8 @@ class Prefetcher(Generic[T]):
         """The next item of a segment, None at its end.
 
         Where none arrives for hedge_after_s, a rival of its source is asked for it too. Raises what
-        its source raised once the items before are taken, and StreamTimeoutError if there is
-        nothing after timeout_s.
+        its source raised once the items before are taken, StreamClosedError once it is closed, and
+        StreamTimeoutError if there is nothing after timeout_s.
         """
         queue = self._queues[segment]
         with self._lock:
@@ -121,6 +121,9 @@ class Prefetcher(Generic[T]):
             if not arrived and hedge_after_s < timeout_s:
                 self._hedge(segment, queue)
                 arrived = self._arrives(queue, timeout_s - hedge_after_s)
+            # A closed source ends too: that is not the end of its segment.
+            if self._closed:
+                raise StreamClosedError("the stream was closed meanwhile")
             if not arrived:
                 raise StreamTimeoutError(
                     f"segment {segment} gave no batch for {timeout_s:.0f} s, and its reader did "
@@ -134,8 +137,6 @@ class Prefetcher(Generic[T]):
                 return item
             if queue.error is not None:
                 raise queue.error
-            if not queue.ended:
-                raise StreamClosedError("the stream was closed meanwhile")
             return None
 
     def ready(self, segment: int) -> bool:

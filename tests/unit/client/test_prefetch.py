@@ -217,6 +217,13 @@ def test_a_lane_does_not_keep_what_was_taken_from_it() -> None:
     prefetcher.close()
 
 
+def test_what_is_taken_after_closing_is_not_the_end_of_a_segment() -> None:
+    prefetcher = prefetch([SilentSource([])])
+    prefetcher.close()
+    with pytest.raises(StreamClosedError):
+        prefetcher.take(0, 30)
+
+
 def test_closing_ends_a_take_that_waits() -> None:
     source = SilentSource([])
     prefetcher = prefetch([source])
