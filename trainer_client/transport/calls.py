@@ -65,9 +65,9 @@ class Connection:
             address = "?"
             error: HeadraceError
             try:
-                address = attempts.address()
-                stub_method = getattr(self.pool.stub(address), method)
-                response = stub_method(request, timeout=attempts.patience_s())
+                with attempts.server() as address:
+                    stub_method = getattr(self.pool.stub(address), method)
+                    response = stub_method(request, timeout=attempts.patience_s())
                 if response is not None:
                     return response
                 # What gRPC makes of bytes that are no message.

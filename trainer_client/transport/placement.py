@@ -1,30 +1,49 @@
-"""Which server of a fleet gets a shard: one of two that its name points to, the less loaded one."""
+"""Which server of a fleet gets a shard: one of two that its name points to, while it has room."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import xxhash
+from xxhash import xxh64_intdigest
 
-# How much the latest batch counts in a server's pace.
-WEIGHT = 0.2
+# What a server did so long ago counts for 1/e of what it does now.
+MEMORY_S = 5.0
+# A candidate may have so much more load than the least loaded server, and so many seconds.
+SLACK = 1.25
+SLACK_S = 0.01
 # A server that failed is passed over for so long while there are others.
 COOL_DOWN_S = 5.0
 
 
 @dataclass(slots=True)
 class _Server:
-    """What this client has seen of a server: streams it has open, seconds it takes for a batch.
+    """What this client has seen of a server.
 
-    pace_s is None before its first batch, failed_s the time of its last failure.
+    streams counts what it was chosen for and is not released, waiting those that wait for a
+    message now. busy_s is how long any did, batches what they got, both as of settled_s and fading.
+    failed_s is the time of its last failure.
     """
 
     streams: int = 0
-    pace_s: float | None = None
+    waiting: int = 0
+    busy_s: float = 0.0
+    batches: float = 0.0
+    settled_s: float = 0.0
     failed_s: float | None = None
+
+    def settle(self, now: float) -> None:
+        """Lets what was seen fade, and counts the time since then as busy if it is waited for."""
+        kept = math.exp(-(now - self.settled_s) / MEMORY_S)
+        self.busy_s *= kept
+        self.batches *= kept
+        if self.waiting:
+            self.busy_s += MEMORY_S * (1 - kept)
+        self.settled_s = now
 
 
 class Placement:
@@ -33,8 +52,10 @@ class Placement:
     The two candidates of a shard are those of the highest rendezvous hashes (Thaler and
     Ravishankar, 1996) of its key and their addresses: clients that read the same shard find the
     same caches, and when a server comes or goes, only the shards move that it was or becomes a
-    candidate of. Of the two, the one with less outstanding work gets it: open streams times the
-    observed pace.
+    candidate of. Load is bounded, as in Mirrokni, Thorup and Zadimoghaddam, *Consistent Hashing
+    with Bounded Loads* (2016): where neither has room, the least loaded server of the fleet gets
+    the shard. A server's load is its open streams times the seconds that it is waited for a batch
+    (busy time over completions), so nothing moves for its sake while nobody waits.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,46 +64,40 @@ class Placement:
         self._servers: dict[str, _Server] = {}
 
     def choose(self, key: bytes, addresses: Sequence[str], tried: Collection[str] = ()) -> str:
-        """The server for a shard, of at least one address.
+        """The server for a shard, of at least one address; it counts as its load until released.
 
-        Servers that were tried, and those that failed a moment ago, come after all others.
+        Servers that failed a moment ago come after all others, those that were tried last.
         """
         with self._lock:
-            now = self._clock()
-            ranked = sorted(addresses, key=lambda address: self._rank(key, address, tried, now))
-            first = ranked[0]
-            if len(ranked) == 1:
-                return first
-            second = ranked[1]
-            if self._passed_over(first, tried, now) != self._passed_over(second, tried, now):
-                return first
-            return second if self._load(second) < self._load(first) else first
-
-    def opened(self, address: str) -> None:
-        """Notes that a stream to a server was opened."""
-        with self._lock:
+            address = self._best(key, addresses, tried)
             self._of(address).streams += 1
+            return address
 
-    def closed(self, address: str) -> None:
-        """Notes that it has ended."""
+    def release(self, address: str) -> None:
+        """Notes that what a server was chosen for has ended."""
         with self._lock:
             self._of(address).streams -= 1
 
-    def took(self, address: str, seconds: float) -> None:
-        """Notes how long a batch was waited for, until it came."""
+    @contextmanager
+    def waiting(self, address: str) -> Iterator[None]:
+        """Notes that a server is waited for."""
         with self._lock:
             server = self._of(address)
-            server.failed_s = None
-            self._pace(server, seconds)
+            server.settle(self._clock())
+            server.waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                server.settle(self._clock())
+                server.waiting -= 1
 
-    def slow(self, address: str, seconds: float) -> None:
-        """Notes how long a batch was waited for, and has not come."""
+    def took(self, address: str) -> None:
+        """Notes that a server gave a batch."""
         with self._lock:
-            self._pace(self._of(address), seconds)
-
-    def _pace(self, server: _Server, seconds: float) -> None:
-        before = seconds if server.pace_s is None else server.pace_s
-        server.pace_s = before + WEIGHT * (seconds - before)
+            server = self._of(address)
+            server.batches += 1
+            server.failed_s = None
 
     def failed(self, address: str) -> None:
         """Notes that a server cannot be used just now."""
@@ -92,20 +107,36 @@ class Placement:
     def _of(self, address: str) -> _Server:
         return self._servers.setdefault(address, _Server())
 
-    def _rank(
-        self, key: bytes, address: str, tried: Collection[str], now: float
-    ) -> tuple[bool, int, str]:
-        digest = xxhash.xxh64_intdigest(key + address.encode())
-        return self._passed_over(address, tried, now), -digest, address
+    def _best(self, key: bytes, addresses: Sequence[str], tried: Collection[str]) -> str:
+        now = self._clock()
+        untried = [each for each in addresses if each not in tried]
+        usable = [each for each in untried if not self._failed_lately(each, now)]
+        loads = self._loads(usable or untried or addresses, now)
+        room = SLACK * min(loads.values()) + SLACK_S
+        ranked = sorted(loads, key=lambda each: (-xxh64_intdigest(key + each.encode()), each))
+        for candidate in ranked[:2]:
+            if loads[candidate] <= room:
+                return candidate
+        return min(ranked, key=loads.__getitem__)
 
-    def _passed_over(self, address: str, tried: Collection[str], now: float) -> bool:
+    def _failed_lately(self, address: str, now: float) -> bool:
         failed_s = self._servers[address].failed_s if address in self._servers else None
-        return address in tried or (failed_s is not None and now - failed_s < COOL_DOWN_S)
+        return failed_s is not None and now - failed_s < COOL_DOWN_S
 
-    def _load(self, address: str) -> float:
-        """Seconds of work that a further stream would wait behind, and be."""
-        known = [s.pace_s for s in self._servers.values() if s.pace_s is not None]
-        server = self._servers.get(address, _Server())
+    def _loads(self, addresses: Sequence[str], now: float) -> dict[str, float]:
+        """Seconds for which a further stream would wait for its batch, by address."""
+        paces: dict[str, float] = {}
+        for address in addresses:
+            server = self._servers.get(address)
+            if server is not None and server.batches:
+                server.settle(now)
+                paces[address] = server.busy_s / server.batches
         # One that is not known yet is taken for as fast as the fastest.
-        pace_s = min(known, default=1.0) if server.pace_s is None else server.pace_s
-        return (server.streams + 1) * pace_s
+        unknown = min(paces.values(), default=1.0)
+        return {
+            address: (self._streams(address) + 1) * paces.get(address, unknown)
+            for address in addresses
+        }
+
+    def _streams(self, address: str) -> int:
+        return self._servers[address].streams if address in self._servers else 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 import tenacity
@@ -114,11 +115,16 @@ class Attempts:
         self._known = 1
         self._progress_s = clock()
 
-    def address(self) -> str:
-        """The server to try now. Raises ServerUnavailableError if the fleet has none."""
+    @contextlib.contextmanager
+    def server(self) -> Iterator[str]:
+        """The address to try now, for one try. Raises ServerUnavailableError if there is none."""
         addresses = self._fleet.addresses()
         self._known = len(addresses)
-        return self._placement.choose(self._key, addresses, self._tried)
+        address = self._placement.choose(self._key, addresses, self._tried)
+        try:
+            yield address
+        finally:
+            self._placement.release(address)
 
     def patience_s(self) -> float:
         """How long one server may be silent: half of the time left where there is another."""

@@ -121,8 +121,8 @@ class ShardStream(Generic[T]):
         self._avoid = avoid
         # Where another stream would go on after what was given: it may be looked at any time.
         self._place = _Place(given, start, batch_count)
-        # The server that is being waited for, and since when.
-        self._asked = "", 0.0
+        # The server that is being waited for.
+        self._asked = ""
         self._lock = threading.Lock()
         self._call: grpc.Call | None = None
         self._closed = False
@@ -135,17 +135,17 @@ class ShardStream(Generic[T]):
         while not self._done:
             address = "?"
             try:
-                address = attempts.address()
-                for fetched in self._read(address, attempts.patience_s):
-                    attempts.progressed()
-                    handed.clear()
-                    self._given += 1
-                    assert self._cursor is not None
-                    self._place = _Place(self._given, self._cursor, self._left)
-                    yield fetched
-                    # A batch that was taken is not held up by the wait for the next one.
-                    del fetched
-                    attempts.waiting()
+                with attempts.server() as address:
+                    for fetched in self._read(address, attempts.patience_s):
+                        attempts.progressed()
+                        handed.clear()
+                        self._given += 1
+                        assert self._cursor is not None
+                        self._place = _Place(self._given, self._cursor, self._left)
+                        yield fetched
+                        # A batch that was taken is not held up by the wait for the next one.
+                        del fetched
+                        attempts.waiting()
                 continue
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error, address)
@@ -171,11 +171,8 @@ class ShardStream(Generic[T]):
         place, connection = self._place, self._job.connection
         if place.given != given or len(connection.fleet.addresses()) < 2:
             return None
-        server, asked_s = self._asked
-        if server:
-            connection.placement.slow(server, time.monotonic() - asked_s)
         return ShardStream(
-            self._job, self._shard, self._splits, place.start, place.left, given, server
+            self._job, self._shard, self._splits, place.start, place.left, given, self._asked
         )
 
     def close(self) -> None:
@@ -188,9 +185,7 @@ class ShardStream(Generic[T]):
 
     def _read(self, address: str, patience_s: Callable[[], float]) -> Iterator[Fetched[T]]:
         """The batches that one server sends; sets _done when there are no more to come."""
-        placement = self._job.connection.placement
         call = self._job.connection.pool.stream_batches(address, self._request())
-        placement.opened(address)
         with self._lock:
             self._call = call
             closed = self._closed
@@ -205,6 +200,7 @@ class ShardStream(Generic[T]):
                 elif response.batch is not None and decode is not None:
                     value = decode(response.batch)
                     self._advance(value, address)
+                    self._job.connection.placement.took(address)
                     fetched = Fetched(value, address, response.size)
                     # Nor are the bytes that it was decoded from.
                     del response, value
@@ -221,15 +217,14 @@ class ShardStream(Generic[T]):
         finally:
             # One that has ended takes no notice; one that has not would keep a slot of the server.
             call.cancel()
-            placement.closed(address)
 
     def _next(self, call: grpc.Call, address: str, patience_s: float) -> bytes:
         asked_s = time.monotonic()
-        self._asked = address, asked_s
+        self._asked = address
+        placement = self._job.connection.placement
         try:
-            with self._job.guard.limit(call, patience_s):
+            with self._job.guard.limit(call, patience_s), placement.waiting(address):
                 message: bytes = next(call)  # type: ignore[call-overload] # the stubs lack that such a call iterates
-                self._job.connection.placement.took(address, time.monotonic() - asked_s)
                 return message
         except StopIteration:
             raise ServerUnavailableError(

@@ -18,9 +18,16 @@ class Clock:
         return self.now
 
 
+def chosen(placement: Placement, key: bytes, fleet: list[str], *tried: str) -> str:
+    """The server for a shard that ends at once."""
+    address = placement.choose(key, fleet, tried)
+    placement.release(address)
+    return address
+
+
 def test_idle_servers_get_the_same_share() -> None:
     placement = Placement()
-    shares = Counter(placement.choose(key, FLEET) for key in KEYS)
+    shares = Counter(chosen(placement, key, FLEET) for key in KEYS)
     assert set(shares) == set(FLEET)
     assert max(shares.values()) < 1.35 * min(shares.values())
 
@@ -32,16 +39,16 @@ def test_every_client_chooses_the_same_server_whatever_the_order() -> None:
 
 def test_only_the_shards_of_a_server_that_goes_move() -> None:
     placement = Placement()
-    before = [placement.choose(key, FLEET) for key in KEYS]
-    after = [placement.choose(key, FLEET[1:]) for key in KEYS]
+    before = [chosen(placement, key, FLEET) for key in KEYS]
+    after = [chosen(placement, key, FLEET[1:]) for key in KEYS]
     moved = [old for old, new in zip(before, after, strict=True) if old != new]
     assert set(moved) == {FLEET[0]}
 
 
 def test_a_server_that_comes_takes_its_share() -> None:
     placement = Placement()
-    before = [placement.choose(key, FLEET[1:]) for key in KEYS]
-    after = [placement.choose(key, FLEET) for key in KEYS]
+    before = [chosen(placement, key, FLEET[1:]) for key in KEYS]
+    after = [chosen(placement, key, FLEET) for key in KEYS]
     moved = [new for old, new in zip(before, after, strict=True) if old != new]
     assert set(moved) == {FLEET[0]}
     assert len(moved) == pytest.approx(len(KEYS) / len(FLEET), rel=0.25)
@@ -50,28 +57,73 @@ def test_a_server_that_comes_takes_its_share() -> None:
 def test_open_streams_are_spread() -> None:
     placement = Placement()
     for key in KEYS[:64]:
-        placement.opened(placement.choose(key, FLEET))
+        placement.choose(key, FLEET)
     held = sorted(server.streams for server in placement._servers.values())
-    assert held[-1] - held[0] <= 3
+    assert held[-1] - held[0] <= 2
 
 
-def test_of_two_candidates_the_less_loaded_gets_a_shard() -> None:
-    placement = Placement()
+def batches(placement: Placement, clock: Clock, address: str, count: int, each_s: float) -> None:
+    """As many batches of a server, each waited for so long."""
+    for _ in range(count):
+        with placement.waiting(address):
+            clock.now += each_s
+        placement.took(address)
+
+
+def test_a_shard_goes_to_its_first_candidate_with_room_then_to_the_least_loaded() -> None:
+    clock = Clock()
+    placement = Placement(clock)
     key = KEYS[0]
-    first = placement.choose(key, FLEET)
-    placement.opened(first)
-    second = placement.choose(key, FLEET)
-    assert second != first
-    placement.opened(second)
-    assert placement.choose(key, FLEET) == first
-    placement.closed(first)
-    placement.closed(second)
-    placement.took(first, 1.0)
-    placement.took(second, 0.1)
-    assert placement.choose(key, FLEET) == second
-    for _ in range(30):
-        placement.took(first, 0.01)
-    assert placement.choose(key, FLEET) == first
+    first, second, third = (placement.choose(key, FLEET) for _ in range(3))
+    assert len({first, second, third}) == 3
+    placement.release(first)
+    assert chosen(placement, key, FLEET) == first
+
+
+def test_a_server_that_is_waited_for_longer_gets_less() -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    pair = FLEET[:2]
+    batches(placement, clock, pair[0], 10, 0.4)
+    batches(placement, clock, pair[1], 10, 0.1)
+    for key in KEYS[:15]:
+        placement.choose(key, pair)
+    assert [placement._servers[address].streams for address in pair] == [3, 12]
+
+
+def test_a_server_that_sends_nothing_gets_nothing_more() -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    batches(placement, clock, FLEET[0], 10, 0.1)
+    batches(placement, clock, FLEET[1], 10, 0.1)
+    with placement.waiting(FLEET[0]):
+        clock.now += 2.0
+        assert {chosen(placement, key, FLEET[:2]) for key in KEYS[:50]} == {FLEET[1]}
+    # What it did is forgotten while it does better.
+    batches(placement, clock, FLEET[0], 1000, 0.1)
+    assert {chosen(placement, key, FLEET[:2]) for key in KEYS[:50]} == set(FLEET[:2])
+
+
+def test_several_streams_that_wait_count_once() -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    with placement.waiting(FLEET[0]), placement.waiting(FLEET[0]):
+        clock.now += 1.0
+    placement.took(FLEET[0])
+    placement.took(FLEET[0])
+    server = placement._servers[FLEET[0]]
+    assert server.busy_s / server.batches == pytest.approx(0.5, rel=0.1)
+
+
+def test_nothing_moves_while_nobody_waits() -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    for address in FLEET:
+        batches(placement, clock, address, 10, 1e-5)
+    before = [chosen(placement, key, FLEET) for key in KEYS[:50]]
+    for key in KEYS[:20]:
+        placement.choose(key, FLEET)
+    assert [chosen(placement, key, FLEET) for key in KEYS[:50]] == before
 
 
 def test_servers_that_failed_or_were_tried_come_last() -> None:
@@ -80,16 +132,16 @@ def test_servers_that_failed_or_were_tried_come_last() -> None:
     key = KEYS[0]
     left = list(FLEET)
     while left:
-        address = placement.choose(key, FLEET)
+        address = chosen(placement, key, FLEET)
         left.remove(address)
         placement.failed(address)
         clock.now += 0.01
     # All have failed: the best one is tried again.
-    assert placement.choose(key, FLEET) == Placement().choose(key, FLEET)
-    placement.took(FLEET[3], 0.1)
-    assert placement.choose(key, FLEET) == FLEET[3]
-    assert placement.choose(key, FLEET, {FLEET[3]}) != FLEET[3]
+    assert chosen(placement, key, FLEET) == Placement().choose(key, FLEET)
+    batches(placement, clock, FLEET[3], 1, 0.1)
+    assert chosen(placement, key, FLEET) == FLEET[3]
+    assert chosen(placement, key, FLEET, FLEET[3]) != FLEET[3]
     clock.now += COOL_DOWN_S
-    tried = {placement.choose(key, FLEET)}
-    assert placement.choose(key, FLEET, tried) not in tried
-    assert placement.choose(key, ["only:1"], {"only:1"}) == "only:1"
+    tried = {chosen(placement, key, FLEET)}
+    assert chosen(placement, key, FLEET, *tried) not in tried
+    assert chosen(placement, key, ["only:1"], "only:1") == "only:1"

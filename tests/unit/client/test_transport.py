@@ -276,17 +276,21 @@ class TestAttempts:
             fleet, Placement(), "it", key=b"", timeout_s=10, clock=lambda: self.now
         )
 
+    def address(self) -> str:
+        with self.attempts.server() as address:
+            return address
+
     def fail(self, delay: float | None = None) -> float:
-        address = self.attempts.address()
+        address = self.address()
         error = ServerUnavailableError("gone", server=address, retry_delay_s=delay)
         return self.attempts.failed(error)
 
     def test_every_server_is_tried_at_once_before_any_pause(self) -> None:
         tried = []
         for _ in range(2):
-            tried.append(self.attempts.address())
+            tried.append(self.address())
             assert self.fail() == 0.0
-        tried.append(self.attempts.address())
+        tried.append(self.address())
         assert sorted(tried) == ["a:1", "b:1", "c:1"]
         assert 0 <= self.fail() <= 0.1
         assert self.fail(delay=3.0) == 3.0
@@ -313,7 +317,7 @@ class TestAttempts:
             self.fail()
 
     def test_patience_with_one_server_leaves_time_for_another(self) -> None:
-        self.attempts.address()
+        self.address()
         assert self.attempts.patience_s() == 5.0
         self.now = 8.0
         assert self.attempts.patience_s() == 1.0
