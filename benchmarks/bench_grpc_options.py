@@ -30,11 +30,9 @@ CANDIDATES: dict[str, Options] = {
     "as shipped": (),
     "optimization_target=throughput": (("grpc.optimization_target", 2),),
     "max_frame_size 1 MiB": (("grpc.http2.max_frame_size", 1 << 20),),
+    "lookahead_bytes 64 KiB": (("grpc.http2.lookahead_bytes", 64 << 10),),
     "lookahead_bytes 4 MiB": (("grpc.http2.lookahead_bytes", 4 << 20),),
-    "bdp_probe off, lookahead 4 MiB": (
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 4 << 20),
-    ),
+    "bdp_probe": (("grpc.http2.bdp_probe", 1),),
     "write_buffer_size 1 MiB": (("grpc.http2.write_buffer_size", 1 << 20),),
     "tcp_read_chunk_size 256 KiB": (
         ("grpc.experimental.tcp_read_chunk_size", 256 << 10),

@@ -198,7 +198,7 @@ def _figures(
 ) -> dict[str, object]:
     """What one epoch took; rates are over all of its time, waiting included."""
     names = (
-        "rows", "batches", "wire_bytes", "arena_bytes", "retries", "refetches",
+        "rows", "batches", "wire_bytes", "arena_bytes", "retries", "moves", "refetches",
         "hedges", "hedges_won", "padded_batches",
         "left_out_batches", "left_out_rows", "dropped_batches", "dropped_rows",
     )  # fmt: skip

@@ -41,6 +41,7 @@ class StreamStats:
     wait_s: float = 0.0
     elapsed_s: float = 0.0
     retries: int = 0
+    moves: int = 0
     refetches: int = 0
     hedges: int = 0
     hedges_won: int = 0
@@ -137,6 +138,10 @@ METRICS = {
     "retries": (
         "Calls and streams that had to go on at another server. Steady growth: servers crash, "
         "drain or are full; their logs say which."
+    ),
+    "moves": (
+        "Streams that left a server for one with less load. Steady growth: some servers are slower "
+        "than others."
     ),
     "refetches": "Batches fetched again since their bytes were damaged. Above 0: suspect hardware.",
     "hedges": (

@@ -90,6 +90,13 @@ class Connection:
             self.fleet, self.placement, what, key=key, timeout_s=self.timeout_s, avoid=avoid
         )
 
+    def leaves(self, address: str) -> bool:
+        """Whether a stream should leave a server for another one; counts it if so."""
+        leaves = self.placement.leaves(address, self.fleet.addresses())
+        if leaves:
+            self.meter.add(moves=1)
+        return leaves
+
     def pause(self, attempts: Attempts, error: HeadraceError) -> None:
         """Notes a failure and waits as long as it asks for, or until the stream is closed.
 

@@ -13,6 +13,11 @@ from trainer_client.errors import StreamClosedError
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 512 << 20),
     ("grpc.max_send_message_length", 512 << 20),
+    # What may be on its way for a stream that nobody reads from just now. gRPC's own estimate grows
+    # to megabytes, and behind a slow link a new stream then waits seconds for the bytes of others.
+    # A message that is being read gets a window of its own size.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
     # A server whose machine vanished is noticed without a word from it.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

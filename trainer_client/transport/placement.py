@@ -13,10 +13,18 @@ from xxhash import xxh64_intdigest
 
 # What a server did so long ago counts for 1/e of what it does now.
 MEMORY_S = 5.0
-# A candidate may have so much more load than the least loaded server, and so many seconds.
+# With fewer batches than these (they fade), a server's pace is not known.
+LEAST_BATCHES = 0.5
+# A candidate may have so many times the load of the least loaded server, and so many seconds: below
+# that nobody waits.
 SLACK = 1.25
 SLACK_S = 0.01
-# A server that failed is passed over for so long while there are others.
+# A stream leaves a server whose load is so many times what its own would be elsewhere.
+WORTH_MOVING = 1.4
+# Of all streams, one at a time: what a move changes must show before the next.
+BETWEEN_MOVES_S = 0.5
+# A server that failed is passed over for so long while there are others, though it may give batches
+# meanwhile: one that drains does.
 COOL_DOWN_S = 5.0
 
 
@@ -55,13 +63,15 @@ class Placement:
     candidate of. Load is bounded, as in Mirrokni, Thorup and Zadimoghaddam, *Consistent Hashing
     with Bounded Loads* (2016): where neither has room, the least loaded server of the fleet gets
     the shard. A server's load is its open streams times the seconds that it is waited for a batch
-    (busy time over completions), so nothing moves for its sake while nobody waits.
+    (busy time over completions), so nothing moves for its sake while nobody waits. A server that
+    was slow is tried again once that has faded.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._servers: dict[str, _Server] = {}
+        self._looks_s = 0.0
 
     def choose(self, key: bytes, addresses: Sequence[str], tried: Collection[str] = ()) -> str:
         """The server for a shard, of at least one address; it counts as its load until released.
@@ -72,6 +82,19 @@ class Placement:
             address = self._best(key, addresses, tried)
             self._of(address).streams += 1
             return address
+
+    def leaves(self, address: str, addresses: Sequence[str]) -> bool:
+        """Whether a stream should go on at another server, since this one has far more load."""
+        with self._lock:
+            now = self._clock()
+            if now < self._looks_s:
+                return False
+            self._looks_s = now + BETWEEN_MOVES_S
+            usable = [each for each in addresses if not self._failed_lately(each, now)]
+            loads = self._loads({*usable, address}, now)
+            streams = self._servers[address].streams
+            load = loads[address] * streams / (streams + 1)
+            return load > WORTH_MOVING * min(loads.values()) + SLACK_S
 
     def release(self, address: str) -> None:
         """Notes that what a server was chosen for has ended."""
@@ -95,9 +118,7 @@ class Placement:
     def took(self, address: str) -> None:
         """Notes that a server gave a batch."""
         with self._lock:
-            server = self._of(address)
-            server.batches += 1
-            server.failed_s = None
+            self._of(address).batches += 1
 
     def failed(self, address: str) -> None:
         """Notes that a server cannot be used just now."""
@@ -123,20 +144,15 @@ class Placement:
         failed_s = self._servers[address].failed_s if address in self._servers else None
         return failed_s is not None and now - failed_s < COOL_DOWN_S
 
-    def _loads(self, addresses: Sequence[str], now: float) -> dict[str, float]:
+    def _loads(self, addresses: Collection[str], now: float) -> dict[str, float]:
         """Seconds for which a further stream would wait for its batch, by address."""
-        paces: dict[str, float] = {}
-        for address in addresses:
-            server = self._servers.get(address)
-            if server is not None and server.batches:
-                server.settle(now)
-                paces[address] = server.busy_s / server.batches
-        # One that is not known yet is taken for as fast as the fastest.
-        unknown = min(paces.values(), default=1.0)
+        servers = {address: self._servers.get(address, _Server()) for address in addresses}
+        for server in servers.values():
+            server.settle(now)
+        paces = [s.busy_s / s.batches for s in servers.values() if s.batches > LEAST_BATCHES]
+        # One that is not known, or no longer, is taken for as fast as the fastest.
+        fastest = min(paces, default=1.0)
         return {
-            address: (self._streams(address) + 1) * paces.get(address, unknown)
-            for address in addresses
+            address: (server.streams + 1) * (server.busy_s + fastest) / (server.batches + 1)
+            for address, server in servers.items()
         }
-
-    def _streams(self, address: str) -> int:
-        return self._servers[address].streams if address in self._servers else 0

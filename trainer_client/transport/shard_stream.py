@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -94,9 +95,9 @@ class ShardStream(Generic[T]):
     """Iterates once over the batches of a shard; close() from any thread ends it.
 
     start is the cursor to go on from, or the index of the first batch; batch_count is the number
-    of batches wanted, None for all to the shard's end. A cut, a drain or a stall is followed by
-    another server at the last verified cursor. Raises the HeadraceError that ends the tries. given
-    counts the batches that came before start, avoid is a server to be asked last.
+    of batches wanted, None for all to the shard's end. A cut, a drain, a stall or too much load is
+    followed by another server at the last verified cursor. Raises the HeadraceError that ends the
+    tries. given counts the batches that came before start, avoid is a server to be asked last.
     """
 
     def __init__(
@@ -135,8 +136,11 @@ class ShardStream(Generic[T]):
         while not self._done:
             address = "?"
             try:
-                with attempts.server() as address:
-                    for fetched in self._read(address, attempts.patience_s):
+                with (
+                    attempts.server() as address,
+                    closing(self._read(address, attempts.patience_s)) as batches,
+                ):
+                    for fetched in batches:
                         attempts.progressed()
                         handed.clear()
                         self._given += 1
@@ -146,6 +150,8 @@ class ShardStream(Generic[T]):
                         # A batch that was taken is not held up by the wait for the next one.
                         del fetched
                         attempts.waiting()
+                        if not self._done and connection.leaves(address):
+                            break
                 continue
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error, address)
@@ -183,7 +189,9 @@ class ShardStream(Generic[T]):
         if call is not None:
             call.cancel()
 
-    def _read(self, address: str, patience_s: Callable[[], float]) -> Iterator[Fetched[T]]:
+    def _read(
+        self, address: str, patience_s: Callable[[], float]
+    ) -> Generator[Fetched[T], None, None]:
         """The batches that one server sends; sets _done when there are no more to come."""
         call = self._job.connection.pool.stream_batches(address, self._request())
         with self._lock:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from trainer_client.transport.placement import COOL_DOWN_S, Placement
+from trainer_client.transport.placement import BETWEEN_MOVES_S, COOL_DOWN_S, Placement
 
 FLEET = [f"10.0.0.{i}:50051" for i in range(8)]
 KEYS = [f"shard {i}".encode() for i in range(2000)]
@@ -88,7 +88,7 @@ def test_a_server_that_is_waited_for_longer_gets_less() -> None:
     batches(placement, clock, pair[1], 10, 0.1)
     for key in KEYS[:15]:
         placement.choose(key, pair)
-    assert [placement._servers[address].streams for address in pair] == [3, 12]
+    assert [placement._servers[address].streams for address in pair] in ([3, 12], [4, 11])
 
 
 def test_a_server_that_sends_nothing_gets_nothing_more() -> None:
@@ -115,6 +115,44 @@ def test_several_streams_that_wait_count_once() -> None:
     assert server.busy_s / server.batches == pytest.approx(0.5, rel=0.1)
 
 
+def test_streams_leave_a_server_until_another_one_that_came_has_its_share() -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    held = [placement.choose(key, FLEET[:3]) for key in KEYS[:8]]
+    for address in FLEET[:3]:
+        batches(placement, clock, address, 20, 0.1)
+    assert not any(moved(placement, clock, held, i, FLEET[:3]) for i in range(8))
+    for _ in range(3):
+        for i in range(8):
+            moved(placement, clock, held, i, FLEET[:4])
+    assert sorted(Counter(held).values()) == [2, 2, 2, 2]
+
+
+def moved(placement: Placement, clock: Clock, held: list[str], i: int, fleet: list[str]) -> bool:
+    """Whether a stream moves, at a time at which one may."""
+    clock.now += BETWEEN_MOVES_S
+    if not placement.leaves(held[i], fleet):
+        return False
+    placement.release(held[i])
+    held[i] = placement.choose(KEYS[i], fleet)
+    return True
+
+
+def test_streams_leave_one_at_a_time_and_only_where_somebody_waits() -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    for _ in range(4):
+        placement.choose(KEYS[0], FLEET[:1])
+    batches(placement, clock, FLEET[0], 20, 0.001)
+    clock.now += BETWEEN_MOVES_S
+    assert not placement.leaves(FLEET[0], FLEET)
+    batches(placement, clock, FLEET[0], 20, 0.5)
+    assert placement.leaves(FLEET[0], FLEET)
+    assert not placement.leaves(FLEET[0], FLEET)
+    clock.now += BETWEEN_MOVES_S
+    assert placement.leaves(FLEET[0], FLEET)
+
+
 def test_nothing_moves_while_nobody_waits() -> None:
     clock = Clock()
     placement = Placement(clock)
@@ -138,9 +176,11 @@ def test_servers_that_failed_or_were_tried_come_last() -> None:
         clock.now += 0.01
     # All have failed: the best one is tried again.
     assert chosen(placement, key, FLEET) == Placement().choose(key, FLEET)
-    batches(placement, clock, FLEET[3], 1, 0.1)
-    assert chosen(placement, key, FLEET) == FLEET[3]
-    assert chosen(placement, key, FLEET, FLEET[3]) != FLEET[3]
+    clock.now += COOL_DOWN_S - 0.05
+    placement.failed(FLEET[3])
+    clock.now += 0.05
+    assert chosen(placement, key, FLEET[3:5]) == FLEET[4]
+    assert chosen(placement, key, FLEET[3:5], FLEET[4]) == FLEET[3]
     clock.now += COOL_DOWN_S
     tried = {chosen(placement, key, FLEET)}
     assert chosen(placement, key, FLEET, *tried) not in tried
