@@ -73,6 +73,12 @@ class _Context:
     def is_active(self) -> bool:
         return True
 
+    def invocation_metadata(self) -> None:
+        """It brings none."""
+
+    def send_initial_metadata(self, metadata: object) -> None:
+        del metadata
+
     def abort_with_status(self, status: grpc.Status) -> None:
         raise RuntimeError(status.details)
 
@@ -112,7 +118,9 @@ class InlineServer:
                 splits=shard.splits,
                 accepted_codecs=[codec],
             )
-            yield from self._service.stream_batches(request, cast(Any, _Context()))
+            yield from self._service.stream_batches(
+                request.SerializeToString(), cast(Any, _Context())
+            )
 
     def close(self) -> None:
         """Lets everything go."""

@@ -30,7 +30,7 @@ from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
 from preprocessor_server.encode.checksum import end_checksum, header_checksum
-from preprocessor_server.service import SERVICE
+from preprocessor_server.service import SERVICE, announced
 from tests.fakes.process import python_environment
 from trainer_client import Dataset
 
@@ -164,13 +164,10 @@ class ReplayServer:
     def _handler(self) -> grpc.GenericRpcHandler:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "DescribeDataset": grpc.unary_unary_rpc_method_handler(
-                lambda _request, _context: self._recording.described,
-                response_serializer=pb.DescribeDatasetResponse.SerializeToString,
+                lambda _, context: announced(self._recording.described.SerializeToString(), context)
             ),
             "PlanEpoch": grpc.unary_unary_rpc_method_handler(
-                self._plan,
-                request_deserializer=pb.PlanEpochRequest.FromString,
-                response_serializer=pb.PlanEpochResponse.SerializeToString,
+                self._plan, request_deserializer=pb.PlanEpochRequest.FromString
             ),
             "StreamBatches": grpc.unary_stream_rpc_method_handler(
                 self._stream, request_deserializer=pb.StreamBatchesRequest.FromString
@@ -178,14 +175,12 @@ class ReplayServer:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    def _plan(
-        self, request: pb.PlanEpochRequest, _context: grpc.ServicerContext
-    ) -> pb.PlanEpochResponse:
+    def _plan(self, request: pb.PlanEpochRequest, context: grpc.ServicerContext) -> bytes:
         rows = BATCHES_A_SHARD * self._recording.headers[0].row_count
         identity = pb.BatchIdentity()
         identity.CopyFrom(request.identity)
         identity.num_shards = self._shard_count
-        return pb.PlanEpochResponse(
+        plan = pb.PlanEpochResponse(
             snapshot_id=self._recording.described.snapshot_id,
             identity=identity,
             row_count=self._shard_count * rows,
@@ -201,13 +196,15 @@ class ReplayServer:
                 for shard in request.shards or range(self._shard_count)
             ],
         )
+        return announced(plan.SerializeToString(), context)
 
     def _stream(
         self, request: pb.StreamBatchesRequest, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         ended = threading.Event()
         context.add_callback(ended.set)
-        yield pb.StreamBatchesResponse(schema=self._recording.schema).SerializeToString()
+        schema = pb.StreamBatchesResponse(schema=self._recording.schema)
+        yield announced(schema.SerializeToString(), context)
         first = request.first_batch or request.cursor.batch
         last = min(first + (request.batch_limit or BATCHES_A_SHARD), BATCHES_A_SHARD)
         for index in range(first, last):

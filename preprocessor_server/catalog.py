@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.errors import DatasetError, RequestError
-from preprocessor_server.plan.epoch import EpochPlan, plan_epoch
+from preprocessor_server.plan.epoch import EpochPlan, RowGroups, plan_epoch
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
@@ -94,7 +94,18 @@ class BoundDataset:
     @property
     def counts_known(self) -> bool:
         """Whether the snapshot says how many rows are delivered."""
-        return self.filter is None
+        return self.filter is None or self.snapshot.message.counted_filter == self.spec.where
+
+    @property
+    def row_groups(self) -> RowGroups:
+        """The row groups, with the rows that they deliver as far as that is known."""
+        counted = self.filter is not None and self.counts_known
+        return self.snapshot.counted_row_groups if counted else self.snapshot.row_groups
+
+    @property
+    def max_split_bytes(self) -> int:
+        """The decoded size above which a row group is cut, in bytes."""
+        return self.spec.max_split_bytes or DEFAULT_MAX_SPLIT_BYTES
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,7 +133,7 @@ class Catalog:
         self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(
             memory // 4, lambda bound: bound.snapshot.size_bytes
         )
-        self._plans: LruCache[tuple[str, int, bool, Identity], EpochPlan] = LruCache(
+        self._plans: LruCache[tuple[str, int, bool, bool, Identity], EpochPlan] = LruCache(
             memory // 4, lambda plan: plan.size_bytes
         )
         self._planning = threading.Lock()
@@ -168,14 +179,16 @@ class Catalog:
 
     def plan(self, dataset: BoundDataset, identity: Identity) -> EpochPlan:
         """The plan of an epoch of a dataset."""
-        size = dataset.spec.max_split_bytes or DEFAULT_MAX_SPLIT_BYTES
-        key = (dataset.snapshot.id, size, dataset.counts_known, identity)
+        size = dataset.max_split_bytes
+        # With one snapshot, counts are known for one filter at most, and without any.
+        filtered = dataset.filter is not None
+        key = (dataset.snapshot.id, size, filtered, dataset.counts_known, identity)
         # One plan at a time: ranks that ask for the same one together wait for one computation.
         with self._planning:
             plan = self._plans.get(key)
             if plan is None:
                 plan = plan_epoch(
-                    dataset.snapshot.row_groups,
+                    dataset.row_groups,
                     identity,
                     max_split_bytes=size,
                     counts_known=dataset.counts_known,

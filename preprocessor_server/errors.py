@@ -22,6 +22,7 @@ STATUS_BY_REASON: dict[str, grpc.StatusCode] = {
     "PATH_UNREADABLE": grpc.StatusCode.PERMISSION_DENIED,
     "NOT_PARQUET": grpc.StatusCode.FAILED_PRECONDITION,
     "FILE_CORRUPT": grpc.StatusCode.DATA_LOSS,
+    "REQUEST_CORRUPT": grpc.StatusCode.DATA_LOSS,
     "COLUMN_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
     "COLUMN_TYPE_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
     "DATASET_INVALID": grpc.StatusCode.INVALID_ARGUMENT,

@@ -6,18 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
+import xxhash
+from google.protobuf.message import DecodeError, Message
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.answers import abort, describe_response, plan_response
 from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.counting import count_rows
 from preprocessor_server.cutter import Shard
 from preprocessor_server.errors import (
     DeploymentError,
@@ -26,17 +25,13 @@ from preprocessor_server.errors import (
     TemporaryError,
 )
 from preprocessor_server.pipeline import Pipeline, ShardStream
-from preprocessor_server.plan.epoch import EpochPlan
-from preprocessor_server.plan.identity import ENCODING_VERSION, Cursor, Identity, Split
+from preprocessor_server.plan.identity import Cursor, Identity, Split
 from preprocessor_server.preview import preview
 from preprocessor_server.telemetry import log
 
 SERVICE = "headrace.v1.PreprocessorService"
-ERROR_DOMAIN = "headrace"
-# A trainer sent elsewhere may come back after this long.
-RETRY_AFTER_S = 1
-DEFAULT_PAGE_SPLITS = 20_000
-MAX_PAGE_SPLITS = 100_000
+# The key of metadata that holds the XXH64 of a request, or of the first message of an answer.
+CHECKSUM_KEY = "headrace-checksum"
 # Short calls served at once, beside the streams; they may wait for storage.
 MAX_SHORT_CALLS = 16
 SUPPORTED_CODECS = (batch_pb2.CODEC_ZSTD, batch_pb2.CODEC_NONE)
@@ -113,6 +108,14 @@ class PreprocessorService:
         plan = self._catalog.plan(dataset, identity)
         return plan_response(dataset, identity, plan, request)
 
+    def count_rows(self, request: pb.CountRowsRequest) -> pb.CountRowsResponse:
+        """Counts rows that pass the filter."""
+        dataset = self._catalog.bind(request.dataset, request.snapshot_id)
+        counts = count_rows(
+            self._pipeline, dataset, request.first_row_group, request.row_group_count
+        )
+        return pb.CountRowsResponse(snapshot_id=dataset.snapshot.id, row_counts=counts)
+
     def preview_batch(self, request: pb.PreviewBatchRequest) -> pb.PreviewBatchResponse:
         """Shows the first rows."""
         dataset = self._catalog.bind(request.dataset, request.snapshot_id)
@@ -127,11 +130,10 @@ class PreprocessorService:
             row.output.update(output)
         return response
 
-    def stream_batches(
-        self, request: pb.StreamBatchesRequest, context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
+    def stream_batches(self, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Streams a shard, as serialised messages."""
         with self._reported(context):
+            request = _read(pb.StreamBatchesRequest, data, context)
             if self._pipeline.draining.is_set():
                 raise TemporaryError(
                     "DRAINING", "this server is shutting down; open the stream on another one"
@@ -141,7 +143,9 @@ class PreprocessorService:
                 context.add_callback(stream.close)
                 try:
                     with self._pipeline.metrics.streams.track_inprogress():
-                        yield from stream.messages()
+                        messages = stream.messages()
+                        yield announced(next(messages), context)
+                        yield from messages
                 finally:
                     stream.close()
 
@@ -172,27 +176,21 @@ class PreprocessorService:
             "DescribeDataset": self._unary(pb.DescribeDatasetRequest, self.describe_dataset),
             "PutSnapshot": self._unary(pb.PutSnapshotRequest, self.put_snapshot),
             "PlanEpoch": self._unary(pb.PlanEpochRequest, self.plan_epoch),
+            "CountRows": self._unary(pb.CountRowsRequest, self.count_rows),
             "PreviewBatch": self._unary(pb.PreviewBatchRequest, self.preview_batch),
-            "StreamBatches": grpc.unary_stream_rpc_method_handler(
-                self.stream_batches,
-                request_deserializer=pb.StreamBatchesRequest.FromString,
-                response_serializer=None,
-            ),
+            "StreamBatches": grpc.unary_stream_rpc_method_handler(self.stream_batches),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def _unary(
         self, request_type: type[Request], method: Callable[[Request], Response]
-    ) -> grpc.RpcMethodHandler[Request, Response]:
-        def call(request: Request, context: grpc.ServicerContext) -> Response:
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def call(data: bytes, context: grpc.ServicerContext) -> bytes:
             with self._reported(context), self._short_calls.taken():
-                return method(request)
+                response = method(_read(request_type, data, context))
+                return announced(response.SerializeToString(), context)
 
-        return grpc.unary_unary_rpc_method_handler(
-            call,
-            request_deserializer=request_type.FromString,
-            response_serializer=lambda response: response.SerializeToString(),
-        )
+        return grpc.unary_unary_rpc_method_handler(call)
 
     @contextmanager
     def _reported(self, context: grpc.ServicerContext) -> Iterator[None]:
@@ -206,7 +204,7 @@ class PreprocessorService:
             if isinstance(error, ServerError):
                 self._pipeline.metrics.errors.labels(error.reason).inc()
                 log.warning("call failed", reason=error.reason, message=error.message)
-                _abort(context, error)
+                abort(context, error)
             self._pipeline.metrics.errors.labels("INTERNAL").inc()
             log.error("a bug in the server", exc_info=True)
             context.abort(
@@ -215,96 +213,25 @@ class PreprocessorService:
             )
 
 
-def describe_response(
-    dataset: BoundDataset, *, include_snapshot: bool
-) -> pb.DescribeDatasetResponse:
-    """What a dataset names."""
-    snapshot = dataset.snapshot
-    rows = int(snapshot.row_groups.rows.sum())
-    response = pb.DescribeDatasetResponse(
-        snapshot_id=snapshot.id,
-        snapshot=snapshot.frame if include_snapshot else b"",
-        output_schema=dataset.schema,
-        file_count=len(snapshot.message.files),
-        row_group_count=len(snapshot.message.row_group_rows),
-        parquet_row_count=sum(snapshot.message.row_group_rows),
-        file_bytes=sum(file.size_bytes for file in snapshot.message.files),
-        decoded_bytes=sum(snapshot.message.row_group_decoded_bytes),
-        unfiltered_row_count=rows,
-        row_count=rows if dataset.counts_known else None,
-        dataset_fingerprint=dataset.fingerprint,
-        encoding_version=ENCODING_VERSION,
-        server_version=server_version(),
-    )
-    needed = set(dataset.columns.columns)
-    for column in dataset.source.columns:
-        response.source_columns.add(
-            name=column.name,
-            type=str(column.type),
-            needed=column in needed,
-            list_column=column.source if column.in_lists else "",
-        )
-    return response
-
-
-def plan_response(
-    dataset: BoundDataset, identity: Identity, plan: EpochPlan, request: pb.PlanEpochRequest
-) -> pb.PlanEpochResponse:
-    """One page of a plan. Raises RequestError for a shard or page that there is not."""
-    count = len(plan.shards)
-    rows, batches = plan.row_counts, plan.batch_counts
-    response = pb.PlanEpochResponse(
-        snapshot_id=dataset.snapshot.id,
-        identity=identity.to_proto(count),
-        row_count=None if rows is None else sum(rows),
-        batch_count=None if batches is None else sum(batches),
-        shard_batch_counts=batches or (),
-        reread_share=plan.reread_share,
-        notes=plan.notes,
-    )
-    wanted = request.shards or range(count)
-    for shard in request.shards:
-        if shard >= count:
-            raise RequestError(
-                "REQUEST_INVALID",
-                f"shards names shard {shard}, but the epoch has shards 0 to {count - 1}",
-                field="shards",
-            )
-    page_size = request.page_size or DEFAULT_PAGE_SPLITS
-    if page_size > MAX_PAGE_SPLITS:
-        raise RequestError(
-            "REQUEST_INVALID",
-            f"page_size is {page_size}; it must be from 1 to {MAX_PAGE_SPLITS:,}",
-            field="page_size",
-        )
-    first = _page_start(request.page_token, len(wanted))
-    left = page_size
-    for i in range(first, len(wanted)):
-        shard = wanted[i]
-        splits = () if request.omit_splits else plan.shards[shard]
-        if i > first and left < max(1, len(splits)):
-            response.next_page_token = str(i)
-            break
-        left -= max(1, len(splits))
-        response.shards.add(
-            shard=shard,
-            splits=[pb.Split(**split._asdict()) for split in splits],
-            row_count=None if rows is None else rows[shard],
-            batch_count=None if batches is None else batches[shard],
-        )
-    return response
-
-
-def _page_start(token: str, count: int) -> int:
-    if not token:
-        return 0
-    if token.isascii() and token.isdigit() and int(token) < count:
-        return int(token)
+def _read(request_type: type[Request], data: bytes, context: grpc.ServicerContext) -> Request:
+    """The request that bytes encode. Raises RequestError if they are not what the client sent."""
+    sent = dict(context.invocation_metadata() or ()).get(CHECKSUM_KEY)
+    problem = "does not match its checksum"
+    if sent is None or sent == xxhash.xxh64_hexdigest(data):
+        try:
+            return request_type.FromString(data)
+        except DecodeError:
+            problem = f"cannot be read as {request_type.DESCRIPTOR.full_name}"
     raise RequestError(
-        "REQUEST_INVALID",
-        f"page_token {token!r} is none that a plan with these shards returned",
-        field="page_token",
+        "REQUEST_CORRUPT",
+        f"the request, {len(data):,} bytes, {problem}: it was damaged on its way; send it again",
     )
+
+
+def announced(message: bytes, context: grpc.ServicerContext) -> bytes:
+    """The first message of an answer, once its checksum is sent."""
+    context.send_initial_metadata(((CHECKSUM_KEY, xxhash.xxh64_hexdigest(message)),))
+    return message
 
 
 def _checked_splits(messages: Sequence[pb.Split], dataset: BoundDataset) -> tuple[Split, ...]:
@@ -365,35 +292,3 @@ def _choose_codec(accepted: Sequence[batch_pb2.Codec]) -> batch_pb2.Codec:
         f"the client accepts only codecs {', '.join(map(str, accepted))}; this server has {names}",
         field="accepted_codecs",
     )
-
-
-def server_version() -> str:
-    """The version of the installed distribution, "unknown" from a bare source tree."""
-    try:
-        return version("headrace")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def status_of(error: ServerError) -> status_pb2.Status:
-    """The google.rpc.Status of an error, with its details."""
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
-    if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message
-        )
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, TemporaryError):
-        delay = duration_pb2.Duration(seconds=RETRY_AFTER_S)
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.status.name), message=error.message)
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status
-
-
-def _abort(context: grpc.ServicerContext, error: ServerError) -> NoReturn:
-    context.abort_with_status(rpc_status.to_status(status_of(error)))
-    raise AssertionError("abort_with_status always raises")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessor_server.catalog import BoundDataset
-from preprocessor_server.errors import ServerError
+from preprocessor_server.errors import DataError, ServerError
 from preprocessor_server.frame import Column, Frame, Indices, Mask, Runs, concat_frames, frame_bytes
 from preprocessor_server.kernels import shuffle_keys
 from preprocessor_server.plan.identity import Identity, Split
@@ -80,16 +80,16 @@ def decoded_bytes(dataset: BoundDataset, split: Split) -> int:
 
 
 def known_rows(dataset: BoundDataset, splits: Sequence[Split]) -> int | None:
-    """The rows of splits before the filter; None where only reading them tells."""
-    if not dataset.columns.grouped:
+    """The rows that splits deliver; None where only reading them tells."""
+    groups = dataset.row_groups
+    if not groups.whole:
         return sum(split.row_count for split in splits)
-    groups = dataset.snapshot.row_groups
     total = 0
     for split in splits:
         group = dataset.snapshot.first_row_groups[split.file] + split.row_group
         if split.row_count < groups.parquet_rows[group]:
             return None
-        total += int(groups.rows[group])
+        total += int(groups.delivered[group])
     return total
 
 
@@ -181,7 +181,8 @@ def _prepare_split(
         table = reader.read(dataset.snapshot, split, dataset.columns)
     try:
         with metrics.stage("transform"):
-            passes = _passing(dataset, table)
+            passes = passing(dataset, table)
+            _check_passing(dataset, split, passes)
             keys = _keys(dataset, table, split, identity)
             frame = _source_frame(table, passes, dataset.transform.columns)
             features = dataset.transform.apply(find_runs(frame))
@@ -201,8 +202,8 @@ def _row_place(dataset: BoundDataset, split: Split) -> str:
     return f"{place} (row numbers count those that {' and '.join(counted)})" if counted else place
 
 
-def _passing(dataset: BoundDataset, table: SplitTable) -> Mask:
-    """Which rows pass the filter."""
+def passing(dataset: BoundDataset, table: SplitTable) -> Mask:
+    """Which rows pass the filter. Raises DataError if it cannot be evaluated."""
     where = dataset.filter
     if where is None:
         return np.ones(table.rows.num_rows, np.bool_)
@@ -212,6 +213,20 @@ def _passing(dataset: BoundDataset, table: SplitTable) -> Mask:
     held = table.lengths > 0
     masks = where.mask(table.parquet_rows.select(list(where.columns)).filter(pa.array(held)))
     return np.repeat(masks, table.lengths[held])
+
+
+def _check_passing(dataset: BoundDataset, split: Split, passes: Mask) -> None:
+    """Raises DataError if other rows of a row group pass than the snapshot counted."""
+    if dataset.filter is None or not dataset.counts_known:
+        return
+    promised = known_rows(dataset, [split])
+    found = int(np.count_nonzero(passes))
+    if promised is not None and found != promised:
+        raise DataError(
+            "SNAPSHOT_CHANGED",
+            f"{found:,} rows pass the filter, but the snapshot counted {promised:,}: its counts "
+            "are of other files or another server; take a new snapshot and count again",
+        )
 
 
 def _source_frame(table: SplitTable, passes: Mask, names: Sequence[str]) -> Frame:

@@ -90,7 +90,7 @@ class StreamTimeoutError(HeadraceError, TimeoutError):
 
 
 class CorruptBatchError(HeadraceError):
-    """The bytes of a batch are not the bytes that were sent."""
+    """The bytes that arrived, of a batch or of a call, are not those that were sent."""
 
 
 class StreamClosedError(HeadraceError, RuntimeError):
@@ -103,6 +103,7 @@ CLASS_BY_REASON: dict[str, type[HeadraceError]] = {
     "PATH_UNREADABLE": DeploymentError,
     "NOT_PARQUET": DataError,
     "FILE_CORRUPT": DataError,
+    "REQUEST_CORRUPT": CorruptBatchError,
     "COLUMN_MISSING": DataError,
     "COLUMN_TYPE_MISMATCH": DataError,
     "DATASET_INVALID": InvalidDatasetError,

@@ -13,6 +13,7 @@ from trainer_client.errors import RequestError
 U64 = (1 << 64) - 1
 
 Uneven: TypeAlias = Literal["drop", "pad", "sync", "sync-pad", "none"]
+Count: TypeAlias = Literal["exact"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Options:
     """Shards of an epoch, from 1 to 2^20; None leaves the number to the plan. Fixes the batches."""
     uneven: Uneven | None
     """What happens where ranks have different numbers of batches; None chooses (docs/ranks.md)."""
+    count: Count | None
+    """"exact" has the servers count once which rows pass the filter; None leaves that unknown."""
     drop_last: bool
     """Leaves out batches with fewer than batch_size rows, and counts them."""
     interleave: int
@@ -65,6 +68,11 @@ class Options:
         if self.uneven is not None and self.uneven not in get_args(Uneven):
             known = ", ".join(map(repr, get_args(Uneven)))
             raise RequestError(f"uneven is {self.uneven!r}: it must be one of {known}, or None")
+        if self.count is not None and self.count not in get_args(Count):
+            raise RequestError(
+                f'count is {self.count!r}: it must be "exact" (the servers count which rows pass '
+                "the filter), or None (that stays unknown)"
+            )
         self._whole("interleave", 1, 256)
         self._whole("prefetch_factor", 1, 1 << 20)
         self._whole("prefetch_bytes", 1, U64)

@@ -26,7 +26,7 @@ from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
 from trainer_client.state import of_another_deal, of_another_plan
 from trainer_client.telemetry import Meter
-from trainer_client.transport import planner
+from trainer_client.transport import counting, planner
 from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.local import LocalFleet
 from trainer_client.transport.opening import open_fleet
@@ -126,7 +126,8 @@ class Session:
 
     def _meet(self) -> None:
         """Makes the group for steps, where ranks will ask each other; collective."""
-        wanted, filtered = self._options.uneven, bool(self._message.where)
+        wanted = self._options.uneven
+        filtered = bool(self._message.where) and self._options.count is None
         asks = wanted in ("sync", "sync-pad") or (wanted is None and filtered)
         if asks and self._step_group is None and group_of(self._rank, self._world_size):
             self._step_group = StepGroup()
@@ -263,20 +264,35 @@ class Session:
         ):
             # Ranks of one machine without a process group still meet where their servers are.
             pins = SnapshotStore(fleet.directory / "snapshots")
+
+        def describe() -> Snapshot:
+            found = planner.describe(connection, self._message, self._dataset.source.paths)
+            return counting.count(connection, self._message, found) if self._counts else found
+
         return SnapshotChoice(
-            dataset=self._dataset,
+            # What is counted is pinned beside what is not.
+            name=self._dataset.fingerprint + (".counted" if self._counts else ""),
             store=store,
             pins=pins,
-            describe=lambda: planner.describe(
-                connection, self._message, self._dataset.source.paths
-            ),
+            describe=describe,
             group=group,
             world_size=self._world_size,
         )
 
+    @property
+    def _counts(self) -> bool:
+        """Whether the servers are to count the rows that pass the filter."""
+        return self._options.count is not None and bool(self._message.where)
+
     def _chosen(self) -> Snapshot:
         if self._snapshot is None:
-            self._snapshot = self._choice().choose(self.wanted_snapshot)
+            chosen = self._choice().choose(self.wanted_snapshot)
+            if self._counts and counting.counted_filter(chosen) != self._message.where:
+                raise RequestError(
+                    f'count="exact", but snapshot {chosen.snapshot_id} (of snapshot= or a state) '
+                    "was taken without counting: leave count= out, or start anew without it"
+                )
+            self._snapshot = chosen
         return self._snapshot
 
     def _job(self, plan: RankPlan) -> Job[Batch]:

@@ -50,14 +50,14 @@ class SnapshotStore:
         if not path.exists():
             self._write(path, data, replace=True)
 
-    def pinned(self, fingerprint: str) -> str | None:
+    def pinned(self, name: str) -> str | None:
         """The id of the snapshot that a dataset is pinned to here, None if it is not."""
-        data = _read(self._pin(fingerprint))
+        data = _read(self._pin(name))
         return None if data is None else data.decode("ascii", errors="replace").strip()
 
-    def pin(self, fingerprint: str, snapshot_id: str, *, replace: bool = False) -> str:
+    def pin(self, name: str, snapshot_id: str, *, replace: bool = False) -> str:
         """Pins a dataset to a snapshot unless it is pinned; the id that holds now."""
-        pin = self._pin(fingerprint)
+        pin = self._pin(name)
         try:
             self._write(pin, f"{snapshot_id}\n".encode("ascii"), replace=replace)
         except FileExistsError:
@@ -70,8 +70,8 @@ class SnapshotStore:
             raise RequestError(f"snapshot {snapshot_id!r} is no id: {PREFIX} and 64 hex digits")
         return self.directory / f"{digest}.snapshot"
 
-    def _pin(self, fingerprint: str) -> Path:
-        return self.directory / f"{fingerprint.removeprefix(PREFIX)}.pin"
+    def _pin(self, name: str) -> Path:
+        return self.directory / f"{name.removeprefix(PREFIX)}.pin"
 
     def _write(self, path: Path, data: bytes, *, replace: bool) -> None:
         """Makes a file appear whole; FileExistsError if it is there and may not be replaced."""

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainer_client.dataset import Dataset
 from trainer_client.errors import HeadraceError, RequestError, SnapshotMismatchError
 from trainer_client.ranks import Group
 from trainer_client.snapshot_store import SnapshotStore, first_difference, identify
@@ -17,11 +16,12 @@ from trainer_client.transport.calls import Snapshot
 class SnapshotChoice:
     """Where snapshots come from.
 
-    store keeps the bytes; pins is where the dataset is pinned for others to adopt (None: nowhere);
-    describe asks the fleet what the dataset names now; group is how ranks talk (None: not at all);
+    store keeps the bytes; pins is where the dataset is pinned, by name, for others to adopt (None:
+    nowhere); describe asks the fleet what the dataset names now; group is how ranks talk (None: not
+    at all).
     """
 
-    dataset: Dataset
+    name: str
     store: SnapshotStore
     pins: SnapshotStore | None
     describe: Callable[[], Snapshot]
@@ -80,13 +80,13 @@ class SnapshotChoice:
         snapshot = self.describe()
         self.keep(snapshot)
         if self.pins is not None:
-            self.pins.pin(self.dataset.fingerprint, snapshot.snapshot_id, replace=True)
+            self.pins.pin(self.name, snapshot.snapshot_id, replace=True)
         return snapshot
 
     def _find(self, wanted: str) -> Snapshot:
         pinned = None
         if not wanted and self.pins is not None:
-            pinned = self.pins.pinned(self.dataset.fingerprint)
+            pinned = self.pins.pinned(self.name)
         name = wanted or pinned or ""
         data = self._kept(name) if name else None
         if data is not None:
@@ -95,12 +95,13 @@ class SnapshotChoice:
         if name and snapshot.snapshot_id != name:
             raise RequestError(
                 f"snapshot {name} is not kept in {self.store.directory}, and the files are no "
-                f"longer what it recorded (now {snapshot.snapshot_id}): give the snapshot_dir= "
-                "that it was kept in, or start anew without the state"
+                f"longer what it recorded (now {snapshot.snapshot_id}), or it was taken with "
+                "another count=: give the snapshot_dir= that it was kept in, or start anew without "
+                "the state"
             )
         self.keep(snapshot)
         if not name and self.pins is not None:
-            holds = self.pins.pin(self.dataset.fingerprint, snapshot.snapshot_id)
+            holds = self.pins.pin(self.name, snapshot.snapshot_id)
             if holds != snapshot.snapshot_id:
                 # Another rank was first.
                 return self._find(holds)

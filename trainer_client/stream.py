@@ -18,7 +18,7 @@ from trainer_client.batch import Batch, register_pipelineable
 from trainer_client.dataset import Dataset
 from trainer_client.device import DeviceMover
 from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
-from trainer_client.options import Options, Uneven
+from trainer_client.options import Count, Options, Uneven
 from trainer_client.ranks import resolve
 from trainer_client.schedule import Position
 from trainer_client.session import RankPlan, Session
@@ -46,6 +46,7 @@ class BatchStream:
         shuffle_window_splits: int = 1,
         num_shards: int | None = None,
         uneven: Uneven | None = None,
+        count: Count | None = None,
         drop_last: bool = False,
         interleave: int = 4,
         rank: int | None = None,
@@ -74,6 +75,7 @@ class BatchStream:
             shuffle_window_splits=shuffle_window_splits,
             num_shards=num_shards,
             uneven=uneven,
+            count=count,
             drop_last=drop_last,
             interleave=interleave,
             prefetch_factor=prefetch_factor,
@@ -161,7 +163,8 @@ class BatchStream:
         steps = self._plan().steps
         if steps is None:
             raise TypeError(
-                "the number of batches is unknown, since a filter decides which rows count"
+                "the number of batches is unknown, since a filter decides which rows count: give "
+                'count="exact" to have them counted once'
             )
         return steps
 

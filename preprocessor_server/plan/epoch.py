@@ -26,15 +26,18 @@ _SPLIT_BYTES = 160
 class RowGroups:
     """The row groups of a snapshot, file by file: int64 arrays [row groups].
 
-    grouped says that a Parquet row holds any number of rows; else rows equals parquet_rows.
+    rows are those before the filter, delivered those that pass it, or all where that is not known.
+    whole says that a Parquet row delivers any number of rows: where in a row group a row lies is
+    known only once it is read. Else delivered equals parquet_rows.
     """
 
     file: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
     parquet_rows: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
+    delivered: npt.NDArray[np.int64]
     decoded_bytes: npt.NDArray[np.int64]
-    grouped: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,12 @@ def plan_epoch(
 
     Row groups over max_split_bytes are always cut. With known counts, shards are cut at multiples
     of the batch size (one short batch in the epoch), as long as that makes no more than 5 % of
-    the rows be decoded twice; else shards are whole splits. Of grouped files, shards are whole row
-    groups.
+    the rows be decoded twice; else shards are whole splits. Of grouped or filtered files, shards
+    are whole row groups.
     """
-    splits = _permute(_split(groups, max_split_bytes), identity)
+    splits = _permute(cut_row_groups(groups, max_split_bytes), identity)
     total = int(groups.parquet_rows.sum())
-    batches = -(-int(groups.rows.sum()) // identity.batch_size)
+    batches = -(-int(groups.delivered.sum()) // identity.batch_size)
     wanted = identity.num_shards or min(
         max(1, round(batches / BATCHES_A_SHARD)), MAX_DEFAULT_SHARDS
     )
@@ -89,10 +92,10 @@ def plan_epoch(
             "the rows in all: files rewritten with smaller row groups would be read once"
         )
     shards = None
-    if counts_known and groups.grouped:
+    if counts_known and groups.whole:
         notes.append(
-            "shards are whole row groups: where a row lies in a grouped row group is only known "
-            "once it is read, so each shard may end with a short batch"
+            "shards are whole row groups: where a row lies in a grouped or filtered row group is "
+            "only known once it is read, so each shard may end with a short batch"
         )
     elif counts_known:
         shards = _cut(splits, total, wanted, identity.batch_size)
@@ -123,15 +126,20 @@ def plan_epoch(
     )
 
 
-def _split(groups: RowGroups, max_split_bytes: int) -> list[Split]:
-    """One split a row group; several equal ones where it is too large. Empty ones are left out."""
-    pieces = np.maximum(1, -(-groups.decoded_bytes // max_split_bytes))
+def cut_row_groups(groups: RowGroups, max_split_bytes: int, only: int | None = None) -> list[Split]:
+    """One split a row group; several equal ones where it is too large. Empty ones are left out.
+
+    only numbers the row group that is wanted, None stands for all.
+    """
+    wanted = slice(None) if only is None else slice(only, only + 1)
+    rows_of = groups.parquet_rows[wanted]
+    pieces = np.maximum(1, -(-groups.decoded_bytes[wanted] // max_split_bytes))
     splits = []
     for file, index, rows, count in zip(
-        groups.file.tolist(),
-        groups.index.tolist(),
-        groups.parquet_rows.tolist(),
-        np.minimum(pieces, groups.parquet_rows).tolist(),
+        groups.file[wanted].tolist(),
+        groups.index[wanted].tolist(),
+        rows_of.tolist(),
+        np.minimum(pieces, rows_of).tolist(),
         strict=True,
     ):
         bounds = [rows * piece // count for piece in range(count + 1)] if count else []
@@ -182,11 +190,11 @@ class _Unit(NamedTuple):
 
 
 def _units(splits: list[Split], groups: RowGroups) -> list[_Unit]:
-    """Each split by itself; of grouped files, all of a row group, whose rows only it knows."""
-    if not groups.grouped:
+    """Each split by itself; or all of a row group, where its rows are only known together."""
+    if not groups.whole:
         return [_Unit(split, [number], split.row_count) for number, split in enumerate(splits)]
     keys = zip(groups.file.tolist(), groups.index.tolist(), strict=True)
-    rows = dict(zip(keys, groups.rows.tolist(), strict=True))
+    rows = dict(zip(keys, groups.delivered.tolist(), strict=True))
     numbers: dict[tuple[int, int], list[int]] = {}
     for number, split in enumerate(splits):
         numbers.setdefault((split.file, split.row_group), []).append(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -63,9 +63,14 @@ class Snapshot:
         if not self.message.files:
             raise ValueError("it names no file")
         rows, sizes = self.message.row_group_rows, self.message.row_group_decoded_bytes
-        inner = self.message.row_group_inner_rows
+        inner, passing = self.message.row_group_inner_rows, self.message.row_group_passing_rows
+        counted = groups if self.message.counted_filter else 0
         if not groups == len(rows) == len(sizes) or len(inner) not in {0, groups}:
             raise ValueError("its counts do not agree")
+        if len(passing) != counted or any(
+            some > all_ for some, all_ in zip(passing, inner or rows, strict=False)
+        ):
+            raise ValueError("its counts of rows that pass a filter do not agree with the others")
         if max((*rows, *sizes, *inner), default=0) >= 1 << 62:
             raise ValueError("a count is absurd")
         _ = self.schema
@@ -87,19 +92,25 @@ class Snapshot:
 
     @cached_property
     def row_groups(self) -> RowGroups:
-        """Every row group, file by file."""
+        """Every row group, file by file, as if each row were delivered."""
         counts = np.array([file.row_group_count for file in self.message.files], np.int64)
         starts = np.cumsum(counts) - counts
+        rows = np.array(self.message.row_group_inner_rows or self.message.row_group_rows, np.int64)
         return RowGroups(
             file=np.repeat(np.arange(len(counts)), counts),
             index=np.arange(counts.sum()) - np.repeat(starts, counts),
             parquet_rows=np.array(self.message.row_group_rows, np.int64),
-            rows=np.array(
-                self.message.row_group_inner_rows or self.message.row_group_rows, np.int64
-            ),
-            grouped=self.grouped,
+            rows=rows,
+            delivered=rows,
+            whole=self.grouped,
             decoded_bytes=np.array(self.message.row_group_decoded_bytes, np.int64),
         )
+
+    @cached_property
+    def counted_row_groups(self) -> RowGroups:
+        """Every row group with the rows that pass the filter that was counted."""
+        passing = np.array(self.message.row_group_passing_rows, np.int64)
+        return replace(self.row_groups, delivered=passing, whole=True)
 
     @cached_property
     def first_row_groups(self) -> list[int]:

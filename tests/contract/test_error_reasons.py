@@ -8,8 +8,9 @@ import pytest
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.answers import status_of
 from preprocessor_server.errors import STATUS_BY_REASON, ServerError
-from preprocessor_server.service import SUPPORTED_CODECS, status_of
+from preprocessor_server.service import SUPPORTED_CODECS
 from tests.fakes.process import ROOT
 
 PROTO = (ROOT / "proto/headrace/v1/preprocessor_service.proto").read_text()

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 
 from headrace.v1 import preprocessor_service_pb2 as pb2
 from headrace.v1 import preprocessor_service_pb2_grpc
+from tests.fakes.announcer import Announcer
 from tests.fakes.encoder import encode_batch, encode_end, encode_schema, seal
 from tests.fakes.epochs import FakeData, rows_of
 
@@ -52,6 +53,10 @@ class DamageHeader:
     """Changes the next cursor without its checksum."""
 
 
+class DamageAnswer:
+    """Flips a bit of the answer to a call, or of the schema of a stream."""
+
+
 class Misplace:
     """Sends, well sealed, a batch of another place."""
 
@@ -64,7 +69,7 @@ class Script:
     """What goes wrong, once each: faults before a batch (shard, index), and on calls by name."""
 
     batches: dict[tuple[int, int], list[Fault]] = field(default_factory=dict)
-    calls: dict[str, list[Status | Stall]] = field(default_factory=dict)
+    calls: dict[str, list[Status | Stall | DamageAnswer]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ class FakeFleet:
         self._servers = []
         self.addresses = []
         for number in range(count):
-            server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
+            announcer = Announcer(self._damages)
+            server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), None, [announcer])
             preprocessor_service_pb2_grpc.add_PreprocessorServiceServicer_to_server(
                 Servicer(self, number), server
             )
@@ -138,6 +144,14 @@ class FakeFleet:
                 event.set()
         for server in self._servers:
             server.stop(grace=0).wait(10)
+
+    def _damages(self, call: str) -> bool:
+        with self.changed:
+            faults = self.script.calls.get(call)
+            if not faults or not isinstance(faults[0], DamageAnswer):
+                return False
+            faults.pop(0)
+            return True
 
     def __enter__(self) -> FakeFleet:
         return self
@@ -295,11 +309,12 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
     def _act(self, call: str, context: grpc.ServicerContext) -> None:
         with self._fleet.changed:
             faults = self._fleet.script.calls.get(call)
-            fault = faults.pop(0) if faults else None
+            if not faults or isinstance(faults[0], DamageAnswer):
+                return
+            fault = faults.pop(0)
         if isinstance(fault, Status):
             abort(context, fault)
-        if fault is not None:
-            self._stall(context)
+        self._stall(context)
 
     def _stall(self, context: grpc.ServicerContext) -> None:
         gone = threading.Event()

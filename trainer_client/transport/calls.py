@@ -10,9 +10,9 @@ import grpc
 
 from headrace.v1 import preprocessor_service_pb2
 from trainer_client.errors import (
+    CorruptBatchError,
     DeploymentError,
     HeadraceError,
-    ServerUnavailableError,
     StreamClosedError,
     from_rpc_error,
 )
@@ -66,14 +66,7 @@ class Connection:
             error: HeadraceError
             try:
                 with attempts.server() as address:
-                    stub_method = getattr(self.pool.stub(address), method)
-                    response = stub_method(request, timeout=attempts.patience_s())
-                if response is not None:
-                    return response
-                # What gRPC makes of bytes that are no message.
-                error = ServerUnavailableError(
-                    f"{address} answered {method} with bytes that cannot be read", server=address
-                )
+                    return self.pool.ask(address, method, request, attempts.patience_s())
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error, address)
                 error.__cause__ = rpc_error
@@ -133,11 +126,13 @@ class Connection:
             ) from error
         request = preprocessor_service_pb2.PutSnapshotRequest(snapshot=snapshot.data)
         try:
-            reply = self.pool.stub(address).PutSnapshot(request, timeout=patience_s)
+            reply = self.pool.ask(address, "PutSnapshot", request, patience_s)
         except grpc.RpcError as rpc_error:
             failure = from_rpc_error(rpc_error, address)
             failure.__cause__ = rpc_error
             return failure
+        except CorruptBatchError as damaged:
+            return damaged
         handed.add(address)
         if reply.snapshot_id != snapshot.snapshot_id:
             raise DeploymentError(

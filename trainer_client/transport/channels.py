@@ -6,9 +6,14 @@ import threading
 from typing import Any
 
 import grpc
+import xxhash
+from google.protobuf.message import DecodeError, Message
 
-from headrace.v1 import preprocessor_service_pb2, preprocessor_service_pb2_grpc
-from trainer_client.errors import StreamClosedError
+from headrace.v1 import preprocessor_service_pb2
+from trainer_client.errors import CorruptBatchError, DeploymentError, StreamClosedError
+
+# The key of metadata that holds the XXH64 of a request, or of the first message of an answer.
+CHECKSUM_KEY = "headrace-checksum"
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 512 << 20),
@@ -23,7 +28,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # The retry table decides when to try again; a channel must not sit out minutes of its own.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Despite its name: what one attempt to connect may take. Busy machines need more than moments.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
     # Servers are near: a proxy that the environment names for the web is not meant for them.
@@ -31,6 +37,18 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 _SERVICE = preprocessor_service_pb2.DESCRIPTOR.services_by_name["PreprocessorService"].full_name
+
+
+def check_announced(message: bytes, call: grpc.Call, what: str, server: str) -> None:
+    """Raises CorruptBatchError if the first message of an answer is not what the server sent."""
+    announced = dict(call.initial_metadata() or ()).get(CHECKSUM_KEY)
+    if announced != xxhash.xxh64_hexdigest(message):
+        problem = "comes without a checksum" if announced is None else "does not match its checksum"
+        raise CorruptBatchError(f"{what}, {len(message):,} bytes, {problem}", server=server)
+
+
+def _announced(request: bytes) -> tuple[tuple[str, str]]:
+    return ((CHECKSUM_KEY, xxhash.xxh64_hexdigest(request)),)
 
 
 class ChannelPool:
@@ -50,19 +68,28 @@ class ChannelPool:
                 self._channels[address] = grpc.insecure_channel(address, options=OPTIONS)
             return self._channels[address]
 
-    def stub(self, address: str) -> Any:
-        """The calls of a server."""
-        return preprocessor_service_pb2_grpc.PreprocessorServiceStub(self.channel(address))
+    def ask(self, address: str, method: str, request: Message, timeout_s: float) -> Any:
+        """The answer of a server to a short call. Raises CorruptBatchError if it is damaged."""
+        data = request.SerializeToString()
+        unary: Any = self.channel(address).unary_unary(f"/{_SERVICE}/{method}")
+        answer, call = unary.with_call(data, timeout=timeout_s, metadata=_announced(data))
+        check_announced(answer, call, f"the answer of {address} to {method}", address)
+        try:
+            return getattr(preprocessor_service_pb2, f"{method}Response").FromString(answer)
+        except DecodeError as error:
+            raise DeploymentError(
+                f"{address} answered {method} with {len(answer)} bytes that cannot be read: is it "
+                "of another version?",
+                server=address,
+            ) from error
 
     def stream_batches(
         self, address: str, request: preprocessor_service_pb2.StreamBatchesRequest
     ) -> grpc.Call:
         """A call of StreamBatches whose responses are the bytes that the server sent."""
-        method: Any = self.channel(address).unary_stream(
-            f"/{_SERVICE}/StreamBatches",
-            request_serializer=preprocessor_service_pb2.StreamBatchesRequest.SerializeToString,
-        )
-        call: grpc.Call = method(request)
+        data = request.SerializeToString()
+        method: Any = self.channel(address).unary_stream(f"/{_SERVICE}/StreamBatches")
+        call: grpc.Call = method(data, metadata=_announced(data))
         return call
 
     def close(self) -> None:

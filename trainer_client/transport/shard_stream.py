@@ -22,6 +22,7 @@ from trainer_client.errors import (
     from_rpc_error,
 )
 from trainer_client.transport.calls import Connection, Snapshot
+from trainer_client.transport.channels import check_announced
 from trainer_client.transport.stall import StallGuard
 from trainer_client.transport.wire import read_response
 
@@ -202,8 +203,10 @@ class ShardStream(Generic[T]):
                 raise StreamClosedError("the stream was closed")
             decode: Callable[[bytes | memoryview], T] | None = None
             while not self._done:
-                response = read_response(self._next(call, address, patience_s()))
+                message = self._next(call, address, patience_s())
+                response = read_response(message)
                 if response.schema is not None and decode is None:
+                    check_announced(message, call, f"the schema from {address}", address)
                     decode = self._job.codec.decoder(response.schema)
                 elif response.batch is not None and decode is not None:
                     value = decode(response.batch)
@@ -211,7 +214,7 @@ class ShardStream(Generic[T]):
                     self._job.connection.placement.took(address)
                     fetched = Fetched(value, address, response.size)
                     # Nor are the bytes that it was decoded from.
-                    del response, value
+                    del message, response, value
                     yield fetched
                     del fetched
                 elif response.end is not None and decode is not None:

@@ -43,6 +43,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_DRAINING: _ClassVar[ErrorReason]
     ERROR_REASON_FILTER_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_ROWS_UNEVEN: _ClassVar[ErrorReason]
+    ERROR_REASON_REQUEST_CORRUPT: _ClassVar[ErrorReason]
 
 class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -78,6 +79,7 @@ ERROR_REASON_SERVER_BUSY: ErrorReason
 ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_FILTER_FAILED: ErrorReason
 ERROR_REASON_ROWS_UNEVEN: ErrorReason
+ERROR_REASON_REQUEST_CORRUPT: ErrorReason
 END_REASON_UNSPECIFIED: EndReason
 END_REASON_SHARD_END: EndReason
 END_REASON_BATCH_LIMIT: EndReason
@@ -114,20 +116,24 @@ class Split(_message.Message):
     def __init__(self, file: _Optional[int] = ..., row_group: _Optional[int] = ..., first_row: _Optional[int] = ..., row_count: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows")
+    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows", "counted_filter", "row_group_passing_rows")
     FILES_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_DECODED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ARROW_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     MEASURED_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_INNER_ROWS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FILTER_FIELD_NUMBER: _ClassVar[int]
+    ROW_GROUP_PASSING_ROWS_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[SnapshotFile]
     row_group_rows: _containers.RepeatedScalarFieldContainer[int]
     row_group_decoded_bytes: _containers.RepeatedScalarFieldContainer[int]
     arrow_schema: bytes
     measured_columns: _containers.RepeatedScalarFieldContainer[str]
     row_group_inner_rows: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ...) -> None: ...
+    counted_filter: str
+    row_group_passing_rows: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ..., counted_filter: _Optional[str] = ..., row_group_passing_rows: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SnapshotFile(_message.Message):
     __slots__ = ("path", "size_bytes", "mtime_ns", "row_group_count")
@@ -256,6 +262,26 @@ class PlanEpochResponse(_message.Message):
     shards: _containers.RepeatedCompositeFieldContainer[ShardPlan]
     next_page_token: str
     def __init__(self, snapshot_id: _Optional[str] = ..., identity: _Optional[_Union[BatchIdentity, _Mapping]] = ..., row_count: _Optional[int] = ..., batch_count: _Optional[int] = ..., shard_batch_counts: _Optional[_Iterable[int]] = ..., reread_share: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ..., shards: _Optional[_Iterable[_Union[ShardPlan, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CountRowsRequest(_message.Message):
+    __slots__ = ("dataset", "snapshot_id", "first_row_group", "row_group_count")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ROW_GROUP_FIELD_NUMBER: _ClassVar[int]
+    ROW_GROUP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    dataset: _dataset_pb2.DatasetSpec
+    snapshot_id: str
+    first_row_group: int
+    row_group_count: int
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSpec, _Mapping]] = ..., snapshot_id: _Optional[str] = ..., first_row_group: _Optional[int] = ..., row_group_count: _Optional[int] = ...) -> None: ...
+
+class CountRowsResponse(_message.Message):
+    __slots__ = ("snapshot_id", "row_counts")
+    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    snapshot_id: str
+    row_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, snapshot_id: _Optional[str] = ..., row_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StreamBatchesRequest(_message.Message):
     __slots__ = ("dataset", "snapshot_id", "identity", "shard", "splits", "cursor", "batch_limit", "accepted_codecs", "first_batch")

@@ -28,6 +28,9 @@ if _version_not_supported:
 class PreprocessorServiceStub(object):
     """Reads datasets and streams them as compact batches. It keeps no state: each
     request carries all that is needed, and caches only make answers faster.
+    A request may carry, and the initial metadata of every answer carries, the
+    key "headrace-checksum": the 16 lower-case hexadecimal digits of the XXH64
+    (seed 0) of the message's bytes; of a stream of batches, of its first one.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -54,6 +57,11 @@ class PreprocessorServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.PlanEpochRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.PlanEpochResponse.FromString,
                 _registered_method=True)
+        self.CountRows = channel.unary_unary(
+                '/headrace.v1.PreprocessorService/CountRows',
+                request_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.CountRowsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.CountRowsResponse.FromString,
+                _registered_method=True)
         self.StreamBatches = channel.unary_stream(
                 '/headrace.v1.PreprocessorService/StreamBatches',
                 request_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.StreamBatchesRequest.SerializeToString,
@@ -69,6 +77,9 @@ class PreprocessorServiceStub(object):
 class PreprocessorServiceServicer(object):
     """Reads datasets and streams them as compact batches. It keeps no state: each
     request carries all that is needed, and caches only make answers faster.
+    A request may carry, and the initial metadata of every answer carries, the
+    key "headrace-checksum": the 16 lower-case hexadecimal digits of the XXH64
+    (seed 0) of the message's bytes; of a stream of batches, of its first one.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -92,6 +103,15 @@ class PreprocessorServiceServicer(object):
     def PlanEpoch(self, request, context):
         """Plans an epoch: which splits make up which shard, in which order. A pure
         function of the snapshot and the identity.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountRows(self, request, context):
+        """Counts, row group by row group, the rows that pass the dataset's filter. A
+        snapshot that keeps the counts of all its row groups makes the counts of
+        an epoch known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +150,11 @@ def add_PreprocessorServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.PlanEpochRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.PlanEpochResponse.SerializeToString,
             ),
+            'CountRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountRows,
+                    request_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.CountRowsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.CountRowsResponse.SerializeToString,
+            ),
             'StreamBatches': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamBatches,
                     request_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.StreamBatchesRequest.FromString,
@@ -151,6 +176,9 @@ def add_PreprocessorServiceServicer_to_server(servicer, server):
 class PreprocessorService(object):
     """Reads datasets and streams them as compact batches. It keeps no state: each
     request carries all that is needed, and caches only make answers faster.
+    A request may carry, and the initial metadata of every answer carries, the
+    key "headrace-checksum": the 16 lower-case hexadecimal digits of the XXH64
+    (seed 0) of the message's bytes; of a stream of batches, of its first one.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -227,6 +255,33 @@ class PreprocessorService(object):
             '/headrace.v1.PreprocessorService/PlanEpoch',
             headrace_dot_v1_dot_preprocessor__service__pb2.PlanEpochRequest.SerializeToString,
             headrace_dot_v1_dot_preprocessor__service__pb2.PlanEpochResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.PreprocessorService/CountRows',
+            headrace_dot_v1_dot_preprocessor__service__pb2.CountRowsRequest.SerializeToString,
+            headrace_dot_v1_dot_preprocessor__service__pb2.CountRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

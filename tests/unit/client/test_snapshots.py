@@ -255,7 +255,7 @@ def choose_together(
 
     def run(rank: int) -> None:
         choice = SnapshotChoice(
-            dataset=DATASET,
+            name=DATASET.fingerprint,
             store=SnapshotStore(tmp_path / str(rank)),
             pins=None,
             describe=describe[rank],

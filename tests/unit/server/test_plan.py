@@ -20,7 +20,7 @@ def row_groups(rows: list[int], bytes_a_row: int = 100) -> RowGroups:
     """Row groups, three to a file."""
     counts = np.array(rows, np.int64)
     number = np.arange(len(rows))
-    return RowGroups(number // 3, number % 3, counts, counts, counts * bytes_a_row)
+    return RowGroups(number // 3, number % 3, counts, counts, counts, counts * bytes_a_row)
 
 
 def identity(batch_size: int, **changes: int | bool) -> Identity:

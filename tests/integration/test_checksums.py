@@ -1,0 +1,66 @@
+"""The checksums that requests and answers carry beside their bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+import xxhash
+
+from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.service import CHECKSUM_KEY, SERVICE
+from tests.fakes.wire import spec
+
+REQUESTS = {
+    "DescribeDataset": pb.DescribeDatasetRequest(dataset=spec()),
+    "PlanEpoch": pb.PlanEpochRequest(
+        dataset=spec(), identity=pb.BatchIdentity(batch_size=64, shuffle=True)
+    ),
+    "CountRows": pb.CountRowsRequest(dataset=spec("id < 5")),
+    "PreviewBatch": pb.PreviewBatchRequest(dataset=spec()),
+    "StreamBatches": pb.StreamBatchesRequest(
+        dataset=spec(), identity=pb.BatchIdentity(batch_size=64)
+    ),
+}
+
+
+@pytest.fixture
+def address(root: Any, start_server: Any) -> str:
+    return str(start_server(data_root=(root,)).address)
+
+
+def ask(address: str, call: str, data: bytes, checksum: str | None) -> tuple[bytes, str]:
+    """The first message of an answer, and its checksum."""
+    metadata = None if checksum is None else ((CHECKSUM_KEY, checksum),)
+    with grpc.insecure_channel(address) as channel:
+        name = f"/{SERVICE}/{call}"
+        if call == "StreamBatches":
+            streaming: Any = channel.unary_stream(name)
+            stream = streaming(data, metadata=metadata, timeout=20)
+            return next(stream), dict(stream.initial_metadata())[CHECKSUM_KEY]
+        unary: Any = channel.unary_unary(name)
+        answer, answered = unary.with_call(data, metadata=metadata, timeout=20)
+        return answer, dict(answered.initial_metadata())[CHECKSUM_KEY]
+
+
+@pytest.mark.parametrize("call", REQUESTS)
+def test_answers_carry_the_checksum_of_their_first_message(address: str, call: str) -> None:
+    data = REQUESTS[call].SerializeToString()
+    for checksum in (None, xxhash.xxh64_hexdigest(data)):
+        answer, announced = ask(address, call, data, checksum)
+        assert announced == xxhash.xxh64_hexdigest(answer)
+
+
+@pytest.mark.parametrize("call", REQUESTS)
+def test_damaged_requests_are_refused(address: str, call: str) -> None:
+    data = REQUESTS[call].SerializeToString()
+    damaged = bytearray(data)
+    damaged[-1] ^= 1
+    for sent, checksum in ((bytes(damaged), xxhash.xxh64_hexdigest(data)), (b"\xff\xff", None)):
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(address, call, sent, checksum)
+        error: Any = caught.value
+        assert error.code() is grpc.StatusCode.DATA_LOSS
+        assert f"the request, {len(sent)} bytes" in error.details()
+        assert "damaged on its way; send it again" in error.details()
