@@ -22,6 +22,7 @@ from tests.fakes.process import ROOT, ServerProcess, python_environment
 from trainer_client import merge_state_dicts
 
 TRAINER_LIMIT_S = 300.0
+SAMPLE_EVERY_S = 5.0
 # A fault may show a moment after it is over.
 SOON_S = 0.5
 
@@ -109,7 +110,8 @@ def flip_bits(node: Node, _: random.Random) -> None:
 
 
 Fault: TypeAlias = Callable[[Node, random.Random], None]
-FAULTS: tuple[Fault, ...] = (crash, drain, pause, reset, black_hole, slow_network)
+GENTLE: tuple[Fault, ...] = (pause, reset, black_hole, slow_network)
+FAULTS: tuple[Fault, ...] = (crash, drain, *GENTLE)
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,23 @@ class Outcome:
 
 
 class Rig:
-    """A fleet over one dataset; a context manager. With damage, one machine flips bits too."""
+    """A fleet over one dataset; a context manager.
+
+    With damage, the first machine flips bits too. With spared, no fault ends the last one's server.
+    """
 
     def __init__(
-        self, folder: Path, data_root: Path, servers: int, *, damage: bool = False
+        self,
+        folder: Path,
+        data_root: Path,
+        servers: int,
+        *,
+        damage: bool = False,
+        spared: bool = False,
     ) -> None:
         self.folder = folder
         self._damage = damage
+        self._spared = spared
         self.nodes = [Node(data_root) for _ in range(servers)]
 
     def __enter__(self) -> Rig:
@@ -193,6 +205,24 @@ class Rig:
                 if _finish(ranks, outcome):
                     return outcome
 
+    def soak(
+        self, folder: Path, seed: int, seconds: float, sample: Callable[[int, int], None]
+    ) -> Outcome:
+        """One rank trains for so long, then is killed; sample gets its pid and the spared server's.
+
+        It is called every few seconds.
+        """
+        outcome = Outcome()
+        with self._faults(seed, outcome):
+            trainer = Trainer(folder, 0, 1, None, limit_s=seconds + TRAINER_LIMIT_S)
+            end_s = time.monotonic() + seconds
+            while time.monotonic() < end_s and trainer.running(SAMPLE_EVERY_S):
+                sample(trainer.pid, self.nodes[-1].pid)
+            trainer.killed = trainer.running(0)
+            trainer.kill()
+            _finish([trainer], outcome)
+        return outcome
+
     def train_elastic(self, folder: Path, sizes: Sequence[int], seed: int | None = None) -> Outcome:
         """One epoch by changing numbers of ranks, all of which are killed but for the last ones."""
         rng = random.Random(seed)
@@ -230,8 +260,11 @@ class Rig:
 
     def _strike(self, number: int, seed: int, done: threading.Event, outcome: Outcome) -> None:
         rng = random.Random(f"{seed} {number}")
+        spared = self._spared and number == len(self.nodes) - 1
+        faults = GENTLE if spared else FAULTS
         # One machine damages bits. Where two do, the client says so and ends.
-        faults = (*FAULTS, flip_bits) if self._damage and number == 0 else FAULTS
+        if self._damage and number == 0:
+            faults = (*faults, flip_bits)
         while not done.wait(rng.uniform(0.3, 1.5)):
             fault = rng.choice(faults)
             began_s = time.monotonic()
@@ -246,7 +279,14 @@ class Rig:
 class Trainer:
     """A rank as a process, killed after so many steps if a number is given."""
 
-    def __init__(self, folder: Path, rank: int, world_size: int, kill_after: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        world_size: int,
+        kill_after: int | None,
+        limit_s: float = TRAINER_LIMIT_S,
+    ) -> None:
         self.steps_s: list[float] = []
         self.said: list[dict[str, Any]] = []
         self._kill_after = kill_after
@@ -258,14 +298,29 @@ class Trainer:
             text=True,
         )
         self.killed = self.timed_out = False
-        self._watchdog = threading.Timer(TRAINER_LIMIT_S, self._time_out)
+        self._watchdog = threading.Timer(limit_s, self._time_out)
         self._watchdog.start()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def running(self, seconds: float) -> bool:
+        """Whether it still runs after so long; returns earlier if not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kills it."""
+        self._process.kill()
+
     def _time_out(self) -> None:
         self.timed_out = True
-        self._process.kill()
+        self.kill()
 
     def wait(self) -> int:
         """The exit status; -9 if it was killed."""

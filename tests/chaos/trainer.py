@@ -69,7 +69,7 @@ def main() -> None:
             print(json.dumps(said), flush=True)
             sys.exit(3)
         stats = stream.stats()
-        names = ("retries", "refetches", "hedges", "hedges_won")
+        names = ("retries", "moves", "refetches", "hedges", "hedges_won")
         print(json.dumps({name: getattr(stats, name) for name in names}), flush=True)
 
 
