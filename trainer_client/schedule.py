@@ -212,6 +212,61 @@ def undelivered(shards: Sequence[Segment], deals: Sequence[Deal]) -> list[Segmen
     return segments
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What falls to a rank, its steps, and what no rank gets; steps is None where counts are not.
+
+    rest is what an even deal leaves out. batches counts those of every rank, unknown ones as none.
+    """
+
+    segments: list[Segment]
+    rest: list[Segment]
+    steps: int | None
+    batches: list[int]
+
+
+def share(
+    batch_counts: Sequence[int | None],
+    deals: Sequence[Deal],
+    rank: int,
+    world_size: int,
+    *,
+    even: bool,
+    pad: bool,
+) -> Share:
+    """The share of a rank in what is left of an epoch after some deals, by batches of each shard.
+
+    With pad, ranks take as many steps as the one with most batches. Raises ValueError if the deals
+    do not fit the epoch.
+    """
+    left = undelivered(whole_shards(batch_counts), deals)
+    dealt, rest = deal(left, world_size, even=even)
+    batches = [sum(segment.batch_count or 0 for segment in segments) for segments in dealt]
+    steps = None
+    if None not in batch_counts:
+        steps = max(batches) if pad else batches[rank]
+    return Share(dealt[rank], rest, steps, batches)
+
+
+def start_of(position: Position, segments: Sequence[Segment], *, even: bool, pad: bool) -> Position:
+    """Where a rank with these segments starts that was restored to a position.
+
+    Raises ValueError if the position is one in other segments.
+    """
+    start = replace(position, even=even)
+    left_of(segments, start)
+    if pad and start.last is None and not start.delivered:
+        # What any rank had last before this deal will do: it is marked as padding.
+        start = replace(start, last=last_of(position.deals))
+    return start
+
+
+def last_of(deals: Sequence[Deal]) -> tuple[int, int] | None:
+    """The shard and index of a batch that some rank had last in earlier deals, if one is known."""
+    lasts = (p.last for each in reversed(deals) for p in each.positions if p.last is not None)
+    return next(lasts, None)
+
+
 def _joined(segments: Sequence[Segment]) -> list[Segment]:
     """The same batches, with segments that follow each other in a shard made one."""
     joined: list[Segment] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -139,9 +139,9 @@ class Session:
         even = plan.uneven == "drop"
         if position is not None and position.delivered and position.even != even:
             raise of_another_deal(position.even, plan.uneven)
-        start = replace(position or Position(epoch), even=even)
+        pad = plan.uneven in ("pad", "sync-pad")
         try:
-            schedule.left_of(segments, start)
+            start = schedule.start_of(position or Position(epoch), segments, even=even, pad=pad)
         except ValueError as error:
             raise of_another_plan(epoch, error) from error
         if (epoch, deals) not in self._counted:
@@ -153,11 +153,6 @@ class Session:
                 dropped_batches=plan.dropped[0],
                 dropped_rows=plan.dropped[1],
             )
-        pad = plan.uneven in ("pad", "sync-pad")
-        if pad and start.last is None and not start.delivered:
-            # What any rank had last before this deal will do: it is marked as padding.
-            lasts = (p.last for d in reversed(deals) for p in d.positions if p.last is not None)
-            start = replace(start, last=next(lasts, None))
         padded_steps = plan.steps if plan.uneven == "pad" else None
         ordered = Schedule(segments, self._options.interleave, start, padded_steps, keep_last=pad)
         cursors = {o.segment: o for o in ordered.reading_order()}
@@ -333,27 +328,26 @@ class Session:
             counts = [n - bool(short[shard]) for shard, n in enumerate(summary.batch_counts)]
             dropped = (sum(map(bool, short.values())), sum(short.values()))
         try:
-            left = schedule.undelivered(schedule.whole_shards(counts), deals)
+            own = schedule.share(
+                *(counts, deals, self._rank, self._world_size),
+                even=uneven == "drop",
+                pad=uneven == "pad",
+            )
         except ValueError as error:
             raise of_another_plan(epoch, error) from error
-        dealt, rest = schedule.deal(left, self._world_size, even=uneven == "drop")
-        own = dealt[self._rank]
-        steps = None
-        if summary.batch_counts is not None and uneven not in ("sync", "sync-pad"):
-            each = [sum(segment.batch_count or 0 for segment in segments) for segments in dealt]
-            lasts = [p.last for d in deals for p in d.positions if p.last is not None]
-            if uneven == "pad" and min(each) == 0 < max(each) and not lasts:
-                # On every rank: those that have a batch would wait for those that have none.
-                raise RequestError(
-                    f'uneven="pad" repeats the last batch of a rank, but epoch {epoch} has '
-                    f"{sum(each)} batches for {self._world_size} ranks, so some have none: use "
-                    'uneven="drop" or "none", or a smaller batch_size'
-                )
-            steps = max(each) if uneven == "pad" else each[self._rank]
+        nothing = min(own.batches) == 0 < max(own.batches)
+        if uneven == "pad" and nothing and schedule.last_of(deals) is None:
+            # On every rank: those that have a batch would wait for those that have none.
+            raise RequestError(
+                f'uneven="pad" repeats the last batch of a rank, but epoch {epoch} has '
+                f"{sum(own.batches)} batches for {self._world_size} ranks, so some have none: use "
+                'uneven="drop" or "none", or a smaller batch_size'
+            )
         if deals:
             # Counted when the epoch began.
             dropped = (0, 0)
-        return RankPlan(summary, own, steps, uneven, self._rows(summary, rest), dropped)
+        rest = self._rows(summary, own.rest)
+        return RankPlan(summary, own.segments, own.steps, uneven, rest, dropped)
 
     def _uneven(self, *, known: bool) -> Uneven:
         uneven = choose_uneven(self._options.uneven, self._rank, self._world_size, known=known)
