@@ -110,8 +110,8 @@ def flip_bits(node: Node, _: random.Random) -> None:
 
 
 Fault: TypeAlias = Callable[[Node, random.Random], None]
+ENDING: tuple[Fault, ...] = (crash, drain)
 GENTLE: tuple[Fault, ...] = (pause, reset, black_hole, slow_network)
-FAULTS: tuple[Fault, ...] = (crash, drain, *GENTLE)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Outcome:
 
 
 class Rig:
-    """A fleet over one dataset; a context manager.
+    """A fleet over one dataset; a context manager. At most half of it is being restarted at a time.
 
     With damage, the first machine flips bits too. With spared, no fault ends the last one's server.
     """
@@ -166,6 +166,7 @@ class Rig:
         self.folder = folder
         self._damage = damage
         self._spared = spared
+        self._restarts = threading.BoundedSemaphore(max(1, servers // 2))
         self.nodes = [Node(data_root) for _ in range(servers)]
 
     def __enter__(self) -> Rig:
@@ -261,15 +262,16 @@ class Rig:
     def _strike(self, number: int, seed: int, done: threading.Event, outcome: Outcome) -> None:
         rng = random.Random(f"{seed} {number}")
         spared = self._spared and number == len(self.nodes) - 1
-        faults = GENTLE if spared else FAULTS
+        faults = GENTLE if spared else (*ENDING, *GENTLE)
         # One machine damages bits. Where two do, the client says so and ends.
         if self._damage and number == 0:
             faults = (*faults, flip_bits)
         while not done.wait(rng.uniform(0.3, 1.5)):
             fault = rng.choice(faults)
-            began_s = time.monotonic()
             try:
-                fault(self.nodes[number], rng)
+                with self._restarts if fault in ENDING else contextlib.nullcontext():
+                    began_s = time.monotonic()
+                    fault(self.nodes[number], rng)
             except BaseException as error:  # noqa: BLE001 - a node that stays broken is a failure
                 outcome.failures.append(f"{fault.__name__} of node {number}: {error!r}")
                 return

@@ -126,6 +126,9 @@ class Trainers(RuleBasedStateMachine):
         self.epoch = 0
         self.delivered: list[Key] = []
         self.skipped: list[Key] = []
+        # What an even deal left out, and how many batches were left over when ranks ended.
+        self.rest: list[Key] = []
+        self.left = 0
         self.open(world_size, interleave, {})
         self.save()
 
@@ -146,7 +149,6 @@ class Trainers(RuleBasedStateMachine):
         self.ranks: list[Rank] = []
         even, pad = self.mode == "drop", self.mode in ("pad", "sync-pad")
         group = FakeGroup(world_size)
-        self.rest: list[Key] = []
         for number in range(world_size):
             position = None
             own = state.get(str(number), state.get("merged"))
@@ -191,7 +193,7 @@ class Trainers(RuleBasedStateMachine):
         return any(n == 0 for n in own) and any(own)
 
     def _batches_of(self, rank: Rank) -> int:
-        reader = rank.reader._reader if isinstance(rank.reader, InStep) else rank.reader
+        reader: Any = rank.reader._reader if isinstance(rank.reader, InStep) else rank.reader
         if reader.last() is not None:
             return 1
         return sum(
@@ -251,6 +253,7 @@ class Trainers(RuleBasedStateMachine):
             list(self.skipped),
             all(rank.ended for rank in self.ranks),
         )
+        self.saved_left = list(self.rest), self.left_over()
 
     @rule(interleave=st.integers(1, 5), twice=st.booleans())
     def crash(self, interleave: int, twice: bool) -> None:
@@ -275,7 +278,11 @@ class Trainers(RuleBasedStateMachine):
         skipped: list[Key],
     ) -> None:
         self.delivered, self.skipped = list(delivered), list(skipped)
+        self.rest, self.left = list(self.saved_left[0]), self.saved_left[1]
         self.open(world_size, interleave, state)
+
+    def left_over(self) -> int:
+        return self.left + sum(rank.meter.stats().left_out_batches for rank in self.ranks)
 
     def preview(self) -> list[Key]:
         """The next few batches; the ranks are to be opened anew after it."""
@@ -314,15 +321,14 @@ class Trainers(RuleBasedStateMachine):
             assert missing == Counter(self.rest)
             assert len(self.rest) < self.world_size
         elif self.mode == "sync":
-            left = sum(rank.meter.stats().left_out_batches for rank in self.ranks)
-            assert missing.total() == left
+            assert missing.total() == self.left_over()
         else:
             assert not missing
         saved = [json.loads(json.dumps(self.state_of(n))) for n in range(self.world_size)]
         merged = merge_state_dicts(saved)
         assert (merged["epoch"], merged["position"]) == (self.epoch + 1, None)
         self.epoch += 1
-        self.delivered, self.skipped = [], []
+        self.delivered, self.skipped, self.rest, self.left = [], [], [], 0
         self.open(self.world_size, self.interleave, {"merged": json.dumps(merged)})
         self.save()
 
