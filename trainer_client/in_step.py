@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Protocol
@@ -52,6 +53,16 @@ def choose_uneven(wanted: Uneven | None, rank: int, world_size: int, *, known: b
     if known:
         return "drop"
     return "sync" if together else "none"
+
+
+def warn_of_no_step(epoch: int, batches: int, world_size: int) -> None:
+    """Tells that an epoch has so few batches that every one of them is left out."""
+    warnings.warn(
+        f"epoch {epoch} has fewer batches ({batches}) than there are ranks ({world_size}), so with "
+        'even steps all are left out: use a smaller batch_size, or uneven="none"',
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 class Reader(Iterator[Batch], Protocol):

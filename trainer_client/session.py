@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from headrace.v1 import preprocessor_service_pb2
+from headrace.v1 import dataset_pb2, preprocessor_service_pb2
 from trainer_client import decode, kernels, schedule
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
@@ -17,7 +17,14 @@ from trainer_client.dataset import Dataset
 from trainer_client.epoch import EpochReader
 from trainer_client.errors import RequestError, StreamClosedError
 from trainer_client.header import end_checksum
-from trainer_client.in_step import UNEVEN_WARNING, Has, InStep, Reader, choose_uneven
+from trainer_client.in_step import (
+    UNEVEN_WARNING,
+    Has,
+    InStep,
+    Reader,
+    choose_uneven,
+    warn_of_no_step,
+)
 from trainer_client.options import Options, Uneven
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.ranks import StepGroup, group_of
@@ -158,7 +165,8 @@ class Session:
         cursors = {o.segment: o for o in ordered.reading_order()}
         job = self._job(plan)
         shards = {segments[n].shard for n in cursors}
-        splits = self._splits(plan, shards | ({start.last[0]} if start.last else set()))
+        shards |= {start.last[0]} if start.last else set()
+        splits = planner.splits(*self._asked(), plan.summary.identity, shards)
 
         def open_stream(number: int) -> ShardStream[Batch]:
             segment, at = segments[number], cursors[number]
@@ -290,6 +298,10 @@ class Session:
             self._snapshot = chosen
         return self._snapshot
 
+    def _asked(self) -> tuple[Connection, dataset_pb2.DatasetSpec, Snapshot]:
+        """Who is asked for plans, and of what."""
+        return self._connect(), self._message, self._chosen()
+
     def _job(self, plan: RankPlan) -> Job[Batch]:
         return Job(
             connection=self._connect(),
@@ -314,7 +326,7 @@ class Session:
             shuffle_window_splits=options.shuffle_window_splits,
             encoding_version=version,
         )
-        summary = planner.plan(self._connect(), self._message, snapshot, identity)
+        summary = planner.plan(*self._asked(), identity)
         decode.check_version(summary.identity.encoding_version, "the fleet plans")
         self.num_shards = summary.identity.num_shards
         self.encoding_version = summary.identity.encoding_version
@@ -323,7 +335,7 @@ class Session:
         dropped = (0, 0)
         uneven = self._uneven(known=summary.batch_counts is not None)
         if summary.batch_counts is not None and options.drop_last:
-            rows = self._row_counts(summary, ())
+            rows = planner.row_counts(*self._asked(), summary.identity, ())
             short = {shard: n % options.batch_size for shard, n in rows.items()}
             counts = [n - bool(short[shard]) for shard, n in enumerate(summary.batch_counts)]
             dropped = (sum(map(bool, short.values())), sum(short.values()))
@@ -335,14 +347,16 @@ class Session:
             )
         except ValueError as error:
             raise of_another_plan(epoch, error) from error
-        nothing = min(own.batches) == 0 < max(own.batches)
-        if uneven == "pad" and nothing and schedule.last_of(deals) is None:
+        some_lack = min(own.batches) == 0 < max(own.batches)
+        if uneven == "pad" and some_lack and schedule.last_of(deals) is None:
             # On every rank: those that have a batch would wait for those that have none.
             raise RequestError(
                 f'uneven="pad" repeats the last batch of a rank, but epoch {epoch} has '
                 f"{sum(own.batches)} batches for {self._world_size} ranks, so some have none: use "
                 'uneven="drop" or "none", or a smaller batch_size'
             )
+        if own.rest and not any(own.batches):
+            warn_of_no_step(epoch, sum(s.batch_count or 0 for s in own.rest), self._world_size)
         if deals:
             # Counted when the epoch began.
             dropped = (0, 0)
@@ -362,7 +376,8 @@ class Session:
         if not rest:
             return 0, 0
         size = self._options.batch_size
-        counts = self._row_counts(summary, sorted({segment.shard for segment in rest}))
+        shards = sorted({segment.shard for segment in rest})
+        counts = planner.row_counts(*self._asked(), summary.identity, shards)
         batches = rows = 0
         for segment in rest:
             assert segment.batch_count is not None
@@ -370,29 +385,3 @@ class Session:
             end = min((segment.first_batch + segment.batch_count) * size, counts[segment.shard])
             rows += end - segment.first_batch * size
         return batches, rows
-
-    def _row_counts(self, summary: planner.PlanSummary, shards: Sequence[int]) -> dict[int, int]:
-        plans = planner.plan_shards(
-            self._connect(),
-            self._message,
-            self._chosen(),
-            summary.identity,
-            shards,
-            with_splits=False,
-        )
-        return {plan.shard: plan.row_count for plan in plans}
-
-    def _splits(
-        self, plan: RankPlan, shards: set[int]
-    ) -> dict[int, list[preprocessor_service_pb2.Split]]:
-        if not shards:
-            return {}
-        plans = planner.plan_shards(
-            self._connect(),
-            self._message,
-            self._chosen(),
-            plan.summary.identity,
-            sorted(shards),
-            with_splits=True,
-        )
-        return {plan.shard: list(plan.splits) for plan in plans}

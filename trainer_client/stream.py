@@ -9,9 +9,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch.utils.data import IterableDataset
 
 from trainer_client import state
 from trainer_client.batch import Batch, register_pipelineable
@@ -26,7 +27,7 @@ from trainer_client.telemetry import Meter, StreamStats
 from trainer_client.transport.targets import parse_target
 
 
-class BatchStream:
+class BatchStream(IterableDataset[Batch]):
     """The batches of a dataset, prepared by a fleet of servers, always in the same order.
 
     Each iter() is one epoch; it asks for nothing until its first next(). Only one iterator of a
@@ -244,6 +245,12 @@ class BatchStream:
         """Ends readers, calls and local servers, with bounds; idempotent."""
         self._closed = True
         self._finalizer()
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "a BatchStream cannot be pickled, since threads and connections do not travel: make it "
+            "in the process that uses it (with a DataLoader: num_workers=0)"
+        )
 
     def __enter__(self) -> BatchStream:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from headrace.v1 import dataset_pb2, preprocessor_service_pb2
@@ -52,6 +52,11 @@ def plan(
     )
     what = f"planning epoch {identity.epoch}"
     response = connection.call("PlanEpoch", request, what=what, snapshot=snapshot)
+    if response.snapshot_id != snapshot.snapshot_id:
+        raise DeploymentError(
+            f"{what}: a server planned snapshot {response.snapshot_id} where "
+            f"{snapshot.snapshot_id} was asked for: is it of another version?"
+        )
     counts = tuple(response.shard_batch_counts) if response.HasField("batch_count") else None
     if counts is not None and len(counts) != response.identity.num_shards:
         raise DeploymentError(
@@ -97,3 +102,29 @@ def plan_shards(
         request.page_token = response.next_page_token
     if missing:
         raise DeploymentError(f"{what}: the plan lacks {len(missing)} shards, first {min(missing)}")
+
+
+def row_counts(
+    connection: Connection,
+    dataset: dataset_pb2.DatasetSpec,
+    snapshot: Snapshot,
+    identity: preprocessor_service_pb2.BatchIdentity,
+    shards: Sequence[int],
+) -> dict[int, int]:
+    """The rows of the given shards (none: of all), whose counts are known."""
+    plans = plan_shards(connection, dataset, snapshot, identity, shards, with_splits=False)
+    return {plan.shard: plan.row_count for plan in plans}
+
+
+def splits(
+    connection: Connection,
+    dataset: dataset_pb2.DatasetSpec,
+    snapshot: Snapshot,
+    identity: preprocessor_service_pb2.BatchIdentity,
+    shards: Collection[int],
+) -> dict[int, list[preprocessor_service_pb2.Split]]:
+    """The splits of the given shards."""
+    if not shards:
+        return {}
+    plans = plan_shards(connection, dataset, snapshot, identity, sorted(shards), with_splits=True)
+    return {plan.shard: list(plan.splits) for plan in plans}
