@@ -207,7 +207,7 @@ class ShardStream(Generic[T]):
                 response = read_response(message)
                 if response.schema is not None and decode is None:
                     check_announced(message, call, f"the schema from {address}", address)
-                    decode = self._job.codec.decoder(response.schema)
+                    decode = self._decoder(response.schema, address)
                 elif response.batch is not None and decode is not None:
                     value = decode(response.batch)
                     self._advance(value, address)
@@ -228,6 +228,15 @@ class ShardStream(Generic[T]):
         finally:
             # One that has ended takes no notice; one that has not would keep a slot of the server.
             call.cancel()
+
+    def _decoder(
+        self, schema: batch_pb2.BatchSchema, address: str
+    ) -> Callable[[bytes | memoryview], T]:
+        try:
+            return self._job.codec.decoder(schema)
+        except DeploymentError as error:
+            # A decoder does not know whose schema it has.
+            raise DeploymentError(f"{address}: {error.message}", server=address) from error
 
     def _next(self, call: grpc.Call, address: str, patience_s: float) -> bytes:
         asked_s = time.monotonic()
