@@ -15,6 +15,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numba
 from numba.core import caching, types
 
+from preprocessor_server.telemetry import log
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -70,14 +72,24 @@ class Kernel(Generic[P, R]):
         """Compiles every signature, or loads it from the cache. Idempotent and thread-safe."""
         with _compiling:
             if self._compiled is None:
-                dispatcher = numba.njit(**_OPTIONS)(self.function)
-                if _cache_locator(self.function) is not None:
-                    dispatcher.enable_caching()
-                for signature in self._signatures:
-                    dispatcher.compile(signature)
-                dispatcher.disable_compile()
-                self._compiled = dispatcher
+                try:
+                    cached = _cache_locator(self.function) is not None
+                    self._compiled = self._dispatcher(cached=cached)
+                except OSError as error:
+                    # The disk of the cache is full, say: the kernel runs all the same.
+                    log.warning("kernel not kept", kernel=self.name, error=str(error))
+                    self._compiled = self._dispatcher(cached=False)
             return self._compiled
+
+    def _dispatcher(self, *, cached: bool) -> Callable[P, R]:
+        dispatcher = numba.njit(**_OPTIONS)(self.function)
+        if cached:
+            dispatcher.enable_caching()
+        for signature in self._signatures:
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        compiled: Callable[P, R] = dispatcher
+        return compiled
 
 
 def kernel(*signatures: Any) -> Callable[[Callable[P, R]], Kernel[P, R]]:

@@ -1,0 +1,89 @@
+"""Caches on a disk without room: nothing is lost, and what cannot be kept is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.parquet import ROW_COUNT
+from tests.fakes.process import ROOT, python_environment
+from trainer_client import Dataset, Label, parquet
+
+LIMIT_S = 120
+# A file system of its own, filled to the last byte, for whatever is started in it.
+FULL = """
+mount -t tmpfs -o size=16k tmpfs "$0" || exit 99
+head -c 100000 /dev/zero > "$0/filler" 2> /dev/null
+exec "$@"
+"""
+SCRIPT = """
+import json, sys, warnings
+from trainer_client import BatchStream, Dataset, HeadraceError
+options = json.loads(sys.argv[2])
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    rows = 0
+    try:
+        with BatchStream(
+            Dataset.from_yaml(sys.argv[1]), target="local://1", batch_size=500, **options
+        ) as stream:
+            rows = sum(batch.batch_size for batch in stream)
+        error = ""
+    except HeadraceError as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    print(json.dumps({"rows": rows, "error": error, "said": [str(w.message) for w in said]}))
+"""
+
+
+def train(full: Path, dataset: Path, caches: list[str], **options: str) -> tuple[int, str, str]:
+    """Rows trained on, the error, and the warnings; full is the folder of the full disk.
+
+    caches are the variables that name it.
+    """
+    full.mkdir()
+    program = [sys.executable, "-c", SCRIPT, str(dataset), json.dumps(options)]
+    result = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL, str(full), *program],
+        env=python_environment(**dict.fromkeys(caches, str(full))),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+    )
+    if result.returncode == 99:
+        pytest.skip("no file system of its own can be mounted here")
+    assert result.returncode == 0, result.stderr[-4000:]
+    said = json.loads(result.stdout.splitlines()[-1])
+    return said["rows"], said["error"], "\n".join(said["said"])
+
+
+@pytest.fixture
+def dataset(dataset_root: Path, tmp_path: Path) -> Path:
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare (util-linux)")
+    path = tmp_path / "dataset.yaml"
+    source = parquet(str(dataset_root / "rows"))
+    path.write_text(Dataset(source=source, features=[Label("label")]).to_yaml())
+    return path
+
+
+def test_training_goes_on_without_caches(tmp_path: Path, dataset: Path) -> None:
+    rows, error, said = train(tmp_path / "full", dataset, ["XDG_CACHE_HOME", "NUMBA_CACHE_DIR"])
+    assert (rows, error) == (ROW_COUNT, "")
+    assert "the snapshot is not kept" in said
+    assert "No space left on device" in said
+    assert "compiled kernels cannot be kept" in said
+
+
+def test_a_snapshot_dir_that_was_asked_for_must_have_room(tmp_path: Path, dataset: Path) -> None:
+    full = tmp_path / "full"
+    rows, error, _ = train(full, dataset, [], snapshot_dir=str(full / "snapshots"))
+    assert rows == 0
+    assert error.startswith("RequestError: snapshot_dir")
+    assert "No space left on device" in error
