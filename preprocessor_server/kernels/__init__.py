@@ -71,3 +71,5 @@ def warm(report: Callable[[str], None]) -> None:
     for number, kernel in enumerate(KERNELS, start=1):
         report(f"compiling {number} of {len(KERNELS)}: {kernel.name}")
         kernel.compile()
+        if kernel.not_kept:
+            report(f"{kernel.name} is not kept, every start compiles it: {kernel.not_kept}")

@@ -15,8 +15,6 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numba
 from numba.core import caching, types
 
-from preprocessor_server.telemetry import log
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -62,6 +60,8 @@ class Kernel(Generic[P, R]):
         self.function = function
         self._signatures = signatures
         self._compiled: Callable[P, R] | None = None
+        # Why numba's cache does not have it, though there is one.
+        self.not_kept = ""
         KERNELS.append(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -77,7 +77,7 @@ class Kernel(Generic[P, R]):
                     self._compiled = self._dispatcher(cached=cached)
                 except OSError as error:
                     # The disk of the cache is full, say: the kernel runs all the same.
-                    log.warning("kernel not kept", kernel=self.name, error=str(error))
+                    self.not_kept = str(error)
                     self._compiled = self._dispatcher(cached=False)
             return self._compiled
 
