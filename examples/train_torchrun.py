@@ -55,6 +55,7 @@ def main() -> None:
         target=options.target,
         batch_size=options.batch_size,
         uneven=options.uneven,
+        count=options.count,
         snapshot_dir=options.snapshots,
     ) as stream:
         if options.checkpoint.exists():
@@ -103,6 +104,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=1024, help="rows a batch and rank")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--uneven", help="drop, pad, sync, sync-pad or none")
+    parser.add_argument("--count", help="exact: have the rows that pass a filter counted first")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
     parser.add_argument("--snapshots", type=Path, help="a folder that all ranks share")
     parser.add_argument("--stop-after", type=int, help="steps after which to stop")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -13,6 +14,7 @@ from trainer_client.errors import (
     HeadraceError,
     RequestError,
     StateMismatchError,
+    StreamClosedError,
     StreamTimeoutError,
 )
 from trainer_client.options import Uneven
@@ -65,6 +67,17 @@ def warn_of_no_step(epoch: int, batches: int, world_size: int) -> None:
     )
 
 
+def warn_of_uncounted(epoch: int, why: str) -> None:
+    """Tells that more is left out of an epoch on this rank than was counted."""
+    warnings.warn(
+        f"this rank has more batches of epoch {epoch} than another one, and not all that are left "
+        f"out were counted: {why}; use more shards (num_shards), or have the rows counted once "
+        '(count="exact")',
+        UserWarning,
+        stacklevel=2,
+    )
+
+
 class Reader(Iterator[Batch], Protocol):
     """The batches of a rank in an epoch."""
 
@@ -110,15 +123,26 @@ class InStep:
     With pad, for as long as any rank has one: the others repeat their last. Ranks tell each other
     what they have one step ahead, while the trainer works on the step before. Steps count from
     where the reader starts: what ranks have delivered before differs where batches were padded or
-    dropped.
+    dropped. What is left is read to be counted, for at most count_for_s seconds: the other ranks
+    wait with the next epoch.
     """
 
-    def __init__(self, reader: Reader, ask: Ask, epoch: int, meter: Meter, *, pad: bool) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        ask: Ask,
+        epoch: int,
+        meter: Meter,
+        *,
+        pad: bool,
+        count_for_s: float = math.inf,
+    ) -> None:
         self._reader = reader
         self._ask = ask
         self._epoch = epoch
         self._meter = meter
         self._pad = pad
+        self._count_for_s = count_for_s
         self._step = 0
         self._batch: Batch | None = None
         self._failure: Exception | None = None
@@ -203,10 +227,17 @@ class InStep:
     def _count_left(self) -> None:
         """Counts the batches that this rank has and others have not."""
         batch = self._batch
+        began_s = time.monotonic()
         while batch is not None:
             self._meter.add(left_out_batches=1, left_out_rows=batch.batch_size)
             # The epoch is over for all ranks: what cannot be counted ends none of them.
-            with contextlib.suppress(HeadraceError):
+            try:
                 batch = next(self._reader, None)
-                continue
-            return
+            except StreamClosedError:
+                raise
+            except HeadraceError as error:
+                warn_of_uncounted(self._epoch, f"this rank failed ({error})")
+                return
+            if batch is not None and time.monotonic() - began_s >= self._count_for_s:
+                warn_of_uncounted(self._epoch, f"counting stopped after {self._count_for_s:g} s")
+                return

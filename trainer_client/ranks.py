@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -10,10 +13,17 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from trainer_client.errors import RequestError, StreamTimeoutError
+from trainer_client.errors import RequestError, StreamClosedError, StreamTimeoutError
 
+# How much later than the others a rank may be, beside the stream's timeout: while others wait for
+# it, it may have a model to evaluate or a checkpoint to write. torch's NCCL groups give as long.
+LATE_S = 600.0
 # How long a wait for other ranks goes on before a signal (Ctrl-C) is seen.
-_SLICE = timedelta(seconds=1)
+_SLICE_S = 1.0
+# Who is there answers a roll call within this time.
+_CALL_S = 5.0
+# A tag of which no message is sent.
+_NEVER_SENT = 1
 
 
 class Group(Protocol):
@@ -46,52 +56,118 @@ class ProcessGroup:
 class StepGroup:
     """A gloo group of the same ranks, for the steps alone: nobody else's collectives wait for it.
 
-    Making one is collective. A rank may be as late as torch.distributed's default timeout.
+    Making one is collective, closing it is not. A rank may be later than the others by timeout_s
+    and late_s seconds.
     """
 
-    def __init__(self) -> None:
-        self._limit = dist.distributed_c10d.default_pg_timeout
-        self._group = dist.new_group(backend="gloo", timeout=self._limit)
+    def __init__(self, timeout_s: float, late_s: float = LATE_S) -> None:
+        self._timeout_s = timeout_s
+        self._limit_s = timeout_s + late_s
+        # The wait of StepAnswers ends first, and says more.
+        limit = timedelta(seconds=self._limit_s + 2 * _CALL_S)
+        self._group: dist.ProcessGroup | None = dist.new_group(backend="gloo", timeout=limit)
+        self._rank = dist.get_rank(self._group)
+        self._size = dist.get_world_size(self._group)
+        self._asked: StepAnswers | None = None
+        self._told = False
 
     def ask(self, has: int, epoch: int, step: int) -> StepAnswers:
         """Tells every rank, and asks every rank; returns at once."""
+        if self._group is None:
+            raise StreamClosedError("the stream was closed")
         mine = torch.tensor([has, epoch, step], device="cpu")
-        answers = [torch.empty_like(mine) for _ in range(dist.get_world_size(self._group))]
-        work = dist.all_gather(answers, mine, group=self._group, async_op=True)
-        return StepAnswers(work, answers, self._limit)
+        answers = [torch.empty_like(mine) for _ in range(self._size)]
+        work = self._group.allgather([answers], [mine])
+        self._asked = StepAnswers(self, work, answers, f"step {step} of epoch {epoch}")
+        return self._asked
+
+    def wait(self, work: Any, what: str) -> None:
+        """Waits for the answers to a question.
+
+        Raises StreamTimeoutError if a rank gives none, StreamClosedError if the group is closed.
+        """
+        began_s = time.monotonic()
+        waited_s = 0.0
+        while not work.is_completed() and waited_s < self._limit_s:
+            # Not over yet, or failed: the loop's condition tells.
+            with contextlib.suppress(RuntimeError):
+                work.wait(timedelta(seconds=min(_SLICE_S, self._limit_s - waited_s)))
+            waited_s = time.monotonic() - began_s
+            if waited_s > self._timeout_s and not self._told and not work.is_completed():
+                self._told = True
+                warnings.warn(
+                    f"{what}: another rank has not said for {waited_s:.0f} s whether it has a "
+                    f"batch; this one waits for {self._limit_s - waited_s:.0f} s more (timeout and "
+                    f"{self._limit_s - self._timeout_s:.0f} s)",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        try:
+            if not work.is_completed():
+                raise RuntimeError(f"no answer within {self._limit_s:.0f} s: {self._missing()}")
+            work.wait()
+        except RuntimeError as error:
+            if self._group is None:
+                raise StreamClosedError("the stream was closed meanwhile") from error
+            raise StreamTimeoutError(
+                f"{what}: a rank does not say whether it has a batch ({error}). Look for the rank "
+                "that has stopped; if it was only slow, raise timeout"
+            ) from error
+
+    def close(self) -> None:
+        """Lets the group go, with a bound; idempotent.
+
+        A question that another rank does not answer is withdrawn, and the ranks that wait for
+        that one are told.
+        """
+        group, self._group = self._group, None
+        asked, self._asked = self._asked, None
+        if group is None:
+            return
+        if asked is not None and not asked.ready():
+            # Ranks that leave a loop at the same step may be a moment late.
+            with contextlib.suppress(RuntimeError):
+                asked.work.wait(timedelta(seconds=_SLICE_S))
+        if asked is not None and not asked.ready():
+            # Destroying a group waits for its collectives, and gloo cannot abort them; but a
+            # receive that times out ends the connections, and all that goes on over them.
+            with contextlib.suppress(RuntimeError):
+                peer = (self._rank + 1) % self._size
+                group.recv([torch.empty(1)], peer, _NEVER_SENT).wait(timedelta(milliseconds=1))
+        # The program may have destroyed all groups already.
+        with contextlib.suppress(ValueError, RuntimeError, AssertionError):
+            dist.destroy_process_group(group)
+
+    def _missing(self) -> str:
+        """What gloo knows about the ranks that do not answer: rank 0 learns their numbers."""
+        if self._group is None:
+            return "the group is closed"
+        try:
+            dist.monitored_barrier(self._group, timedelta(seconds=_CALL_S), wait_all_ranks=True)
+        except RuntimeError as error:
+            return str(error)
+        return "all ranks are there, but one did not ask for this step"
 
 
 class StepAnswers:
     """What every rank says about a step."""
 
-    def __init__(self, work: Any, answers: Sequence[torch.Tensor], limit: timedelta) -> None:
-        self._work = work
+    def __init__(
+        self, group: StepGroup, work: Any, answers: Sequence[torch.Tensor], what: str
+    ) -> None:
+        self.work = work
+        self._group = group
         self._answers = answers
-        self._limit = limit
+        self._what = what
 
     def ready(self) -> bool:
         """Whether all are there."""
-        done: bool = self._work.is_completed()
+        done: bool = self.work.is_completed()
         return done
 
     def wait(self) -> list[tuple[int, int, int]]:
         """The answers by rank. Raises StreamTimeoutError if a rank does not answer."""
-        waited = timedelta()
-        while not self._work.is_completed() and waited < self._limit:
-            try:
-                self._work.wait(_SLICE)
-            except RuntimeError:
-                # Not over yet, or failed: the loop's condition tells.
-                waited += _SLICE
-        try:
-            if not self._work.is_completed():
-                raise RuntimeError(f"no answer within {self._limit}")
-            self._work.wait()
-        except RuntimeError as error:
-            raise StreamTimeoutError(
-                f"a rank does not say whether it has a next batch ({error}): look for the rank "
-                "that has stopped"
-            ) from error
+        self._group.wait(self.work, self._what)
         return [(has, epoch, step) for has, epoch, step in (a.tolist() for a in self._answers)]
 
 

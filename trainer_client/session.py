@@ -137,7 +137,7 @@ class Session:
         filtered = bool(self._message.where) and self._options.count is None
         asks = wanted in ("sync", "sync-pad") or (wanted is None and filtered)
         if asks and self._step_group is None and group_of(self._rank, self._world_size):
-            self._step_group = StepGroup()
+            self._step_group = StepGroup(self._options.timeout_s)
 
     def _open(self, epoch: int, position: Position | None) -> Reader:
         deals = position.deals if position else ()
@@ -194,7 +194,11 @@ class Session:
         )
         if plan.uneven in ("sync", "sync-pad"):
             assert self._step_group is not None
-            reader = InStep(reader, self._step_group.ask, epoch, self._meter, pad=pad)
+            reader = InStep(
+                *(reader, self._step_group.ask, epoch, self._meter),
+                pad=pad,
+                count_for_s=options.timeout_s,
+            )
         with self._lock:
             if not self._closed:
                 self._reader = reader
@@ -230,6 +234,8 @@ class Session:
             reader.close()
         if connection is not None:
             connection.close()
+        if self._step_group is not None:
+            self._step_group.close()
         self._guard.close()
 
     def _connect(self) -> Connection:

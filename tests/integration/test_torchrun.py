@@ -70,6 +70,16 @@ PASSING = pc.sum(
 ).as_py()
 
 
+@pytest.mark.parametrize("uneven", ["drop", "pad"])
+def test_counted_rows_leave_ranks_even(flags: Callable[[str], list[str]], uneven: str) -> None:
+    ranks = torchrun(2, *flags(SKEWED), f"--uneven={uneven}", "--count=exact")
+    assert len({rank["steps"] for rank in ranks}) == 1
+    # Left out is what the deal leaves out; each rank tells it for all.
+    assert sum(rank["rows"] for rank in ranks) + ranks[0]["left_out_rows"] == PASSING
+    if uneven == "pad":
+        assert ranks[0]["left_out_rows"] == 0
+
+
 @pytest.mark.parametrize("uneven", ["sync", "sync-pad", "none"])
 def test_a_filter_that_leaves_ranks_uneven(flags: Callable[[str], list[str]], uneven: str) -> None:
     ranks = torchrun(2, *flags(SKEWED), f"--uneven={uneven}")

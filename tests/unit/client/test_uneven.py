@@ -165,6 +165,41 @@ def test_a_state_of_another_deal_is_refused(make_stream: MakeStream, tmp_path: P
         assert len(ids) == DATA.row_count - 8 - others[0].stats().left_out_rows
 
 
+def test_padding_follows_none_unless_a_rank_had_ended(
+    make_stream: MakeStream, tmp_path: Path
+) -> None:
+    """With "none" a rank may be in the next epoch while another one still has a batch."""
+    world_size = 4
+    assert BATCHES % world_size
+    with FakeFleet(DATA) as fleet:
+        steps = BATCHES // world_size
+        for taken in range(1, steps + 1):
+            before = ranks(make_stream, fleet.target, world_size, tmp_path, uneven="none")
+            after = ranks(make_stream, fleet.target, world_size, tmp_path, uneven="pad")
+            ids: list[int] = []
+            for stream, other in zip(before, after, strict=True):
+                iterator = iter(stream)
+                for _ in range(taken):
+                    ids += ids_of(next(iterator))
+                other.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+            behind = [stream for stream in after if stream.epoch == 0]
+            if taken == steps:
+                assert 0 < len(behind) < world_size
+                for stream in behind:
+                    with pytest.raises(
+                        StateMismatchError, match=r"uneven='none'.*uneven='pad'.*merge_state_dicts"
+                    ):
+                        next(iter(stream))
+                merged = merge_state_dicts([stream.state_dict() for stream in before])
+                for stream in after:
+                    stream.load_state_dict(merged)
+            taken_after = [list(stream) for stream in after]
+            assert len({len(batches) for batches in taken_after}) == 1
+            for batches in taken_after:
+                ids += [i for batch in batches if not batch.padding for i in ids_of(batch)]
+            assert sorted(ids) == list(range(DATA.row_count))
+
+
 def test_many_dropped_rows_are_told(make_stream: MakeStream) -> None:
     with FakeFleet(UNKNOWN) as fleet:
         stream = make_stream(fleet.target, drop_last=True)
@@ -259,6 +294,24 @@ def test_sync_pad_goes_on_until_every_rank_has_ended(counts: list[int]) -> None:
         assert all(each.padding for each in taken[count:])
         assert all(each.memory is batches[count - 1].memory for each in taken[count:])
         assert meter.stats().left_out_batches == 0
+
+
+def test_counting_what_is_left_has_a_bound() -> None:
+    batches = batches_of_an_epoch()
+    group = FakeGroup(2)
+    meter = Meter()
+    # The other rank has nothing.
+    group.ask(1)(0, 0, 0)
+    steps = InStep(Counted(batches[:5]), group.ask(0), 0, meter, pad=False, count_for_s=0.0)
+    with pytest.warns(UserWarning, match=r"more batches of epoch 0.*stopped after 0 s.*num_shards"):
+        assert list(steps) == []
+    assert meter.stats().left_out_batches == 1
+    failure = ServerUnavailableError("gone", server="a:1")
+    group.ask(1)(0, 0, 0)
+    steps = InStep(Counted(batches[:3], failure), group.ask(0), 0, meter, pad=False)
+    with pytest.warns(UserWarning, match=r"not all that are left out were counted.*gone"):
+        assert list(steps) == []
+    assert meter.stats().left_out_batches == 4
 
 
 def test_sync_pad_without_a_batch_to_repeat_ends_on_every_rank() -> None:
