@@ -133,7 +133,8 @@ def soak(minutes: float, seed: int | None) -> None:
             outcome = rig.soak(run, chosen, 60 * minutes, sample)
         epochs = check_whole_epochs(run)
     kinds = Counter(strike.kind for strike in outcome.strikes)
-    print(f"{len(outcome.steps_s):,} steps, {epochs} whole epochs, each row once; {dict(kinds)}")
+    steps = sum(map(len, outcome.steps_s))
+    print(f"{steps:,} steps, {epochs} whole epochs, each row once; {dict(kinds)}")
     grown = False
     for column, side in ((1, "trainer"), (2, "server")):
         early = [s[column] for s in samples if minutes / 6 <= s[0] < minutes / 2]

@@ -126,23 +126,24 @@ class Strike:
 
 @dataclass
 class Outcome:
-    """What became of a run: its faults, when the trainer took steps, its restarts, what it said.
+    """What became of a run: its faults, when each trainer took steps, its restarts, what it said.
 
     failures are those of the harness itself.
     """
 
     failures: list[str] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
-    steps_s: list[float] = field(default_factory=list)
+    steps_s: list[list[float]] = field(default_factory=list)
     trainer_kills: int = 0
     said: list[dict[str, Any]] = field(default_factory=list)
 
     def stall_s(self, strike: Strike) -> float:
-        """The longest time without a step of those that overlap a fault or begin soon after it."""
-        pairs = itertools.pairwise(self.steps_s)
+        """The longest time between two steps of a trainer, of those that overlap a fault or begin
+        soon after it: where it restarts, the fault is not to blame."""
         gaps = (
             after - before
-            for before, after in pairs
+            for steps_s in self.steps_s
+            for before, after in itertools.pairwise(steps_s)
             if after >= strike.began_s and before <= strike.ended_s + SOON_S
         )
         return max(gaps, default=0.0)
@@ -350,8 +351,7 @@ def _finish(ranks: Sequence[Trainer], outcome: Outcome) -> bool:
     statuses = [rank.wait() for rank in ranks]
     for rank in ranks:
         outcome.said += rank.said
-        outcome.steps_s += rank.steps_s
-    outcome.steps_s.sort()
+        outcome.steps_s.append(rank.steps_s)
     # One that ended by itself before it could be killed has ended.
     killed = [rank.killed and status != 0 for rank, status in zip(ranks, statuses, strict=True)]
     outcome.trainer_kills += sum(killed)
