@@ -34,6 +34,8 @@ BYTES_PER_S = 1.0e6
 DUTY_PERIOD_S = 0.5
 DUTY_SHARE = 0.1
 WINDOW_S = 1.0
+# A port at which nobody listens.
+NOBODY = 1
 # A share, of what an even one would be.
 SHARE_REACHED = 0.8
 
@@ -95,12 +97,14 @@ def kill(node: Node, after_s: float) -> Event:
 
 
 def join(node: Node, after_s: float, joined: list[float]) -> Event:
-    """A node's server is reachable from then on."""
+    """A node's server, out of reach until then, joins."""
+    port, node.proxy.backend = node.proxy.backend, NOBODY
+    node.proxy.reset()
 
     def event(over: threading.Event) -> None:
-        port, node.proxy.backend = node.proxy.backend, 1
-        if not over.wait(after_s):
-            node.proxy.backend = port
+        over.wait(after_s)
+        node.proxy.backend = port
+        if not over.is_set():
             joined.append(after_s)
 
     return event
