@@ -11,6 +11,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+EXAMPLES ?= 5000
 FLEET ?= 2
 DATA ?= ./data
 PORT ?= 50051
@@ -72,7 +73,8 @@ release-descriptor: $(STAMP) ## Freeze the contract that buf breaking compares w
 	@mkdir -p $(dir $(RELEASED))
 	@$(BIN)/buf build proto --exclude-source-info --output $(RELEASED)
 
-chaos: $(STAMP) ## Faults of every kind for minutes, checked (ARGS="--faults 200 --epochs 20")
+chaos: $(STAMP) ## Long model checks, then faults of every kind for minutes (ARGS="--faults 200 --epochs 20")
+	@HEADRACE_MODEL_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -q tests/unit/client/test_*_model.py
 	@$(PY) -m tests.chaos $(ARGS)
 
 fleet: $(STAMP) ## Run local servers until Ctrl-C (FLEET=2 DATA=./data PORT=50051)

@@ -31,7 +31,7 @@ from trainer_client.ranks import StepGroup, group_of
 from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
-from trainer_client.state import of_another_deal, of_another_plan
+from trainer_client.state import of_another_deal, of_another_plan, with_ranks_ahead
 from trainer_client.telemetry import Meter
 from trainer_client.transport import counting, planner
 from trainer_client.transport.calls import Connection, Snapshot
@@ -49,14 +49,15 @@ Deals: TypeAlias = tuple[int, tuple[Deal, ...]]
 class RankPlan:
     """A rank's part of an epoch; steps is None where counts are unknown.
 
-    uneven says what happens where ranks have different numbers of batches. left_out and dropped
-    are (batches, rows) over all ranks.
+    uneven says what happens where ranks have different numbers of batches, fewest is how many the
+    rank with fewest has. left_out and dropped are (batches, rows) over all ranks.
     """
 
     summary: planner.PlanSummary
     segments: Sequence[Segment]
     steps: int | None
     uneven: Uneven
+    fewest: int
     left_out: tuple[int, int] = (0, 0)
     dropped: tuple[int, int] = (0, 0)
 
@@ -151,6 +152,9 @@ class Session:
             start = schedule.start_of(position or Position(epoch), segments, even=even, pad=pad)
         except ValueError as error:
             raise of_another_plan(epoch, error) from error
+        if plan.uneven == "pad" and start.last is None and start.delivered >= plan.fewest > 0:
+            # States of "pad" know their last batch.
+            raise with_ranks_ahead(start.delivered, epoch)
         if (epoch, deals) not in self._counted:
             # Not at every read: an epoch that goes on from a state leaves nothing out anew.
             self._counted.add((epoch, deals))
@@ -367,7 +371,7 @@ class Session:
             # Counted when the epoch began.
             dropped = (0, 0)
         rest = self._rows(summary, own.rest)
-        return RankPlan(summary, own.segments, own.steps, uneven, rest, dropped)
+        return RankPlan(summary, own.segments, own.steps, uneven, min(own.batches), rest, dropped)
 
     def _uneven(self, *, known: bool) -> Uneven:
         uneven = choose_uneven(self._options.uneven, self._rank, self._world_size, known=known)

@@ -223,3 +223,12 @@ def of_another_deal(even: bool, uneven: str) -> StateMismatchError:
         f"{how[not even]}: build the stream with the uneven of the state, or merge the states of "
         "all ranks (trainer_client.merge_state_dicts), which load with any"
     )
+
+
+def with_ranks_ahead(steps: int, epoch: int) -> StateMismatchError:
+    """The error for a state that ranks with fewer batches do not have: they are an epoch ahead."""
+    return StateMismatchError(
+        f"the state is of uneven='none' after {steps} steps of epoch {epoch}, when some ranks had "
+        "ended that epoch: with uneven='pad' they would take fewer steps than this one; go on with "
+        "uneven='none', or merge the states of all ranks (trainer_client.merge_state_dicts)"
+    )

@@ -190,9 +190,9 @@ def test_padding_follows_none_unless_a_rank_had_ended(
                         StateMismatchError, match=r"uneven='none'.*uneven='pad'.*merge_state_dicts"
                     ):
                         next(iter(stream))
-                merged = merge_state_dicts([stream.state_dict() for stream in before])
+                after = [make_stream(fleet.target, snapshot_dir=tmp_path)]
                 for stream in after:
-                    stream.load_state_dict(merged)
+                    stream.load_state_dict(merge_state_dicts([s.state_dict() for s in before]))
             taken_after = [list(stream) for stream in after]
             assert len({len(batches) for batches in taken_after}) == 1
             for batches in taken_after:
