@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from trainer_client.batch import Batch
 from trainer_client.errors import RequestError
@@ -100,9 +101,10 @@ class EpochReader:
                 self._schedule.end()
                 continue
             batch = fetched.value
-            position = self._schedule.deliver(batch.next_cursor)
+            dropped = batch.batch_size < self._full_size
+            position = self._schedule.deliver(batch.next_cursor, dropped=dropped)
             self._rows += batch.batch_size
-            if batch.batch_size < self._full_size:
+            if dropped:
                 self._dropped_rows += batch.batch_size
                 self._meter.add(dropped_batches=1, dropped_rows=batch.batch_size)
                 continue
@@ -132,7 +134,9 @@ class EpochReader:
                 fetched = next(iter(stream))
             finally:
                 stream.close()
-            self._last = fetched.value.but(position=self._schedule.position, server=fetched.server)
+            # Whoever repeats it has no other, but is still in the epoch.
+            position = replace(self._schedule.position, finished=False)
+            self._last = fetched.value.but(position=position, server=fetched.server)
         return self._last
 
     def _warn_of_dropped_rows(self) -> None:

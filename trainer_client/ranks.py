@@ -133,7 +133,9 @@ class StepGroup:
             # receive that times out ends the connections, and all that goes on over them.
             with contextlib.suppress(RuntimeError):
                 peer = (self._rank + 1) % self._size
-                group.recv([torch.empty(1)], peer, _NEVER_SENT).wait(timedelta(milliseconds=1))
+                group.recv([torch.empty(1, device="cpu")], peer, _NEVER_SENT).wait(
+                    timedelta(milliseconds=1)
+                )
         # The program may have destroyed all groups already.
         with contextlib.suppress(ValueError, RuntimeError, AssertionError):
             dist.destroy_process_group(group)

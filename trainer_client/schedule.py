@@ -362,10 +362,13 @@ class Schedule:
             self.end()
         return self._open[self._turn] if self._open else None
 
-    def deliver(self, next_cursor: Cursor) -> Position:
-        """Takes a batch from the current segment; the position after it."""
+    def deliver(self, next_cursor: Cursor, *, dropped: bool = False) -> Position:
+        """Takes a batch from the current segment; the position after it.
+
+        One that is dropped is none to repeat.
+        """
         now = self._open[self._turn]
-        if self._keep_last:
+        if self._keep_last and not dropped:
             segment = self.segments[now.segment]
             self._last = segment.shard, segment.first_batch + now.delivered
         self._open[self._turn] = OpenSegment(now.segment, next_cursor, now.delivered + 1)

@@ -9,9 +9,10 @@ TIMEOUT_S = 20.0
 
 
 class FakeGroup:
-    """Answers once every rank has asked as often."""
+    """Answers once every rank has asked as often; a rank waits so long for that."""
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._changed = threading.Condition()
         self._asked: list[list[tuple[int, int, int]]] = [[] for _ in range(world_size)]
 
@@ -33,7 +34,7 @@ class FakeGroup:
     def answers(self, number: int) -> list[tuple[int, int, int]]:
         """What every rank said."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.there(number), TIMEOUT_S)
+            assert self._changed.wait_for(lambda: self.there(number), self._timeout_s)
             return [asked[number] for asked in self._asked]
 
 

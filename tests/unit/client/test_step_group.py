@@ -19,7 +19,7 @@ from tests.unit.client.conftest import DATA
 
 LIMIT_S = 60.0
 START = """
-import json, sys, warnings
+import json, sys, threading, warnings
 import torch.distributed as dist
 from tests.unit.client.conftest import DATASET, ids_of
 from trainer_client import BatchStream, HeadraceError
@@ -36,6 +36,7 @@ def wait_for_the_others():
 
 SILENT = """
 group = StepGroup(timeout_s=0.5, late_s=0.5)
+other = StepGroup(timeout_s=600.0)
 say([list(each) for each in group.ask(1, 7, 0).wait()])
 if rank == 1:
     wait_for_the_others()
@@ -46,6 +47,14 @@ with warnings.catch_warnings(record=True) as told:
         group.ask(1, 7, 1).wait()
     except HeadraceError as error:
         say([type(error).__name__, str(error), [str(each.message) for each in told]])
+answers = other.ask(1, 8, 0)
+closing = threading.Thread(target=other.close)
+closing.start()
+try:
+    answers.wait()
+except HeadraceError as error:
+    say(type(error).__name__)
+closing.join()
 if rank == 0:
     dist.destroy_process_group()
 group.close()
@@ -121,14 +130,14 @@ def test_ranks_that_wait_for_a_silent_one_are_told_and_end(tmp_path: Path) -> No
         # The silent one lives on: nobody's end waits for it.
         ends = [end_of(ranks[0]), end_of(ranks[2])]
         assert ranks[1].poll() is None
-    for status, (first, failure, closed), errors in ends:
+    for status, (first, failure, meanwhile, closed), errors in ends:
         assert first == [[1, 7, 0]] * 3
         assert failure[0] == "StreamTimeoutError", failure
         assert "step 1 of epoch 7: a rank does not say whether it has a batch" in failure[1]
         assert "raise timeout" in failure[1]
         (warning,) = failure[2]
         assert "step 1 of epoch 7: another rank has not said" in warning
-        assert closed == "closed"
+        assert (meanwhile, closed) == ("StreamClosedError", "closed")
         assert status == 0, errors
     assert "Ranks 1 failed" in ends[0][1][1][1]
 
