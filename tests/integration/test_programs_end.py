@@ -100,6 +100,21 @@ print(left(), flush=True)
 """
 
 
+LOADER = """
+from torch.utils.data import DataLoader
+kept = stream()
+next(iter(kept))
+print("held", flush=True)
+sys.stdin.readline()
+try:
+    next(iter(DataLoader(kept, None, num_workers=1, multiprocessing_context="fork")))
+except Exception as error:
+    print(type(error).__name__, "num_workers=0" in str(error), flush=True)
+kept.close()
+print(left(), flush=True)
+"""
+
+
 @contextmanager
 def started(script: str, folder: Path, data: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A program that holds a stream with a server of its own, and its mark on all its processes."""
@@ -164,3 +179,13 @@ def test_a_forked_child_neither_reads_nor_ends_its_parents_stream(
         status, out, errors = end_of(process, marker)
     assert status == 0, errors
     assert out == "0 StreamClosedError True\n[]\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_workers_of_a_loader_are_told_to_do_without(
+    tmp_path: Path, dataset_root: Path
+) -> None:
+    with started(LOADER, tmp_path, dataset_root / "rows") as (process, marker):
+        status, out, errors = end_of(process, marker)
+    assert status == 0, errors
+    assert out == "StreamClosedError True\n[]\n"

@@ -160,10 +160,11 @@ class Attempts:
         self._placement.failed(error.server)
         self._last_errors[error.server or "?"] = error
         left = self._progress_s + self._timeout_s - self._clock()
-        pause = 0.0
-        if self._failures >= self._known:
+        if self._failures % self._known == 0:
             # Each was tried: the next round begins with the best.
             self._tried.clear()
+        pause = 0.0
+        if self._failures >= self._known:
             pause = max(self._jittered_pause_s(), error.retry_delay_s or 0.0)
         if pause >= left:
             raise self._timed_out() from error

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.fakes.clocked import ClockedFleet
+from tests.fakes.clocked import Clock, ClockedFleet
 from tests.fakes.fleet import (
     Cut,
     DamageHeader,
@@ -40,8 +40,11 @@ from tests.unit.client.conftest import DATA
 from trainer_client import HeadraceError, StreamTimeoutError
 from trainer_client.cursor import Cursor
 from trainer_client.errors import ServerUnavailableError
-from trainer_client.transport.retry import MOST
+from trainer_client.transport.fleet import StaticFleet
+from trainer_client.transport.placement import Placement
+from trainer_client.transport.retry import MOST, Attempts
 from trainer_client.transport.shard_stream import ShardStream
+from trainer_client.transport.targets import StaticTarget
 
 # Of a few seconds; make chaos asks for more.
 EXAMPLES = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "400"))
@@ -83,6 +86,7 @@ def kinds_of(faults: list[Fault]) -> Counter[str]:
         )
         if fault in members
     )
+    kinds["any"] = len(faults)
     kinds["Stall"] = sum(isinstance(fault, Stall) for fault in faults)
     return kinds
 
@@ -214,7 +218,9 @@ class Streams(RuleBasedStateMachine):
     ) -> None:
         """An error is one of the faults that the tries met, and these are as many as it takes."""
         if isinstance(error, StreamTimeoutError):
-            assert not served or (not others and met["Stall"])
+            # While others are gone for good, each further failure takes seconds.
+            gone = self.fleet.listed - self.fleet.alive
+            assert not served or (not others and met["Stall"]) or (gone and met["any"] > 1)
         elif isinstance(error, ServerUnavailableError):
             assert not self.fleet.listed
         else:
@@ -325,3 +331,21 @@ def test_streams_through_random_histories_of_a_fleet() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("key", range(20))
+def test_every_server_has_its_turn_in_every_round(key: int) -> None:
+    """Of a fleet of which one is left, that one is not passed over for those that are gone."""
+    clock = Clock()
+    addresses = [f"10.0.0.{i}:1" for i in range(4)]
+    fleet = StaticFleet(StaticTarget(tuple(addresses)))
+    tries = Attempts(
+        *(fleet, Placement(clock), "streaming"), key=b"%d" % key, timeout_s=TIMEOUT_S, clock=clock
+    )
+    asked: list[str] = []
+    for _ in range(5 * len(addresses)):
+        with tries.server() as address:
+            asked.append(address)
+        clock.now += min(2.5, tries.failed(ServerUnavailableError("gone", server=address)))
+    rounds = [asked[i : i + 4] for i in range(0, len(asked), 4)]
+    assert [sorted(each) for each in rounds] == [addresses] * 5
