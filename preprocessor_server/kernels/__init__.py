@@ -30,11 +30,15 @@ from preprocessor_server.kernels.layout import (
     write_buffers,
 )
 from preprocessor_server.kernels.logarithm import log1p
+from preprocessor_server.kernels.page_header import PageHeader, page_header
+from preprocessor_server.kernels.page_levels import LEVEL_ROOM, ListLevels, read_levels
+from preprocessor_server.kernels.page_values import read_coded, spread
 
 __all__ = [
     "FLOATS",
     "IDS",
     "LENGTHS",
+    "LEVEL_ROOM",
     "MAX_NARROW_BUCKETS",
     "Buffers",
     "Columns",
@@ -42,6 +46,8 @@ __all__ = [
     "GatheredLists",
     "Layouts",
     "ListColumns",
+    "ListLevels",
+    "PageHeader",
     "RunRows",
     "cache_place",
     "copy_tails",
@@ -53,8 +59,12 @@ __all__ = [
     "list_changes",
     "log1p",
     "ones",
+    "page_header",
+    "read_coded",
+    "read_levels",
     "run_rows",
     "shuffle_keys",
+    "spread",
     "tail",
     "take_lists",
     "warm",

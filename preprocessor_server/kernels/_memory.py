@@ -42,8 +42,36 @@ def _copy_bytes(typing_context: Any, target: Any, source: Any, size: Any) -> Any
     return types.void(target, source, size), generate
 
 
+def _load_word(typing_context: Any, address: Any) -> Any:
+    """The 8 bytes at an address, aligned or not, as a uint64."""
+    del typing_context
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        del context, signature
+        word = builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+        word.align = 1
+        return word
+
+    return types.uint64(address), generate
+
+
+def _store_word(typing_context: Any, address: Any, word: Any) -> Any:
+    """Writes a uint64 to the 8 bytes at an address, aligned or not."""
+    del typing_context
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        del signature
+        store = builder.store(values[1], builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(address, word), generate
+
+
 pointer: Any = intrinsic(_to_pointer)
 copy_bytes: Any = intrinsic(_copy_bytes)
+load_word: Any = intrinsic(_load_word)
+store_word: Any = intrinsic(_store_word)
 
 
 def address_of(array: npt.NDArray[Any]) -> int:

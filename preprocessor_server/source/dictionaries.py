@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from preprocessor_server.kernels import page_header
 from preprocessor_server.source.leaves import Leaf
 
 # Above, there are so many distinct values that pyarrow's table of them costs more than it saves;
@@ -17,11 +19,6 @@ from preprocessor_server.source.leaves import Leaf
 _MAX_BYTES_A_VALUE = 4
 # A dictionary page's header is shorter.
 _HEADER_BYTES = 64
-
-# Thrift's compact protocol (apache/thrift, doc/specs/thrift-compact-protocol.md), and the fields of
-# PageHeader (apache/parquet-format, src/main/thrift/parquet.thrift).
-_I32, _STRUCT = 5, 12
-_DICTIONARY_PAGE_HEADER, _NUM_VALUES = 7, 1
 
 
 def dictionary_leaves(metadata: pq.RowGroupMetaData, leaves: Sequence[Leaf]) -> list[Leaf]:
@@ -66,31 +63,9 @@ def _holds(chunk: pa.DictionaryArray, size: int | None) -> bool:
 
 def dictionary_size(header: bytes) -> int | None:
     """How many values a dictionary page has, by its header; None if it is no such header."""
-    at, field, inside = 0, 0, False
     try:
-        while header[at]:
-            field, kind = field + (header[at] >> 4), header[at] & 15
-            at += 1
-            if kind == _STRUCT and field == _DICTIONARY_PAGE_HEADER and not inside:
-                field, inside = 0, True
-                continue
-            if kind != _I32:
-                return None
-            number, at = _varint(header, at)
-            if inside and field == _NUM_VALUES:
-                return number
-    except IndexError:
-        # Cut off.
+        found, _ = page_header(np.frombuffer(header, np.uint8), 0)
+    except ValueError:
+        # Cut off, or something else.
         return None
-    return None
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The zigzag number that starts at a byte, and where it ends. Raises IndexError if nowhere."""
-    number = shift = 0
-    while True:
-        number |= (data[at] & 127) << shift
-        shift += 7
-        at += 1
-        if data[at - 1] < 128:
-            return (number >> 1) ^ -(number & 1), at
+    return found.num_values if found.version == 0 else None

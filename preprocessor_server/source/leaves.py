@@ -32,6 +32,7 @@ class Leaf:
     nested: bool
     in_lists: bool
     strings: bool
+    source: str
 
 
 def leaves_of(
@@ -65,7 +66,7 @@ def leaves_of(
         nested = pa.types.is_nested(column.type)
         strings = not column.in_lists and any(test(column.type) for test in _STRINGS)
         leaves += [
-            Leaf(i, parquet.column(i).path, nested, column.in_lists, strings)
+            Leaf(i, parquet.column(i).path, nested, column.in_lists, strings, column.source)
             for i in range(first, first + _leaf_count(column.type))
         ]
     return leaves

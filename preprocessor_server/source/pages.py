@@ -10,9 +10,16 @@ import pyarrow as pa
 from preprocessor_server.errors import DataError, DeploymentError
 
 
+class PageError(Exception):
+    """A page that is decoded here is damaged; the message says how."""
+
+
 @contextmanager
 def decoding(place: str) -> Iterator[None]:
-    """Turns Arrow's errors into DataError, or DeploymentError where this server lacks a codec."""
+    """Turns PageError and Arrow's errors into DataError.
+
+    DeploymentError where this server lacks a codec.
+    """
     try:
         yield
     except pa.ArrowNotImplementedError as error:
@@ -20,7 +27,7 @@ def decoding(place: str) -> Iterator[None]:
             "CODEC_UNSUPPORTED",
             f"{place}: this server cannot decode it ({error}); rewrite the file with ZSTD",
         ) from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (PageError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             "FILE_CORRUPT",
             f"{place}: a page cannot be decoded ({error}); write the file again, or leave it out",

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 
 from preprocessor_server.errors import DataError
 from preprocessor_server.plan.identity import Split
+from preprocessor_server.source.chunk_decoder import read_chunk
+from preprocessor_server.source.chunk_form import chunk_form
 from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
-from preprocessor_server.source.footer import FooterCache
+from preprocessor_server.source.footer import Footer, FooterCache
 from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
 from preprocessor_server.source.leaves import Leaf, leaves_of
 from preprocessor_server.source.nesting import RowSchema, check_columns
@@ -53,7 +55,7 @@ class SplitReader:
         try:
             with decoding(place):
                 if split.first_row == 0 and split.row_count == rows:
-                    table = _read_whole(file.real, footer.metadata, split.row_group, leaves)
+                    table = _read_whole(file.real, footer, split.row_group, leaves)
                 else:
                     lists = next((c.source for c in columns.columns if c.in_lists), None)
                     # A part of a row group is read page by page, never all of its chunks at once.
@@ -118,7 +120,28 @@ def _open(file: Path, metadata: pq.FileMetaData, **options: Any) -> pq.ParquetFi
     return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, **options)
 
 
-def _read_whole(
+def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Leaf]) -> pa.Table:
+    """The leaves of a row group: numbers as they are decoded here, all else by Arrow."""
+    decoded: dict[str, pa.Array] = {}
+    with file.open("rb") as pages:
+        for leaf in leaves:
+            form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
+            column = None if form is None else read_chunk(pages.fileno(), form)
+            if column is not None:
+                decoded[leaf.source] = column
+    left = [leaf for leaf in leaves if leaf.source not in decoded]
+    if decoded and not left:
+        return pa.table(decoded)
+    table = _read_by_arrow(file, footer.metadata, row_group, left)
+    for name, column in decoded.items():
+        if len(column) != table.num_rows:
+            # Its caller tells how many rows there should be.
+            return table
+        table = table.append_column(name, column)
+    return table
+
+
+def _read_by_arrow(
     file: Path, metadata: pq.FileMetaData, row_group: int, leaves: Sequence[Leaf]
 ) -> pa.Table:
     """The leaves of a row group; strings as dictionaries, where that costs less."""

@@ -53,6 +53,7 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
     assert {line.partition(": ")[2] for line in lines} == {
         "copy_lists",
         "copy_tails",
+        "element_mask",
         "gather",
         "gather_values",
         "hash_ends",
@@ -63,8 +64,13 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
         "list_changes",
         "list_offsets",
         "log1p",
+        "page_header",
+        "read_coded",
+        "read_levels",
+        "read_lists",
         "run_rows",
         "shuffle_keys",
+        "spread",
         "tail_offsets",
         "write",
     }

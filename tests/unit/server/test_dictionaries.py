@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,10 @@ from preprocessor_server.frame import Flat, as_lists
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity, Split
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.dictionaries import dictionary_leaves, dictionary_size
-from preprocessor_server.source.footer import FooterCache, decoded_bytes
-from preprocessor_server.source.leaves import Leaf, leaves_of
-from preprocessor_server.source.nesting import RowColumn, RowSchema
-from preprocessor_server.source.paths import NamedFile, Roots
-from preprocessor_server.source.reader import SplitReader
-from preprocessor_server.source.snapshot import take_snapshot
+from preprocessor_server.source.footer import decoded_bytes
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.window import prepare_window
+from tests.fakes.splits import all_leaves, read_rows
 from trainer_client import Dataset, Dense, Sparse, ops, parquet
 
 ROWS = 20_000
@@ -32,33 +27,11 @@ NULLS = [None if i % 3 else f"value_{i % 7}" for i in range(ROWS)]
 MANY = [f"value_{i:06}" for i in range(ROWS)]
 
 
-def schema_of(table: pa.Table) -> RowSchema:
-    columns = (RowColumn(field.name, field.type, field.name) for field in table.schema)
-    return RowSchema(tuple(columns), grouped=False)
-
-
-def leaves(path: Path) -> list[Leaf]:
-    table = pq.read_table(path)
-    return leaves_of(path.name, table.schema, pq.read_metadata(path), schema_of(table))
-
-
 def chosen(path: Path) -> list[str]:
     return [
-        leaf.path for leaf in dictionary_leaves(pq.read_metadata(path).row_group(0), leaves(path))
+        leaf.path
+        for leaf in dictionary_leaves(pq.read_metadata(path).row_group(0), all_leaves(path))
     ]
-
-
-def read(path: Path, first_row: int = 0, row_count: int | None = None) -> pa.Table:
-    """What the reader makes of the rows of a file's one row group."""
-    roots, footers = Roots((path.parent,)), FooterCache()
-    file = NamedFile(path.name, path)
-    footer = footers.read(file)
-    columns = schema_of(footer.schema.empty_table())
-    with ThreadPoolExecutor(1) as pool:
-        snapshot = take_snapshot([file], footer.schema, columns, footers, pool)
-    count = footer.metadata.num_rows - first_row if row_count is None else row_count
-    split = Split(0, 0, first_row, count)
-    return SplitReader(roots, footers).read(snapshot, split, columns).rows
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
@@ -84,7 +57,7 @@ def test_strings_with_few_values_are_read_as_dictionaries(
         version=version,
         write_page_checksum=checksums,
     )
-    table = read(path)
+    table = read_rows(path)
     assert table.to_pydict() == pa.table(columns).to_pydict()
     assert is_coded(table) == {"few": True, "nulls": True, "many": False, "none": True}
 
@@ -94,7 +67,7 @@ def test_strings_with_few_values_are_read_as_dictionaries(
 )
 def test_whatever_strings_a_schema_names(tmp_path: Path, kind: pa.DataType) -> None:
     few = pa.array(NULLS).cast(kind)
-    table = read(write(tmp_path / "x.parquet", {"few": few}))
+    table = read_rows(write(tmp_path / "x.parquet", {"few": few}))
     assert is_coded(table) == {"few": True}
     assert table["few"].to_pylist() == few.to_pylist()
 
@@ -114,7 +87,7 @@ def test_whatever_strings_a_schema_names(tmp_path: Path, kind: pa.DataType) -> N
 def test_other_columns_are_read_as_they_are(tmp_path: Path, column: pa.Array) -> None:
     path = write(tmp_path / "x.parquet", {"x": column}, store_decimal_as_integer=False)
     assert chosen(path) == []
-    assert read(path)["x"].to_pylist() == column.to_pylist()
+    assert read_rows(path)["x"].to_pylist() == column.to_pylist()
 
 
 def test_pages_that_fell_back_to_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
@@ -126,14 +99,14 @@ def test_pages_that_fell_back_to_plain_values_are_read_as_they_are(tmp_path: Pat
     late = ["value"] * 15_000 + MANY[:2_000] + ["value"] * 2_000 + MANY[2_000:3_000]
     path = write(tmp_path / "y.parquet", {"x": late}, **options)
     assert chosen(path) == ["x"]
-    table = read(path)
+    table = read_rows(path)
     assert is_coded(table) == {"x": False}
     assert table["x"].to_pylist() == late
 
 
 def test_a_part_of_a_row_group_has_the_same_values(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", {"nulls": NULLS})
-    assert read(path, 5_000, 9_000)["nulls"].to_pylist() == NULLS[5_000:14_000]
+    assert read_rows(path, 5_000, 9_000)["nulls"].to_pylist() == NULLS[5_000:14_000]
 
 
 @pytest.mark.parametrize("other", [b"value_0", b"value_6"])
@@ -142,7 +115,7 @@ def test_a_dictionary_that_names_a_value_twice(tmp_path: Path, other: bytes) -> 
     content = path.read_bytes()
     assert content.count(b"value_3") == 1
     path.write_bytes(content.replace(b"value_3", other))
-    table = read(path)
+    table = read_rows(path)
     assert is_coded(table) == {"few": False}
     assert table["few"].to_pylist() == [value.replace("value_3", other.decode()) for value in FEW]
 
@@ -178,9 +151,9 @@ def test_a_data_page_has_no_dictionary(tmp_path: Path) -> None:
 
 def test_a_dictionary_takes_up_no_more_than_estimated(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", {"few": FEW, "nulls": NULLS})
-    table = read(path)
+    table = read_rows(path)
     assert all(is_coded(table).values())
-    assert table.nbytes <= decoded_bytes(pq.read_metadata(path), 0, leaves(path))
+    assert table.nbytes <= decoded_bytes(pq.read_metadata(path), 0, all_leaves(path))
 
 
 def features_of(folder: Path, spec: Dataset) -> tuple[dict[str, list[Any]], list[int]]:

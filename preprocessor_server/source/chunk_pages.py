@@ -1,0 +1,78 @@
+"""The pages of a column chunk: found, checked against their checksums, decompressed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from preprocessor_server.kernels import PageHeader, page_header
+from preprocessor_server.source.chunk_form import UNCOMPRESSED, ChunkForm
+from preprocessor_server.source.pages import PageError
+
+Octets = npt.NDArray[np.uint8]
+
+
+class OtherPageError(Exception):
+    """A page is not what the footer led to expect: Arrow reads its chunk instead, and judges it."""
+
+
+def pages(form: ChunkForm, chunk: Octets) -> Iterator[tuple[PageHeader, Octets]]:
+    """The header and the decompressed bytes of each dictionary or data page of a chunk uint8 [n].
+
+    Raises PageError for a page that does not have its checksum or its size, OtherPageError where no
+    page begins or the last one ends behind the chunk.
+    """
+    codec = None if form.codec == UNCOMPRESSED else pa.Codec(form.codec.lower())
+    at = 0
+    while at < len(chunk):
+        try:
+            header, at = page_header(chunk, at)
+        except ValueError as error:
+            raise OtherPageError(str(error)) from None
+        page = chunk[at : at + header.size]
+        at += header.size
+        if len(page) != header.size or header.decoded_size > form.decoded_bytes:
+            raise OtherPageError("a page that is larger than its column chunk")
+        if header.crc is not None and zlib.crc32(page.data) != header.crc:
+            raise PageError("a page does not have its checksum")
+        if header.version is None:
+            continue
+        levels = header.rep_size + header.def_size
+        if levels > min(header.size, header.decoded_size):
+            raise PageError("a page is shorter than its levels")
+        if codec is None or not header.compressed:
+            if header.size != header.decoded_size:
+                raise PageError("a page that is not compressed has two sizes")
+            yield header, page
+        else:
+            values = _decompress(codec, page[levels:], header.decoded_size - levels)
+            yield header, np.concatenate((page[:levels], values)) if levels else values
+
+
+def _decompress(codec: pa.Codec, page: Octets, size: int) -> Octets:
+    """A page of so many bytes. Arrow says nothing where there are fewer, other than of ZSTD."""
+    if size == 0:
+        return page[:0]
+    if codec.name == "snappy" and _snappy_size(page) != size:
+        raise PageError(f"a page of {size} bytes decompresses to {_snappy_size(page)}")
+    if codec.name == "gzip" and int.from_bytes(page[-4:].tobytes(), "little") != size:
+        # Damaged, or written in several members, or by zlib.
+        raise OtherPageError("a page that does not end with its size")
+    try:
+        return np.frombuffer(codec.decompress(page.data, size), np.uint8)
+    except (pa.ArrowException, OSError) as error:
+        raise PageError(f"a page does not decompress: {error}") from error
+
+
+def _snappy_size(page: Octets) -> int:
+    """The varint before a block (google/snappy, format_description.txt): its size decompressed."""
+    size = 0
+    for place, octet in enumerate(page[:5].tolist()):
+        size |= (octet & 127) << 7 * place
+        if octet < 128:
+            break
+    return size
