@@ -203,7 +203,11 @@ class ReplayServer:
     ) -> Iterator[bytes]:
         ended = threading.Event()
         context.add_callback(ended.set)
-        schema = pb.StreamBatchesResponse(schema=self._recording.schema)
+        schema = pb.StreamBatchesResponse(
+            schema=self._recording.schema,
+            snapshot_id=request.snapshot_id,
+            identity=request.identity,
+        )
         yield announced(schema.SerializeToString(), context)
         first = request.first_batch or request.cursor.batch
         last = min(first + (request.batch_limit or BATCHES_A_SHARD), BATCHES_A_SHARD)

@@ -21,6 +21,7 @@ from preprocessor_server.window import (
     Window,
     decoded_bytes,
     known_rows,
+    miscounted,
     place_of,
     position_of,
     prepare_bytes,
@@ -119,6 +120,9 @@ class BatchCutter:
         self._start = start.split if isinstance(start, Cursor) else 0
         # Rows still to be passed by on the way to that batch; None once it is found.
         self._skip = None if isinstance(start, Cursor) else start * shard.identity.batch_size
+        # What the shard's row groups were counted to deliver together.
+        counted = shard.dataset.filter is not None and shard.dataset.counts_known
+        self._counted = known_rows(shard.dataset, shard.splits) if counted else None
         self._window: Window | None = None
         self._taken = 0
         self._ahead: _Ahead | None = None
@@ -170,6 +174,7 @@ class BatchCutter:
                 held += window.size_bytes
                 self._hold(window.size_bytes)
             self._leave(window)
+        self._check_counted(self._shard.identity.batch_size - wanted)
         held += self._carried
         self._carried = 0
         self.held_bytes -= held
@@ -297,6 +302,29 @@ class BatchCutter:
     def _hold(self, change: int) -> None:
         self.held_bytes += change
         self._lease.add(change)
+
+    def _check_counted(self, rows: int) -> None:
+        """Raises DataError if a batch of so many rows is not what the counts leave for it.
+
+        Of a row group that is cut, the counts do not say which part holds how many: that too few
+        or too many pass shows at the end of the shard.
+        """
+        if self._counted is None:
+            return
+        size = self._shard.identity.batch_size
+        left = self._counted - self._batch * size
+        more = 0 if self._window is None else len(self._window.rows) - self._taken
+        if rows == min(max(left, 0), size) and (left > size or not more):
+            return
+        files = self._shard.dataset.snapshot.message.files
+        names = sorted({files[split.file].path for split in self._shard.splits})
+        others = f" and {len(names) - 1} more files" if len(names) > 1 else ""
+        least = "at least " if rows == size or more else ""
+        raise miscounted(
+            f"shard {self._shard.number} (file {names[0]!r}{others}): {least}"
+            f"{self._batch * size + rows + more:,} rows pass the filter, but the snapshot counted "
+            f"{self._counted:,}"
+        )
 
     def _check_carried(self, pieces: list[Piece]) -> None:
         # What is carried is not counted on the lease while the batch waits, so it needs a bound.

@@ -83,7 +83,12 @@ class ShardStream:
     def messages(self) -> Iterator[bytes]:
         """The schema, batches, and the end. Raises ServerError."""
         metrics = self._pipeline.metrics
-        yield pb.StreamBatchesResponse(schema=self._shard.dataset.schema).SerializeToString()
+        shard = self._shard
+        yield pb.StreamBatchesResponse(
+            schema=shard.dataset.schema,
+            snapshot_id=shard.dataset.snapshot.id,
+            identity=shard.identity.to_proto(shard.identity.num_shards),
+        ).SerializeToString()
         job = self._cut()
         while job is not None:
             ready = self._cutter is not None and self._cutter.ready

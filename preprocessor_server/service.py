@@ -30,7 +30,8 @@ from preprocessor_server.preview import preview
 from preprocessor_server.telemetry import log
 
 SERVICE = "headrace.v1.PreprocessorService"
-# The key of metadata that holds the XXH64 of a request, or of the first message of an answer.
+# The key of metadata that holds the XXH64 of a request's name and bytes, or of the bytes of the
+# first message of an answer.
 CHECKSUM_KEY = "headrace-checksum"
 # Short calls served at once, beside the streams; they may wait for storage.
 MAX_SHORT_CALLS = 16
@@ -216,8 +217,11 @@ class PreprocessorService:
 def _read(request_type: type[Request], data: bytes, context: grpc.ServicerContext) -> Request:
     """The request that bytes encode. Raises RequestError if they are not what the client sent."""
     sent = dict(context.invocation_metadata() or ()).get(CHECKSUM_KEY)
+    # With its name: a request that is damaged may also reach another call than it was meant for.
+    due = xxhash.xxh64(request_type.DESCRIPTOR.full_name.encode())
+    due.update(data)
     problem = "does not match its checksum"
-    if sent is None or sent == xxhash.xxh64_hexdigest(data):
+    if sent is None or sent == due.hexdigest():
         try:
             return request_type.FromString(data)
         except DecodeError:

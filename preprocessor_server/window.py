@@ -84,13 +84,13 @@ def known_rows(dataset: BoundDataset, splits: Sequence[Split]) -> int | None:
     groups = dataset.row_groups
     if not groups.whole:
         return sum(split.row_count for split in splits)
-    total = 0
+    parts: dict[int, int] = {}
     for split in splits:
         group = dataset.snapshot.first_row_groups[split.file] + split.row_group
-        if split.row_count < groups.parquet_rows[group]:
-            return None
-        total += int(groups.delivered[group])
-    return total
+        parts[group] = parts.get(group, 0) + split.row_count
+    if any(rows != groups.parquet_rows[group] for group, rows in parts.items()):
+        return None
+    return sum(int(groups.delivered[group]) for group in parts)
 
 
 def _row_count(dataset: BoundDataset, split: Split) -> int:
@@ -222,11 +222,16 @@ def _check_passing(dataset: BoundDataset, split: Split, passes: Mask) -> None:
     promised = known_rows(dataset, [split])
     found = int(np.count_nonzero(passes))
     if promised is not None and found != promised:
-        raise DataError(
-            "SNAPSHOT_CHANGED",
-            f"{found:,} rows pass the filter, but the snapshot counted {promised:,}: its counts "
-            "are of other files or another server; take a new snapshot and count again",
-        )
+        raise miscounted(f"{found:,} rows pass the filter, but the snapshot counted {promised:,}")
+
+
+def miscounted(problem: str) -> DataError:
+    """The error for counts that the rows do not bear out."""
+    return DataError(
+        "SNAPSHOT_CHANGED",
+        f"{problem}: its counts are of other files or another server; take a new snapshot and "
+        "count again",
+    )
 
 
 def _source_frame(table: SplitTable, passes: Mask, names: Sequence[str]) -> Frame:

@@ -6,6 +6,7 @@ holds, and nothing in the arena is handed out before the payload checksum holds.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -43,6 +44,36 @@ def check_version(version: int, who: str) -> None:
             f"{who} encoding version {version}, this client decodes version {ENCODING_VERSION}: "
             "upgrade the older of the two"
         )
+
+
+class Decoders:
+    """Makes the decoders of a trainer's streams; any thread may call it.
+
+    Raises DeploymentError for a schema that is not that of the streams before: a model that learned
+    from one order of features cannot go on with another.
+    """
+
+    def __init__(self, *, pin_memory: bool = False, expand: bool = False) -> None:
+        self._pin_memory = pin_memory
+        self._expand = expand
+        self._lock = threading.Lock()
+        self._schema: batch_pb2.BatchSchema | None = None
+
+    def __call__(self, schema: batch_pb2.BatchSchema) -> Decoder:
+        """A decoder of one stream."""
+        decoder = Decoder(schema, pin_memory=self._pin_memory, expand=self._expand)
+        with self._lock:
+            first = self._schema = self._schema or schema
+        if schema != first:
+            raise DeploymentError(
+                f"the server sends {_features(schema)} where another one sent {_features(first)}: "
+                "the servers disagree about the dataset; are they of one version?"
+            )
+        return decoder
+
+
+def _features(schema: batch_pb2.BatchSchema) -> str:
+    return ", ".join(f"{block.name} {list(block.features)}" for block in schema.blocks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 from headrace.v1 import dataset_pb2, preprocessor_service_pb2
@@ -98,7 +97,7 @@ class Session:
         self._warned = False
         self._codec = Codec(
             accepted=ACCEPTED_CODECS,
-            decoder=partial(decode.Decoder, pin_memory=options.pin_memory, expand=options.expand),
+            decoder=decode.Decoders(pin_memory=options.pin_memory, expand=options.expand),
             end_checksum=end_checksum,
         )
         # Decoding waits for them; until the first batch is there, they have time.
@@ -300,11 +299,8 @@ class Session:
     def _chosen(self) -> Snapshot:
         if self._snapshot is None:
             chosen = self._choice().choose(self.wanted_snapshot)
-            if self._counts and counting.counted_filter(chosen) != self._message.where:
-                raise RequestError(
-                    f'count="exact", but snapshot {chosen.snapshot_id} (of snapshot= or a state) '
-                    "was taken without counting: leave count= out, or start anew without it"
-                )
+            if self._counts:
+                counting.check_counted(chosen, self._message.where)
             self._snapshot = chosen
         return self._snapshot
 

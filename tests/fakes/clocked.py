@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -209,7 +208,7 @@ class ClockedFleet:
             ),
             codec=Codec(
                 accepted=ACCEPTED_CODECS,
-                decoder=partial(decode.Decoder, pin_memory=False, expand=False),
+                decoder=decode.Decoders(),
                 end_checksum=end_checksum,
             ),
         )

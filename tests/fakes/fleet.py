@@ -247,7 +247,9 @@ class Servicer(preprocessor_service_pb2_grpc.PreprocessorServiceServicer):
         if request.HasField("cursor"):
             assert not request.first_batch
             assert (c.split, c.parquet_row, c.offset, c.batch) == data.cursor(shard, first, window)
-        yield pb2.StreamBatchesResponse(schema=encode_schema(rows_of([0])))
+        yield pb2.StreamBatchesResponse(
+            schema=encode_schema(rows_of([0])), snapshot_id=request.snapshot_id, identity=identity
+        )
         batches = list(data.batches(shard, identity.epoch, identity.seed))
         last = len(batches)
         if request.batch_limit:

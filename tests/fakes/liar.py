@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -78,6 +80,30 @@ def has_another_version(messages: Iterator[Response]) -> Iterator[Response]:
         yield message
 
 
+def is_of_another_snapshot(messages: Iterator[Response]) -> Iterator[Response]:
+    """Says that the batches are of another snapshot."""
+    for message in messages:
+        if message.HasField("schema"):
+            message.snapshot_id = "sha256:" + "0" * 64
+        yield message
+
+
+def says_nothing_of_itself(messages: Iterator[Response]) -> Iterator[Response]:
+    """Leaves out what the batches are of, as a server would that does not know of that."""
+    for message in messages:
+        message.ClearField("snapshot_id")
+        message.ClearField("identity")
+        yield message
+
+
+def swaps_features(messages: Iterator[Response]) -> Iterator[Response]:
+    """Has the features of every block in another order."""
+    for message in messages:
+        for block in message.schema.blocks if message.HasField("schema") else ():
+            block.features[:] = list(block.features)[::-1]
+        yield message
+
+
 def says_something_unknown(messages: Iterator[Response]) -> Iterator[Response]:
     """Sends a message of a kind that is not known here, after the schema."""
     for number, message in enumerate(messages):
@@ -89,20 +115,27 @@ def says_something_unknown(messages: Iterator[Response]) -> Iterator[Response]:
 class Liar:
     """A server in front of backend that tells a lie in every stream; a context manager.
 
-    plan changes its plans.
+    plan changes its plans, asks what backend is asked to stream; ahead is told the name of every
+    short call, before it is passed on. asked counts them.
     """
 
     def __init__(
         self,
         backend: str,
-        lie: Lie,
+        lie: Lie = lambda messages: messages,
         plan: Callable[[pb.PlanEpochResponse], None] = lambda _: None,
+        ahead: Callable[[str], None] = lambda _: None,
+        asks: Callable[[pb.StreamBatchesRequest], None] = lambda _: None,
     ) -> None:
         self._channel = grpc.insecure_channel(
             backend, options=[("grpc.max_receive_message_length", 512 << 20)]
         )
         self._lie = lie
         self._plan = plan
+        self._ahead = ahead
+        self._asks = asks
+        self._lock = threading.Lock()
+        self.asked: Counter[str] = Counter()
         self.lies = 0
         self._server = grpc.server(futures.ThreadPoolExecutor(16))
         methods: dict[str, Any] = {
@@ -115,6 +148,10 @@ class Liar:
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
+    def die(self) -> None:
+        """Ends every call at once and takes no more, as a crash would; for any thread."""
+        self._server.stop(None)
+
     def __enter__(self) -> Liar:
         return self
 
@@ -126,6 +163,9 @@ class Liar:
         ask: Any = self._channel.unary_unary(f"/{SERVICE}/{call}")
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            with self._lock:
+                self.asked[call] += 1
+            self._ahead(call)
             try:
                 data: bytes = ask(request, timeout=TIMEOUT_S)
             except grpc.RpcError as error:
@@ -140,7 +180,9 @@ class Liar:
 
     def _stream(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         ask: Any = self._channel.unary_stream(f"/{SERVICE}/StreamBatches")
-        honest = ask(request, timeout=TIMEOUT_S)
+        wanted = pb.StreamBatchesRequest.FromString(request)
+        self._asks(wanted)
+        honest = ask(wanted.SerializeToString(), timeout=TIMEOUT_S)
         context.add_callback(honest.cancel)
         self.lies += 1
         try:

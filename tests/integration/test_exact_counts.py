@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -98,7 +100,7 @@ def test_an_epoch_is_as_long_as_it_says(open_stream: Open) -> None:
 
 
 @pytest.mark.parametrize("uneven", ["drop", "pad", None])
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_take_the_same_steps(open_stream: Open, uneven: str | None, world_size: int) -> None:
     expected = Counter(passing(make_table()))
     streams = [open_stream(rank=r, world_size=world_size, uneven=uneven) for r in range(world_size)]
@@ -171,13 +173,23 @@ def test_other_values_are_refused(open_stream: Open) -> None:
 
 
 @pytest.mark.parametrize("layout", ["lists", "struct"])
-def test_grouped_files(tmp_path: Path, start_server: Start, layout: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "passes"),
+    [
+        ("label = 1", pc.field("label") == 1),
+        # Of columns that are in no list, and of none at all.
+        ("request < 1100", pc.field("request") < 1100),
+        ("1 < 2", pc.scalar(True)),
+    ],
+)
+def test_grouped_files(
+    tmp_path: Path, start_server: Start, layout: str, where: str, passes: pc.Expression
+) -> None:
     write_layout(tmp_path / "data" / layout, layout)
     write_layout(tmp_path / "data" / "flat", "clustered")
     flat = pq.read_table(tmp_path / "data" / "flat")
     server = start_server(data_root=(tmp_path / "data",))
-    where = "label = 1"
-    expected = int(pc.sum(pc.equal(flat["label"], 1)).as_py())
+    expected = flat.filter(passes).num_rows
     source = parquet(layout, rows=["impressions"] if layout == "struct" else list(ROW_LEVEL))
     counted = Dataset(source=source, where=where, features=[Label("label")])
     with BatchStream(
@@ -266,3 +278,73 @@ def test_random_filters(
     assert Counter(found) == Counter(expected)
     assert stream.stats().batches == steps
     stream.close()
+
+
+@pytest.fixture(scope="module")
+def large_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with large/: two row groups that a dataset may cut, ids 0, 1, 2 …"""
+    root = tmp_path_factory.mktemp("large")
+    (root / "large").mkdir()
+    table = pa.table({"id": np.arange(2 * LARGE_ROWS)})
+    pq.write_table(table, root / "large" / "part.parquet", row_group_size=LARGE_ROWS)
+    return root
+
+
+LARGE_ROWS = 300_000
+CUT = Dataset(
+    source=parquet("large"),
+    where="id < 10240 OR id >= 595904",
+    features=[Sparse("id")],
+    max_split_bytes=1 << 20,
+)
+CUT_IDS = [*range(10_240), *range(595_904, 600_000)]
+
+
+@pytest.fixture
+def open_cut(large_root: Path, tmp_path: Path, start_server: Start) -> Iterator[Open]:
+    """Makes streams of row groups that are cut, each in batches of 1024 rows that pass."""
+    server = start_server(data_root=(large_root,))
+    with contextlib.ExitStack() as streams:
+
+        def make(**options: Any) -> BatchStream:
+            defaults: dict[str, Any] = {
+                "target": f"static:///{server.address}",
+                "batch_size": 1024,
+                "count": "exact",
+                "snapshot_dir": tmp_path / "snapshots",
+                "timeout": 20.0,
+            }
+            return streams.enter_context(BatchStream(CUT, **(defaults | options)))
+
+        yield make
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_row_groups_that_are_cut(open_cut: Open, num_shards: int, world_size: int) -> None:
+    streams = [
+        open_cut(num_shards=num_shards, rank=rank, world_size=world_size, uneven="none")
+        for rank in range(world_size)
+    ]
+    assert streams[0].row_count() == len(CUT_IDS)
+    assert sorted(itertools.chain.from_iterable(map(ids, streams))) == CUT_IDS
+    assert [stream.stats().batches for stream in streams] == [len(stream) for stream in streams]
+
+
+@pytest.mark.parametrize("change", [-1024, -1, 1, 1024])
+@pytest.mark.parametrize("num_shards", [1, 2])
+@pytest.mark.parametrize("window", [1, 2])
+def test_wrong_counts_of_row_groups_that_are_cut(
+    open_cut: Open, tmp_path: Path, change: int, num_shards: int, window: int
+) -> None:
+    counted = open_cut()
+    len(counted)
+    good = counted._session._snapshot
+    assert good is not None
+    message = Snapshot.from_frame(good.data).message
+    message.row_group_passing_rows[0] += change
+    lying = Snapshot.of(message)
+    SnapshotStore(tmp_path / "snapshots").put(lying.id, lying.frame)
+    stream = open_cut(snapshot=lying.id, num_shards=num_shards, shuffle_window_splits=window)
+    with pytest.raises(DataError, match=r"rows pass the filter.*snapshot counted.*count again"):
+        ids(stream)

@@ -10,17 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import full_disk
 from tests.fakes.parquet import ROW_COUNT
 from tests.fakes.process import ROOT, python_environment
 from trainer_client import Dataset, Label, parquet
 
 LIMIT_S = 120
-# A file system of its own, filled to the last byte, for whatever is started in it.
-FULL = """
-mount -t tmpfs -o size=16k tmpfs "$0" || exit 99
-head -c 100000 /dev/zero > "$0/filler" 2> /dev/null
-exec "$@"
-"""
 SCRIPT = """
 import json, sys, warnings
 from trainer_client import BatchStream, Dataset, HeadraceError
@@ -48,7 +43,7 @@ def train(full: Path, dataset: Path, caches: list[str], **options: str) -> tuple
     full.mkdir()
     program = [sys.executable, "-c", SCRIPT, str(dataset), json.dumps(options)]
     result = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL, str(full), *program],
+        [*full_disk.beside(full), *program],
         env=python_environment(**dict.fromkeys(caches, str(full))),
         cwd=ROOT,
         capture_output=True,
@@ -56,7 +51,7 @@ def train(full: Path, dataset: Path, caches: list[str], **options: str) -> tuple
         check=False,
         timeout=LIMIT_S,
     )
-    if result.returncode == 99:
+    if result.returncode == full_disk.UNMOUNTABLE:
         pytest.skip("no file system of its own can be mounted here")
     assert result.returncode == 0, result.stderr[-4000:]
     said = json.loads(result.stdout.splitlines()[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from trainer_client import BatchStream, Dataset, DeploymentError, Label, Sparse,
 
 Start = Callable[..., Server]
 Fleet = Callable[..., BatchStream]
-DATASET = Dataset(source=parquet("rows"), features=[Sparse("id"), Label("label")])
+DATASET = Dataset(
+    source=parquet("rows"), features=[Sparse("id"), Sparse("request"), Label("label")]
+)
+# Nobody knows how many rows a shard has left.
+FILTERED = replace(DATASET, where="label = 1")
 
 
 @pytest.fixture
@@ -26,15 +31,16 @@ def honest(dataset_root: Path, start_server: Start) -> list[str]:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     streams = []
 
-    def make(*addresses: str) -> BatchStream:
+    def make(*addresses: str, dataset: Dataset = DATASET) -> BatchStream:
         streams.append(
             BatchStream(
-                DATASET,
+                dataset,
                 target="static:///" + ",".join(addresses),
                 batch_size=128,
                 num_shards=6,
-                snapshot_dir=tmp_path,
+                snapshot_dir=tmp_path / str(hash(dataset.where)),
                 timeout=20,
+                uneven="none",
             )
         )
         return streams[-1]
@@ -74,9 +80,26 @@ def test_what_does_not_follow_is_fetched_elsewhere(
         assert stream.stats().servers[lying.address].batches < len(expected) / 2
 
 
+def test_where_rows_are_not_counted_an_end_must_be_that_of_the_splits(
+    honest: list[str], fleet: Fleet
+) -> None:
+    expected = sequence(fleet(*honest, dataset=FILTERED))
+    with liar.Liar(honest[0], liar.ends_early) as lying:
+        stream = fleet(*honest, lying.address, dataset=FILTERED)
+        assert sequence(stream) == expected
+        assert stream.stats().refetches >= lying.lies > 0
+
+
 @pytest.mark.parametrize(
     ("lie", "message"),
     [
+        (liar.is_of_another_snapshot, "streams snapshot sha256:000.*another version"),
+        (liar.says_nothing_of_itself, "streams snapshot none .*another version"),
+        # Whichever of the two is heard first.
+        (
+            liar.swaps_features,
+            "('request', 'id'.*'id', 'request'|'id', 'request'.*'request', 'id').*of one version",
+        ),
         (liar.ends_early, "batches before its plan does: the servers disagree about the plan"),
         (liar.has_another_version, "sends encoding version 99.*upgrade the older of the two"),
         (liar.says_something_unknown, "sent a message of an unknown kind"),
@@ -93,12 +116,79 @@ def test_what_no_other_server_would_change_ends_the_run(
     assert lying.address in str(caught.value)
 
 
-def test_a_plan_of_another_snapshot_ends_the_run(honest: list[str], fleet: Fleet) -> None:
-    def other(plan: pb.PlanEpochResponse) -> None:
-        plan.snapshot_id = "sha256:" + "0" * 64
+def wants_another_seed(request: pb.StreamBatchesRequest) -> None:
+    request.identity.seed += 1
 
+
+def wants_no_shuffle(request: pb.StreamBatchesRequest) -> None:
+    request.identity.shuffle = False
+
+
+@pytest.mark.parametrize(
+    ("asks", "message"),
+    [
+        (wants_another_seed, "streams with seed 1 where 0 was asked for.*another version"),
+        (wants_no_shuffle, "streams with shuffle False where True was asked for"),
+    ],
+)
+def test_batches_of_another_identity_end_the_run(
+    honest: list[str],
+    fleet: Fleet,
+    asks: Callable[[pb.StreamBatchesRequest], None],
+    message: str,
+) -> None:
     with (
-        liar.Liar(honest[0], lambda messages: messages, other) as lying,
-        pytest.raises(DeploymentError, match=r"planned snapshot sha256:000.*another version"),
+        liar.Liar(honest[0], asks=asks) as lying,
+        pytest.raises(DeploymentError, match=message) as caught,
+    ):
+        sequence(fleet(*honest, lying.address))
+    assert lying.address in str(caught.value)
+
+
+def of_another_snapshot(plan: pb.PlanEpochResponse) -> None:
+    plan.snapshot_id = "sha256:" + "0" * 64
+
+
+def splits_of_another_snapshot(plan: pb.PlanEpochResponse) -> None:
+    if plan.shards[0].splits:
+        of_another_snapshot(plan)
+
+
+def of_another_seed(plan: pb.PlanEpochResponse) -> None:
+    plan.identity.seed += 1
+
+
+def splits_of_another_epoch(plan: pb.PlanEpochResponse) -> None:
+    if plan.shards[0].splits:
+        plan.identity.epoch += 1
+
+
+def of_other_shards(plan: pb.PlanEpochResponse) -> None:
+    if plan.shards[0].splits:
+        plan.shards[-1].shard += 1
+
+
+def of_one_shard_twice(plan: pb.PlanEpochResponse) -> None:
+    if plan.shards[0].splits:
+        plan.shards.append(plan.shards[0])
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        (of_another_snapshot, r"planned snapshot sha256:000.* was asked for.*another version"),
+        (splits_of_another_snapshot, r"planned snapshot sha256:000.*another version"),
+        (of_another_seed, r"planned with seed 1 where 0 was asked for.*another version"),
+        (splits_of_another_epoch, r"planned with epoch 1 where 0 was asked for.*another version"),
+        (of_other_shards, r"the plan holds shard 6, which was not asked for"),
+        (of_one_shard_twice, r"the plan holds shard 0, which was not asked for, or twice"),
+    ],
+)
+def test_a_plan_of_something_else_ends_the_run(
+    honest: list[str], fleet: Fleet, lie: Callable[[pb.PlanEpochResponse], None], message: str
+) -> None:
+    with (
+        liar.Liar(honest[0], plan=lie) as lying,
+        pytest.raises(DeploymentError, match=message),
     ):
         sequence(fleet(lying.address))

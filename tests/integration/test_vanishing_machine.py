@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.cable import UNSHARE, can_unshare
 from tests.fakes.process import ROOT, python_environment
-from tests.integration.test_discovery import UNSHARE, can_unshare
 from tests.integration.vanishing_machine import TIMEOUT_S
 
 

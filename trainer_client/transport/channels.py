@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError, Message
 from headrace.v1 import preprocessor_service_pb2
 from trainer_client.errors import CorruptBatchError, DeploymentError, StreamClosedError
 
-# The key of metadata that holds the XXH64 of a request, or of the first message of an answer.
+# The key of metadata that holds the XXH64 of a request's name and bytes, or of the bytes of the
+# first message of an answer.
 CHECKSUM_KEY = "headrace-checksum"
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -47,8 +48,11 @@ def check_announced(message: bytes, call: grpc.Call, what: str, server: str) -> 
         raise CorruptBatchError(f"{what}, {len(message):,} bytes, {problem}", server=server)
 
 
-def _announced(request: bytes) -> tuple[tuple[str, str]]:
-    return ((CHECKSUM_KEY, xxhash.xxh64_hexdigest(request)),)
+def _announced(request: Message, data: bytes) -> tuple[tuple[str, str]]:
+    """The metadata of a request that is sent as these bytes."""
+    checksum = xxhash.xxh64(request.DESCRIPTOR.full_name.encode())
+    checksum.update(data)
+    return ((CHECKSUM_KEY, checksum.hexdigest()),)
 
 
 class ChannelPool:
@@ -72,7 +76,7 @@ class ChannelPool:
         """The answer of a server to a short call. Raises CorruptBatchError if it is damaged."""
         data = request.SerializeToString()
         unary: Any = self.channel(address).unary_unary(f"/{_SERVICE}/{method}")
-        answer, call = unary.with_call(data, timeout=timeout_s, metadata=_announced(data))
+        answer, call = unary.with_call(data, timeout=timeout_s, metadata=_announced(request, data))
         check_announced(answer, call, f"the answer of {address} to {method}", address)
         try:
             return getattr(preprocessor_service_pb2, f"{method}Response").FromString(answer)
@@ -89,7 +93,7 @@ class ChannelPool:
         """A call of StreamBatches whose responses are the bytes that the server sent."""
         data = request.SerializeToString()
         method: Any = self.channel(address).unary_stream(f"/{_SERVICE}/StreamBatches")
-        call: grpc.Call = method(data, metadata=_announced(data))
+        call: grpc.Call = method(data, metadata=_announced(request, data))
         return call
 
     def close(self) -> None:

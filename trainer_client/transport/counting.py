@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import zstandard
 
 from headrace.v1 import dataset_pb2, preprocessor_service_pb2
-from trainer_client.errors import DeploymentError
+from trainer_client.errors import DeploymentError, RequestError
 from trainer_client.snapshot_store import identify
 from trainer_client.transport.calls import Connection, Snapshot
 
@@ -24,9 +24,19 @@ MAX_ROW_GROUPS = 256
 Count = Callable[[int], None]
 
 
-def counted_filter(snapshot: Snapshot) -> str:
-    """The filter whose rows a snapshot counts, "" for none."""
-    return _message(snapshot).counted_filter
+def check_counted(snapshot: Snapshot, where: str) -> None:
+    """Raises RequestError if a snapshot does not count the rows that pass a filter."""
+    counted = _message(snapshot).counted_filter
+    if counted != where:
+        problem = (
+            f"counts the rows of another filter, {counted!r}"
+            if counted
+            else "was taken without counting"
+        )
+        raise RequestError(
+            f'count="exact", but snapshot {snapshot.snapshot_id} (of snapshot= or a state) '
+            f"{problem}: leave count= out, or start anew without it"
+        )
 
 
 def count(connection: Connection, dataset: dataset_pb2.DatasetSpec, snapshot: Snapshot) -> Snapshot:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.v1 import dataset_pb2, preprocessor_service_pb2
 from trainer_client.errors import DeploymentError
 from trainer_client.transport.calls import Connection, Snapshot
+from trainer_client.transport.identity import difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,7 @@ def plan(
         omit_splits=True,
     )
     what = f"planning epoch {identity.epoch}"
-    response = connection.call("PlanEpoch", request, what=what, snapshot=snapshot)
-    if response.snapshot_id != snapshot.snapshot_id:
-        raise DeploymentError(
-            f"{what}: a server planned snapshot {response.snapshot_id} where "
-            f"{snapshot.snapshot_id} was asked for: is it of another version?"
-        )
+    response = _page(connection, request, what, snapshot)
     counts = tuple(response.shard_batch_counts) if response.HasField("batch_count") else None
     if counts is not None and len(counts) != response.identity.num_shards:
         raise DeploymentError(
@@ -91,9 +87,13 @@ def plan_shards(
     what = f"planning {len(shards) or 'all'} shards of epoch {identity.epoch}"
     missing = set(shards or range(identity.num_shards))
     while True:
-        response = connection.call("PlanEpoch", request, what=what, snapshot=snapshot)
+        response = _page(connection, request, what, snapshot)
         for shard in response.shards:
-            missing.discard(shard.shard)
+            if shard.shard not in missing:
+                raise DeploymentError(
+                    f"{what}: the plan holds shard {shard.shard}, which was not asked for, or twice"
+                )
+            missing.remove(shard.shard)
             yield shard
         if not response.next_page_token:
             break
@@ -102,6 +102,24 @@ def plan_shards(
         request.page_token = response.next_page_token
     if missing:
         raise DeploymentError(f"{what}: the plan lacks {len(missing)} shards, first {min(missing)}")
+
+
+def _page(
+    connection: Connection,
+    request: preprocessor_service_pb2.PlanEpochRequest,
+    what: str,
+    snapshot: Snapshot,
+) -> preprocessor_service_pb2.PlanEpochResponse:
+    """A page of a plan. Raises DeploymentError if it is the plan of something else."""
+    response: preprocessor_service_pb2.PlanEpochResponse = connection.call(
+        "PlanEpoch", request, what=what, snapshot=snapshot
+    )
+    other = difference(
+        (request.snapshot_id, request.identity), (response.snapshot_id, response.identity)
+    )
+    if other:
+        raise DeploymentError(f"{what}: a server planned {other}: is it of another version?")
+    return response
 
 
 def row_counts(

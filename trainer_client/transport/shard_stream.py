@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import grpc
 
 from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
+from headrace.v1.preprocessor_service_pb2 import BatchIdentity
 from trainer_client.cursor import Cursor
 from trainer_client.errors import (
     CorruptBatchError,
@@ -23,8 +24,9 @@ from trainer_client.errors import (
 )
 from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.channels import check_announced
+from trainer_client.transport.identity import difference
 from trainer_client.transport.stall import StallGuard
-from trainer_client.transport.wire import read_response
+from trainer_client.transport.wire import Response, read_response
 
 
 class Positioned(Protocol):
@@ -207,7 +209,7 @@ class ShardStream(Generic[T]):
                 response = read_response(message)
                 if response.schema is not None and decode is None:
                     check_announced(message, call, f"the schema from {address}", address)
-                    decode = self._decoder(response.schema, address)
+                    decode = self._decoder(response, response.schema, address)
                 elif response.batch is not None and decode is not None:
                     value = decode(response.batch)
                     self._advance(value, address)
@@ -230,8 +232,14 @@ class ShardStream(Generic[T]):
             call.cancel()
 
     def _decoder(
-        self, schema: batch_pb2.BatchSchema, address: str
+        self, response: Response, schema: batch_pb2.BatchSchema, address: str
     ) -> Callable[[bytes | memoryview], T]:
+        asked = self._job.snapshot.snapshot_id, self._job.identity
+        other = difference(asked, (response.snapshot_id, response.identity or BatchIdentity()))
+        if other:
+            raise DeploymentError(
+                f"{address} streams {other}: is it of another version?", server=address
+            )
         try:
             return self._job.codec.decoder(schema)
         except DeploymentError as error:
@@ -292,6 +300,12 @@ class ShardStream(Generic[T]):
                 raise DeploymentError(
                     f"{address} ended shard {self._shard} {self._left} batches before its plan "
                     "does: the servers disagree about the plan; are they of one version?",
+                    server=address,
+                )
+            if end.cursor.split != len(self._splits):
+                raise CorruptBatchError(
+                    f"{address} ends shard {self._shard} in split {end.cursor.split} of "
+                    f"{len(self._splits)}",
                     server=address,
                 )
             self._done = True

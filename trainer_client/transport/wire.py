@@ -21,10 +21,13 @@ class Response(NamedTuple):
     """One of schema, batch (an encoded CompactBatch) and end is set.
 
     None is if the message is of a kind not known here. size is that of the message, in bytes.
+    snapshot_id and identity come with the schema.
     """
 
     size: int
     schema: batch_pb2.BatchSchema | None = None
+    snapshot_id: str = ""
+    identity: preprocessor_service_pb2.BatchIdentity | None = None
     batch: bytes | memoryview | None = None
     end: preprocessor_service_pb2.StreamEnd | None = None
 
@@ -50,7 +53,7 @@ def read_response(data: bytes) -> Response:
         ) from error
     match message.WhichOneof("message"):
         case "schema":
-            return Response(len(data), schema=message.schema)
+            return Response(len(data), message.schema, message.snapshot_id, message.identity)
         case "batch":
             return Response(len(data), batch=message.batch.SerializeToString())
         case "end":

@@ -316,14 +316,18 @@ class StreamEnd(_message.Message):
     def __init__(self, reason: _Optional[_Union[EndReason, str]] = ..., cursor: _Optional[_Union[_batch_pb2.Cursor, _Mapping]] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class StreamBatchesResponse(_message.Message):
-    __slots__ = ("schema", "batch", "end")
+    __slots__ = ("schema", "batch", "end", "snapshot_id", "identity")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     schema: _batch_pb2.BatchSchema
     batch: _batch_pb2.CompactBatch
     end: StreamEnd
-    def __init__(self, schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., batch: _Optional[_Union[_batch_pb2.CompactBatch, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ...) -> None: ...
+    snapshot_id: str
+    identity: BatchIdentity
+    def __init__(self, schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., batch: _Optional[_Union[_batch_pb2.CompactBatch, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., snapshot_id: _Optional[str] = ..., identity: _Optional[_Union[BatchIdentity, _Mapping]] = ...) -> None: ...
 
 class PreviewBatchRequest(_message.Message):
     __slots__ = ("dataset", "snapshot_id", "row_count")

@@ -28,9 +28,11 @@ if _version_not_supported:
 class PreprocessorServiceStub(object):
     """Reads datasets and streams them as compact batches. It keeps no state: each
     request carries all that is needed, and caches only make answers faster.
-    A request may carry, and the initial metadata of every answer carries, the
-    key "headrace-checksum": the 16 lower-case hexadecimal digits of the XXH64
-    (seed 0) of the message's bytes; of a stream of batches, of its first one.
+    The initial metadata of every answer carries the key "headrace-checksum":
+    the 16 lower-case hexadecimal digits of the XXH64 (seed 0) of the message's
+    bytes; of a stream of batches, of its first one. That of a request may carry
+    it too: of the message's full name ("headrace.v1.PlanEpochRequest") and its
+    bytes, one after the other.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -77,9 +79,11 @@ class PreprocessorServiceStub(object):
 class PreprocessorServiceServicer(object):
     """Reads datasets and streams them as compact batches. It keeps no state: each
     request carries all that is needed, and caches only make answers faster.
-    A request may carry, and the initial metadata of every answer carries, the
-    key "headrace-checksum": the 16 lower-case hexadecimal digits of the XXH64
-    (seed 0) of the message's bytes; of a stream of batches, of its first one.
+    The initial metadata of every answer carries the key "headrace-checksum":
+    the 16 lower-case hexadecimal digits of the XXH64 (seed 0) of the message's
+    bytes; of a stream of batches, of its first one. That of a request may carry
+    it too: of the message's full name ("headrace.v1.PlanEpochRequest") and its
+    bytes, one after the other.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -176,9 +180,11 @@ def add_PreprocessorServiceServicer_to_server(servicer, server):
 class PreprocessorService(object):
     """Reads datasets and streams them as compact batches. It keeps no state: each
     request carries all that is needed, and caches only make answers faster.
-    A request may carry, and the initial metadata of every answer carries, the
-    key "headrace-checksum": the 16 lower-case hexadecimal digits of the XXH64
-    (seed 0) of the message's bytes; of a stream of batches, of its first one.
+    The initial metadata of every answer carries the key "headrace-checksum":
+    the 16 lower-case hexadecimal digits of the XXH64 (seed 0) of the message's
+    bytes; of a stream of batches, of its first one. That of a request may carry
+    it too: of the message's full name ("headrace.v1.PlanEpochRequest") and its
+    bytes, one after the other.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.

@@ -50,7 +50,9 @@ class Trainer:
 
     def directory(self) -> Path:
         assert self.process.stdout is not None
-        return Path(self.process.stdout.readline().strip())
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate(timeout=WAIT_S)[1]
+        return Path(line.strip())
 
     def leave(self) -> None:
         out, errors = self.process.communicate("go\n", timeout=WAIT_S)

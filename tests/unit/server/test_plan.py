@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,41 @@ def test_every_row_is_dealt_exactly_once(
         assert plan.batch_counts == tuple(-(-size // batch_size) for size in sizes)
     else:
         assert plan.row_counts is plan.batch_counts is None
+
+
+@given(
+    counts=st.lists(st.tuples(st.integers(0, 60), st.floats(0, 1)), min_size=1, max_size=30).filter(
+        lambda counts: any(rows for rows, _ in counts)
+    ),
+    batch_size=st.integers(1, 50),
+    num_shards=st.integers(0, 9),
+    seed=st.integers(0, 2**64 - 1),
+    max_split_bytes=st.sampled_from([700, 2500, NO_LIMIT]),
+)
+def test_counts_of_a_filter_are_those_of_whole_row_groups(
+    counts: list[tuple[int, float]],
+    batch_size: int,
+    num_shards: int,
+    seed: int,
+    max_split_bytes: int,
+) -> None:
+    rows = [count for count, _ in counts]
+    passing = [int(count * share) for count, share in counts]
+    groups = replace(row_groups(rows), delivered=np.array(passing, np.int64), whole=True)
+    plan = plan_epoch(
+        groups,
+        identity(batch_size, num_shards=num_shards, seed=seed),
+        max_split_bytes=max_split_bytes,
+        counts_known=True,
+    )
+    expected = Counter((i // 3, i % 3, row) for i, count in enumerate(rows) for row in range(count))
+    assert delivered(plan) == expected
+    # All parts of a row group are in one shard, and count there together.
+    held = [{3 * split.file + split.row_group for split in shard} for shard in plan.shards]
+    assert sum(map(len, held)) == sum(map(bool, rows))
+    sizes = tuple(sum(passing[i] for i in shard) for shard in held)
+    assert plan.row_counts == sizes
+    assert plan.batch_counts == tuple(-(-size // batch_size) for size in sizes)
 
 
 def test_shards_of_whole_batches_where_cuts_are_cheap() -> None:
