@@ -118,16 +118,18 @@ def test_a_server_that_could_not_take_the_snapshot_is_handed_it_again(
 
 def test_a_server_that_refuses_the_snapshot_ends_it(make_stream: MakeStream) -> None:
     refusal = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
-    with (
-        FakeFleet(DATA, 2, Script(calls={"PutSnapshot": [refusal] * 9})) as fleet,
-        pytest.raises(DeploymentError, match="too large"),
-    ):
+    with FakeFleet(DATA, 2, Script(calls={"PutSnapshot": [refusal] * 9})) as fleet:
         stream = make_stream(fleet.target)
-        len(stream)
-        # Whichever server the shards go to needs it.
-        fleet.known_snapshots[0].clear()
-        fleet.known_snapshots[1].clear()
-        drain(stream)
+
+        def forget_and_drain() -> None:
+            assert len(stream)
+            # Whichever server the shards go to needs it.
+            for known in fleet.known_snapshots:
+                known.clear()
+            drain(stream)
+
+        with pytest.raises(DeploymentError, match="too large"):
+            forget_and_drain()
 
 
 def test_a_snapshot_dir_is_adopted_by_later_streams(
