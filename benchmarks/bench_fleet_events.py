@@ -12,6 +12,7 @@ time without a batch, and no error.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import tempfile
@@ -148,24 +149,28 @@ def fleet() -> Iterator[list[Node]]:
 def one_run(dataset: Dataset, run: int) -> dict[str, Any]:
     """Every event once, each with a fleet of its own; timelines are (seconds, rows, server)."""
     found: dict[str, Any] = {"timelines": {}}
+    # Servers keep batches for others that want the same ones: nobody does.
+    seeds = itertools.count(1000 * run)
 
-    def note(name: str, steps: Sequence[tuple[float, int, str]], counts: dict[str, int]) -> None:
+    def note(
+        name: str, nodes: Sequence[Node], event: Event | None = None, *, hedge: bool = False
+    ) -> Sequence[tuple[float, int, str]]:
+        steps, counts = epoch(dataset, nodes, next(seeds), event, hedge=hedge)
         found["timelines"][name] = [(round(at, 3), rows, server) for at, rows, server in steps]
         found[name] = {"epoch_s": steps[-1][0], "stall_s": stall_s(steps)} | counts
+        return steps
 
     with fleet() as nodes:
-        note("three servers", *epoch(dataset, nodes[:3], run, hedge=False))
-        note("four servers", *epoch(dataset, nodes, run, hedge=False))
+        note("three servers", nodes[:3])
+        note("four servers", nodes)
         third = found["four servers"]["epoch_s"] / 3
-        note("restarted one by one", *epoch(dataset, nodes, run, restart_all(nodes), hedge=False))
-        note("one is slowed tenfold", *epoch(dataset, nodes, run, slow_down(nodes[3]), hedge=True))
+        note("restarted one by one", nodes, restart_all(nodes))
+        note("one is slowed tenfold", nodes, slow_down(nodes[3]), hedge=True)
         joined: list[float] = []
-        event = join(nodes[3], third, joined)
-        steps, counts = epoch(dataset, nodes, run, event, hedge=False)
-        note("one joins", steps, counts)
+        steps = note("one joins", nodes, join(nodes[3], third, joined))
         share_s = until_share_s(steps, nodes[3].proxy.address, third) if joined else float("inf")
         found["one joins"]["share_s"] = share_s
-        note("one is lost", *epoch(dataset, nodes, run, kill(nodes[3], third), hedge=False))
+        note("one is lost", nodes, kill(nodes[3], third))
     return found
 
 

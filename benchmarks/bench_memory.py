@@ -30,6 +30,7 @@ from benchmarks.harness import (
     table,
 )
 from benchmarks.stalled import stalled, wait_until_settled
+from preprocessor_server.settings import Settings
 from trainer_client import BatchStream, Dataset
 
 GIB = 1 << 30
@@ -126,7 +127,9 @@ def measure(setting: Setting, rows: int) -> dict[str, Any]:
     if setting.row_group_rows:
         folder = rewritten(folder, setting.row_group_rows)
     path = folder / "dataset.yaml"
-    with server("--read-ahead-bytes", str(setting.read_ahead_bytes)) as (target, pid):
+    kept = str(Settings.model_fields["shared_bytes"].default)
+    flags = ("--read-ahead-bytes", str(setting.read_ahead_bytes), "--shared-bytes", kept)
+    with server(*flags) as (target, pid):
         idle_mib = memory_mib(pid)
         if setting.stalled_streams:
             with stalled(target, Dataset.from_yaml(path).to_proto(), setting.stalled_streams):

@@ -63,9 +63,9 @@ def written(folder: Path, script: str, *arguments: str) -> Path:
 
 @contextmanager
 def server(*flags: str) -> Iterator[tuple[str, int]]:
-    """A server on this machine: its target and its pid."""
-    roots = ("--data-root", ".", "--data-root", "/")
-    with ServerProcess("--listen", "127.0.0.1:0", *roots, *flags) as process:
+    """A server on this machine: its target and its pid. It keeps nothing that it has sent."""
+    usual = ("--data-root", ".", "--data-root", "/", "--shared-bytes", "0")
+    with ServerProcess("--listen", "127.0.0.1:0", *usual, *flags) as process:
         address = process.wait_for("listening")["address"]
         process.wait_for("serving")
         yield f"static:///{address}", process.process.pid

@@ -87,13 +87,13 @@ class InlineServer:
     """The server's own code, all of it in the calling thread; clock counts its stages."""
 
     def __init__(self, zstd_level: Level = DEFAULT_ZSTD_LEVEL) -> None:
-        settings = Settings(data_root=(Path("/"),), cpu_threads=1, zstd_level=zstd_level)
+        # Nothing is kept: what is measured is made.
+        settings = Settings(
+            data_root=(Path("/"),), cpu_threads=1, zstd_level=zstd_level, shared_bytes=0
+        )
         self.clock = StageClock()
         self._catalog = Catalog(settings)
-        self._pipeline = Pipeline(settings, self._catalog, self.clock)
-        self._pipeline.pool.shutdown()
-        # The pipeline asks its pool for nothing but submit.
-        self._pipeline.pool = cast(Any, _Inline())
+        self._pipeline = Pipeline(settings, self._catalog, self.clock, _Inline())
         self._service = PreprocessorService(self._pipeline)
 
     def describe(self, dataset: dataset_pb2.DatasetSpec) -> pb.DescribeDatasetResponse:

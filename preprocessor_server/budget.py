@@ -29,7 +29,9 @@ class MemoryBudget:
         self.evictions = 0
         self._used = 0
         self._leases: list[Lease] = []
-        self._changed = threading.Condition()
+        self._kept: list[tuple[Lease, Callable[[int], int]]] = []
+        # Reentrant: whoever lets go of memory under it may count that at once.
+        self._changed = threading.Condition(threading.RLock())
 
     @property
     def used(self) -> int:
@@ -47,9 +49,26 @@ class MemoryBudget:
             self._leases.append(lease)
         return lease
 
+    def keep(self, drop: Callable[[int], int]) -> Lease:
+        """A lease of what is kept only in case that it is needed again.
+
+        drop is called before anybody waits for memory: it lets go of so many bytes, or of all that
+        it has, and returns how many these were.
+        """
+        lease = Lease(self, lambda: 0)
+        with self._changed:
+            self._kept.append((lease, drop))
+        return lease
+
+    @property
+    def lock(self) -> threading.Condition:
+        """Held while anything is dropped; whoever takes up what may be dropped holds it too."""
+        return self._changed
+
     def _acquire(self, lease: Lease, size: int, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         with self._changed:
+            self._reclaim(self._used + size - self.capacity)
             while lease.closed or self._used + size > self.capacity:
                 now = time.monotonic()
                 if lease.closed or now >= deadline:
@@ -59,6 +78,13 @@ class MemoryBudget:
                     self._changed.wait(min(deadline - now, STALLED_AFTER_S))
             self._add(lease, size)
             return True
+
+    def _reclaim(self, size: int) -> None:
+        for lease, drop in self._kept:
+            if size > 0:
+                freed = drop(size)
+                self._add(lease, -freed)
+                size -= freed
 
     def _evict(self, now: float) -> bool:
         """Lets the stream that has been stalled longest drop what it holds."""

@@ -55,6 +55,15 @@ class Settings(BaseModel):
         description="Memory for decoded rows of all streams together, in bytes. A split that "
         "needs more by itself is refused. Default: four splits of the default size.",
     )
+    shared_bytes: int = Field(
+        default=256 * MIB,
+        ge=0,
+        le=1024 * GIB,
+        description="Of --read-ahead-bytes, what may keep batches that were sent, and decoded row "
+        "groups that shards share, for other streams of the same data; in bytes, 0 keeps "
+        "nothing. Whoever needs memory to read goes first. Default: six seconds of 400,000 rows "
+        "a second of 100 bytes each.",
+    )
     max_streams: int = Field(
         default=64,
         ge=1,

@@ -73,6 +73,20 @@ class Metrics:
             "memory.",
             registry=self.registry,
         )
+        self.shared_batches = Counter(
+            "headrace_server_shared_batches",
+            "Batches by whether they had been made for another stream (hit) or were made now "
+            "(miss), by dataset fingerprint. Trainers of one dataset that run apart miss: start "
+            "them together, or raise --shared-bytes.",
+            ["dataset", "result"],
+            registry=self.registry,
+        )
+        self.shared_bytes = Gauge(
+            "headrace_server_shared_bytes",
+            "Memory held for what other streams may want, part of held_bytes. At --shared-bytes: "
+            "the oldest is dropped.",
+            registry=self.registry,
+        )
         self.evictions = Gauge(
             "headrace_server_evictions",
             "Times that a stalled stream's decoded rows were dropped for others. High: splits are "

@@ -37,12 +37,16 @@ def test_stalled_streams_harm_nobody_and_give_way(
     server = start_server(data_root=(tmp_path,), max_streams=SLOTS, read_ahead_bytes=capacity)
     stub = connect(server.address)
     # Uncompressed, an epoch is more than any transport buffers for a client that does not read.
-    request = pb.StreamBatchesRequest(
-        dataset=dataset,
-        identity=pb.BatchIdentity(batch_size=65_536, num_shards=1, shuffle=True),
-        accepted_codecs=[batch_pb2.CODEC_NONE],
+    # Of an epoch each: batches of one epoch are made for all of its streams at once.
+    request, *requests = (
+        pb.StreamBatchesRequest(
+            dataset=dataset,
+            identity=pb.BatchIdentity(batch_size=65_536, num_shards=1, shuffle=True, epoch=epoch),
+            accepted_codecs=[batch_pb2.CODEC_NONE],
+        )
+        for epoch in range(SLOTS)
     )
-    stalled = [stub.StreamBatches(request) for _ in range(SLOTS - 1)]
+    stalled = [stub.StreamBatches(each) for each in requests]
     for stream in stalled:
         next(stream)
         next(stream)
@@ -60,6 +64,7 @@ def test_stalled_streams_harm_nobody_and_give_way(
     # A stalled one goes on as if nothing had been taken from it.
     first = stalled.pop(0)
     rest = [message.batch for message in first if message.HasField("batch")]
-    assert [canonical(b) for b in rest] == [canonical(b) for b in whole.batches[1:]]
+    again = receive(stub, requests[0])
+    assert [canonical(b) for b in rest] == [canonical(b) for b in again.batches[1:]]
     for stream in stalled:
         stream.cancel()

@@ -180,7 +180,7 @@ def test_batches_across_windows_need_no_more_memory_than_a_window(
     dataset = spec(
         source={"parquet": {"paths": ["rows"]}}, features=[{"sparse": {"columns": ["id"]}}]
     )
-    server = start_server(data_root=(dataset_root,))
+    server = start_server(data_root=(dataset_root,), shared_bytes=0)
     stub = connect(server.address)
     identity = pb.BatchIdentity(batch_size=9_999, num_shards=1, shuffle=True)
     (request,) = shard_requests(stub, dataset, identity)
