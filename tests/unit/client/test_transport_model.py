@@ -179,8 +179,7 @@ class Streams(RuleBasedStateMachine):
         try:
             fetched = next(reader.items, None)
         except HeadraceError as error:
-            now = self.pending(reader)
-            met = kinds_of(pending[: len(pending) - len(now)])
+            met = kinds_of(self.met(pending, self.pending(reader)))
             self.check_earned(error, met, served, others)
             # Another run goes on from the last state.
             self.again(reader)
@@ -189,8 +188,7 @@ class Streams(RuleBasedStateMachine):
             assert reader.next_index == reader.end
             self.readers.remove(reader)
             return False
-        met = kinds_of(pending[: len(pending) - len(self.pending(reader, due))])
-        assert not too_many(met)
+        assert not too_many(kinds_of(self.met(pending, self.pending(reader, due))))
         self.took(reader, fetched.value)
         return reader in self.readers
 
@@ -207,13 +205,18 @@ class Streams(RuleBasedStateMachine):
             assert next(reader.items, None) is None
             self.readers.remove(reader)
 
-    def pending(self, reader: Reader, index: int | None = None) -> list[Fault]:
-        """What will go wrong before a batch of a reader, the one that is due."""
+    def pending(self, reader: Reader, index: int | None = None) -> list[list[Fault]]:
+        """What will go wrong in opening a stream, and before a batch: the one that is due."""
         index = reader.next_index if index is None else index
         script = self.fleet.script
         opening: list[Any] = script.calls.get("StreamBatches", [])
         here = script.batches.get((reader.shard, index), [])
-        return [*opening, *here]
+        return [list(opening), list(here)]
+
+    def met(self, before: list[list[Fault]], after: list[list[Fault]]) -> list[Fault]:
+        """What went wrong between two looks at what will; a stream that is open opens no more."""
+        pairs = zip(before, after, strict=True)
+        return [fault for was, left in pairs for fault in was[: len(was) - len(left)]]
 
     def check_earned(
         self, error: HeadraceError, met: Counter[str], served: bool, others: bool
