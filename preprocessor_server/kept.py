@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from preprocessor_server.budget import MemoryBudget
+
+T = TypeVar("T")
 
 
 class _Kept(NamedTuple):
@@ -22,6 +25,7 @@ class KeptWindow:
     """
 
     def __init__(self, budget: MemoryBudget, capacity_bytes: int) -> None:
+        self.budget = budget
         self.capacity = capacity_bytes
         self.used = 0
         self.lock = budget.lock
@@ -48,3 +52,45 @@ class KeptWindow:
             freed += oldest.size_bytes
         self.used -= freed
         return freed
+
+
+class KeptValues(Generic[T]):
+    """Values that are made once, for all who ask for them together or soon after."""
+
+    def __init__(self, window: KeptWindow) -> None:
+        self._window = window
+        self._values: dict[Hashable, T] = {}
+        self._making: dict[Hashable, Future[T]] = {}
+        self._lease = window.budget.open(lambda: 0)
+
+    def get(
+        self, key: Hashable, size_bytes: int, make: Callable[[], T], measure: Callable[[T], int]
+    ) -> T | None:
+        """The value of a key, which takes so many bytes while it is made, later what it measures.
+
+        None if there is no room for it. Raises what make raises, to all who wait for it.
+        """
+        with self._window.lock:
+            if key in self._values:
+                return self._values[key]
+            others = self._making.get(key)
+            if others is None:
+                if size_bytes > self._window.capacity or not self._lease.try_acquire(size_bytes):
+                    return None
+                future: Future[T] = Future()
+                self._making[key] = future
+        if others is not None:
+            return others.result()
+        try:
+            value = make()
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        else:
+            self._window.put(self._values, key, value, measure(value))
+            future.set_result(value)
+            return value
+        finally:
+            with self._window.lock:
+                del self._making[key]
+            self._lease.add(-size_bytes)

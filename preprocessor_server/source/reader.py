@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessor_server.errors import DataError
+from preprocessor_server.kept import KeptValues, KeptWindow
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.chunk_decoder import read_chunk
 from preprocessor_server.source.chunk_form import chunk_form
 from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
-from preprocessor_server.source.footer import Footer, FooterCache
+from preprocessor_server.source.footer import Footer, FooterCache, decoded_bytes
 from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
 from preprocessor_server.source.leaves import Leaf, leaves_of
 from preprocessor_server.source.nesting import RowSchema, check_columns
@@ -34,6 +36,13 @@ class SplitReader:
     def __init__(self, roots: Roots, footers: FooterCache) -> None:
         self._roots = roots
         self._footers = footers
+        self._kept: KeptValues[pa.Table] | None = None
+
+    def sharing(self, window: KeptWindow) -> SplitReader:
+        """A reader like this one that keeps row groups whose parts are read apart."""
+        reader = SplitReader(self._roots, self._footers)
+        reader._kept = KeptValues(window)
+        return reader
 
     def read(self, snapshot: Snapshot, split: Split, columns: RowSchema) -> SplitTable:
         """The rows of a split, the given columns only.
@@ -58,11 +67,16 @@ class SplitReader:
                     table = _read_whole(file.real, footer, split.row_group, leaves)
                 else:
                     lists = next((c.source for c in columns.columns if c.in_lists), None)
-                    # A part of a row group is read page by page, never all of its chunks at once.
-                    with _open(
-                        file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
-                    ) as parquet:
-                        table, rows_before = _read_range(parquet, split, paths, lists)
+                    key = (snapshot.id, split.file, split.row_group, *paths)
+                    whole = self._whole(key, file.real, footer, split.row_group, leaves)
+                    if whole is not None and whole.num_rows == rows:
+                        table, rows_before = _part(whole, split, lists)
+                    else:
+                        # Page by page, never all of its chunks at once.
+                        with _open(
+                            file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
+                        ) as parquet:
+                            table, rows_before = _read_range(parquet, split, paths, lists)
         except DataError:
             self._check_unchanged(snapshot, split.file, file)
             raise
@@ -78,6 +92,24 @@ class SplitReader:
         if columns.grouped and split.first_row + split.row_count == rows:
             _check_count(snapshot, split, rows_before + result.rows.num_rows)
         return result
+
+    def _whole(
+        self,
+        key: Hashable,
+        file: Path,
+        footer: Footer,
+        row_group: int,
+        leaves: Sequence[Leaf],
+    ) -> pa.Table | None:
+        """A row group of which a part is wanted, if there is room: others want the other parts."""
+        if self._kept is None:
+            return None
+        return self._kept.get(
+            key,
+            decoded_bytes(footer.metadata, row_group, leaves),
+            lambda: _read_whole(file, footer, row_group, leaves),
+            lambda table: int(table.nbytes),
+        )
 
     def _check_unchanged(self, snapshot: Snapshot, index: int, file: NamedFile) -> None:
         recorded = snapshot.message.files[index]
@@ -156,6 +188,14 @@ def _read_by_arrow(
     del table
     with _open(file, metadata, pre_buffer=True) as parquet:
         return parquet.read_row_group(row_group, columns=paths, use_threads=False)
+
+
+def _part(whole: pa.Table, split: Split, lists: str | None) -> tuple[pa.Table, int]:
+    """As _read_range, of a row group that has been read; copied, so as not to hold on to it."""
+    rows_before = 0
+    if lists is not None:
+        rows_before = int(flatten(whole.column(lists).slice(0, split.first_row))[1].sum())
+    return whole.take(np.arange(split.first_row, split.first_row + split.row_count)), rows_before
 
 
 def _read_range(
