@@ -13,6 +13,7 @@ from numba.core import types
 from preprocessor_server.kernels._jit import array, array2d, inner, kernel, out, out2d
 from preprocessor_server.kernels._memory import addresses_of, carray, copy_bytes, pointer
 from preprocessor_server.kernels.changes import check_lists, row_outside
+from preprocessor_server.kernels.gather_optional import OptionalColumns
 
 _DONE = 0
 _ROW_OUTSIDE = -1
@@ -31,7 +32,6 @@ _WORD_BYTES = np.uint64(4)
         types.int64,
         array(types.int64),
         out2d(types.int64),
-        out(types.int64),
     )
 )
 def _list_offsets(
@@ -39,7 +39,6 @@ def _list_offsets(
     count: int,
     rows: npt.NDArray[np.int64],
     offsets: npt.NDArray[np.int64],
-    longest: npt.NDArray[np.int64],
 ) -> int:
     above = np.uint64(count)
     for i in range(np.uint64(len(rows))):
@@ -47,17 +46,15 @@ def _list_offsets(
             return _ROW_OUTSIDE
     for f in range(len(offset_addresses)):
         source = carray(pointer(offset_addresses[f]), count + 1, np.int64)
-        total = most = 0
+        total = 0
         offsets[f, 0] = 0
         for i in range(np.uint64(len(rows))):
             row = np.uint64(rows[i])
             length = source[row + _1] - source[row]
             if source[row] < 0 or length < 0 or source[row + _1] > source[count]:
                 return _OFFSETS_WRONG
-            most = max(most, length)
             total += length
             offsets[f, i + _1] = total
-        longest[f] = most
     return _DONE
 
 
@@ -76,32 +73,6 @@ def _equal(words: npt.NDArray[np.uint32], a: np.uint64, b: np.uint64, n: np.uint
             return False
         j += _1
     return True
-
-
-@inner
-def _gather_optional(
-    source: npt.NDArray[np.int64],
-    values: npt.NDArray[np.unsignedinteger],
-    rows: npt.NDArray[np.int64],
-    offsets: npt.NDArray[np.int64],
-    gathered: npt.NDArray[np.unsignedinteger],
-    changes: npt.NDArray[np.bool_],
-) -> int:
-    """Gathers lists of at most one value, without a branch that depends on them."""
-    last_value, last = np.uint64(len(values) - 1), np.uint64(len(gathered) - 1)
-    total = 0
-    length_before, before = np.int64(-1), values.dtype.type(0)
-    for i in range(np.uint64(len(rows))):
-        length = offsets[i + _1] - offsets[i]
-        at = min(np.uint64(offsets[i]), last)
-        found = values[min(np.uint64(source[np.uint64(rows[i])]), last_value)]
-        value = found if length else values.dtype.type(0)
-        gathered[at] = found if length else gathered[at]
-        differs = (length != length_before) | (value != before)
-        changes[i] = differs
-        total += differs
-        length_before, before = length, value
-    return total
 
 
 @inner
@@ -152,7 +123,6 @@ def _gather_lists(
         array(types.int64),
         array(types.int64),
         array2d(types.int64),
-        array(types.int64),
         out(types.int64),
         out2d(types.bool_),
     )
@@ -165,7 +135,6 @@ def _gather_values(
     rows: npt.NDArray[np.int64],
     to_addresses: npt.NDArray[np.int64],
     offsets: npt.NDArray[np.int64],
-    longest: npt.NDArray[np.int64],
     changed: npt.NDArray[np.int64],
     changes: npt.NDArray[np.bool_],
 ) -> None:
@@ -173,25 +142,15 @@ def _gather_values(
         source = carray(pointer(offset_addresses[f]), count + 1, np.int64)
         there, taken, words = source[count], offsets[f, len(rows)], widths[f] // 4
         from_, to = pointer(value_addresses[f]), pointer(to_addresses[f])
-        if longest[f] == 1 and words == 1:
-            changed[f] = _gather_optional(
-                source,
-                carray(from_, there, np.uint32),
-                rows,
-                offsets[f],
-                carray(to, taken, np.uint32),
-                changes[f],
-            )
-        else:
-            changed[f] = _gather_lists(
-                source,
-                carray(from_, there * words, np.uint32),
-                np.uint64(words),
-                rows,
-                offsets[f],
-                carray(to, taken * words, np.uint32),
-                changes[f],
-            )
+        changed[f] = _gather_lists(
+            source,
+            carray(from_, there * words, np.uint32),
+            np.uint64(words),
+            rows,
+            offsets[f],
+            carray(to, taken * words, np.uint32),
+            changes[f],
+        )
 
 
 class GatheredLists(NamedTuple):
@@ -212,6 +171,9 @@ class ListColumns:
     """Columns of count lists each, of elements of 4 or 8 bytes, as gather takes them."""
 
     count: int
+    optional: OptionalColumns
+    # The places of all others, and what they are.
+    members: list[int]
     dtypes: tuple[np.dtype[Any], ...]
     offset_addresses: npt.NDArray[np.int64]
     value_addresses: npt.NDArray[np.int64]
@@ -231,8 +193,14 @@ class ListColumns:
             check_lists(offsets, len(values))
         offsets_held = [np.ascontiguousarray(offsets) for offsets, _ in columns]
         values_held = [np.ascontiguousarray(values) for _, values in columns]
-        widths = np.array([values.itemsize for values in values_held])
-        object.__setattr__(self, "count", len(offsets_held[0]) - 1)
+        optional = OptionalColumns.pack(offsets_held, values_held)
+        members = sorted(set(range(len(columns))) - set(optional.members.tolist()))
+        offsets_held = [offsets_held[f] for f in members]
+        values_held = [values_held[f] for f in members]
+        widths = np.array([values.itemsize for values in values_held], np.int64)
+        object.__setattr__(self, "count", len(columns[0][0]) - 1)
+        object.__setattr__(self, "optional", optional)
+        object.__setattr__(self, "members", members)
         object.__setattr__(self, "dtypes", tuple(values.dtype for values in values_held))
         object.__setattr__(self, "offset_addresses", addresses_of(offsets_held))
         object.__setattr__(self, "value_addresses", addresses_of(values_held))
@@ -245,9 +213,32 @@ class ListColumns:
         Raises IndexError for a row that does not exist.
         """
         rows = np.ascontiguousarray(rows)
-        offsets = np.empty((len(self.widths), len(rows) + 1), np.int64)
-        longest = np.empty(len(self.widths), np.int64)
-        status = _list_offsets(self.offset_addresses, self.count, rows, offsets, longest)
+        packed, other = len(self.optional.members), len(self.members)
+        offsets = np.empty((packed + other, len(rows) + 1), np.int64)
+        changed = np.empty(packed + other, np.int64)
+        changes = np.empty((packed + other, len(rows)), np.bool_)
+        values: list[npt.NDArray[Any]] = []
+        if packed:
+            values += self.optional.gather(
+                rows, offsets[:packed], changed[:packed], changes[:packed]
+            )
+        if other:
+            values += self._gather(rows, offsets[packed:], changed[packed:], changes[packed:])
+        if packed and other:
+            order = np.argsort([*self.optional.members.tolist(), *self.members])
+            return GatheredLists(
+                offsets[order], [values[f] for f in order], changed[order], changes[order]
+            )
+        return GatheredLists(offsets, values, changed, changes)
+
+    def _gather(
+        self,
+        rows: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        changed: npt.NDArray[np.int64],
+        changes: npt.NDArray[np.bool_],
+    ) -> list[npt.NDArray[Any]]:
+        status = _list_offsets(self.offset_addresses, self.count, rows, offsets)
         if status == _OFFSETS_WRONG:
             raise IndexError("offsets of lists that decrease, or leave their values")
         if status != _DONE:
@@ -256,8 +247,6 @@ class ListColumns:
             np.empty(size, dtype)
             for size, dtype in zip(offsets[:, -1].tolist(), self.dtypes, strict=True)
         ]
-        changed = np.empty(len(values), np.int64)
-        changes = np.empty((len(values), len(rows)), np.bool_)
         _gather_values(
             self.offset_addresses,
             self.value_addresses,
@@ -266,8 +255,7 @@ class ListColumns:
             rows,
             addresses_of(values),
             offsets,
-            longest,
             changed,
             changes,
         )
-        return GatheredLists(offsets, values, changed, changes)
+        return values

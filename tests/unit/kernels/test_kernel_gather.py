@@ -106,13 +106,20 @@ lists_of_ten = st.sampled_from([0, 1, 2, 40]).flatmap(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(["i4", "i8"]), lists_of_ten), min_size=1), rows_of_ten)
+# In their lowest bit, ids of 32 bits are none that is negative.
+shifts = st.sampled_from([0, 31])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["i4", "i8"]), shifts, lists_of_ten), min_size=1),
+    rows_of_ten,
+)
 def test_lists_are_gathered_with_their_changes(
-    columns: list[tuple[str, list[list[int]]]], rows: list[int]
+    columns: list[tuple[str, int, list[list[int]]]], rows: list[int]
 ) -> None:
-    high = [[[each << 31 for each in row] for row in lists] for _, lists in columns]
+    high = [[[each << shift for each in row] for row in lists] for _, shift, lists in columns]
     held = []
-    for (code, _), lists in zip(columns, high, strict=True):
+    for (code, *_), lists in zip(columns, high, strict=True):
         # The lists are a part of larger arrays.
         offsets = np.cumsum([3, *map(len, lists)])
         values = np.array([7, 7, 7, *chain(*lists), 7]).astype(code)
@@ -146,9 +153,10 @@ def test_rows_that_no_list_has_are_refused(row: int) -> None:
             lists.gather(np.array(rows))
 
 
-@pytest.mark.parametrize("offsets", [[0, 2, 1, 3], [0, 5, 3, 3], [0, -1, 2, 3]])
-def test_offsets_that_decrease_are_refused(offsets: list[int]) -> None:
-    lists = ListColumns([(np.array(offsets), np.zeros(3, np.int64))])
+@pytest.mark.parametrize("dtype", ["i4", "i8"])
+@pytest.mark.parametrize("offsets", [[0, 2, 1, 3], [0, 5, 3, 3], [0, -1, 2, 3], [0, 1, 0, 1]])
+def test_offsets_that_decrease_are_refused(offsets: list[int], dtype: str) -> None:
+    lists = ListColumns([(np.array(offsets), np.zeros(3, dtype))])
     with pytest.raises(IndexError, match="decrease, or leave"):
         lists.gather(np.arange(3))
 
