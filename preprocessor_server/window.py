@@ -13,7 +13,17 @@ import pyarrow.compute as pc
 
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.errors import DataError, ServerError
-from preprocessor_server.frame import Column, Frame, Indices, Mask, Runs, concat_frames, frame_bytes
+from preprocessor_server.frame import (
+    Column,
+    Flat,
+    Frame,
+    Indices,
+    Jagged,
+    Mask,
+    Runs,
+    concat_frames,
+    frame_bytes,
+)
 from preprocessor_server.kernels import shuffle_keys
 from preprocessor_server.plan.identity import Identity, Split
 from preprocessor_server.runs import find_runs
@@ -136,9 +146,23 @@ def prepare_window(
     if decoded and frame.row_count:
         # As if the filter had let all rows pass, as it may in the next window.
         dataset.transform.size.note(size / decoded * len(passes) / frame.row_count)
+    if identity.shuffle:
+        size += _packed_bytes(frame)
     size += rows.nbytes + positions.nbytes
     size += 0 if starts is None else starts.nbytes
     return Window(frame, rows, positions, len(passes), starts, size)
+
+
+def _packed_bytes(frame: Frame) -> int:
+    """What scattered rows are packed into, at most, when batches are gathered: in bytes."""
+    total = 0
+    for column in frame.columns.values():
+        if isinstance(column, Flat):
+            total += column.values.nbytes
+        elif isinstance(column, Jagged) and len(column.values) <= len(column):
+            # Ids of four bytes, one a row.
+            total += 4 * len(column)
+    return total
 
 
 def rows_in_order(lengths: Indices, order: Indices | None) -> tuple[Indices | None, Indices]:

@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from preprocessor_server.kernels._jit import array, inner, kernel, out, out2d
+from preprocessor_server.kernels._jit import array, array2d, inner, kernel, out, out2d
 from preprocessor_server.kernels._memory import addresses_of, carray, copy_bytes, pointer
 from preprocessor_server.kernels.changes import row_outside
 
 _DONE = 0
 _ROW_OUTSIDE = -1
+# Rows are scattered, and many columns: their values should lie side by side.
+_SCATTERED = 1
+_MANY = 4
+# Rows that go from columns to rows, or back, at once: all their values stay in the nearest cache.
+_TILE = 64
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
@@ -37,11 +42,64 @@ def _changes(
     return total
 
 
+@kernel(*(types.void(array(types.int64), out2d(word)) for word in (types.uint32, types.uint64)))
+def _pack(addresses: npt.NDArray[np.int64], packed: npt.NDArray[np.unsignedinteger]) -> None:
+    count, step = np.uint64(len(packed)), np.uint64(_TILE)
+    for start in range(_0, count, step):
+        end = min(count, start + step)
+        for f in range(np.uint64(len(addresses))):
+            column = carray(pointer(addresses[f]), len(packed), packed.dtype)
+            for i in range(start, end):
+                packed[i, f] = column[i]
+
+
+@inner
+def _unpack(
+    packed: npt.NDArray[np.unsignedinteger],
+    rows: npt.NDArray[np.int64],
+    gathered: npt.NDArray[np.unsignedinteger],
+) -> None:
+    size, columns, step = np.uint64(len(rows)), np.uint64(packed.shape[1]), np.uint64(_TILE)
+    tile = np.empty((_TILE, packed.shape[1]), packed.dtype)
+    for start in range(_0, size, step):
+        taken = min(size - start, step)
+        for j in range(taken):
+            row = np.uint64(rows[start + j])
+            for c in range(columns):
+                tile[j, c] = packed[row, c]
+        for c in range(columns):
+            for j in range(taken):
+                gathered[c, start + j] = tile[j, c]
+
+
+@inner
+def _blocks(
+    rows: npt.NDArray[np.int64],
+    above: np.uint64,
+    firsts: npt.NDArray[np.uint64],
+    starts: npt.NDArray[np.uint64],
+) -> int:
+    """How many stretches of rows follow each other: [start, end) from first on."""
+    size = np.uint64(len(rows))
+    blocks = 0
+    for i in range(size):
+        row = np.uint64(rows[i])
+        if row >= above:
+            return _ROW_OUTSIDE
+        if i == _0 or row != np.uint64(rows[i - _1]) + _1:
+            firsts[blocks] = row
+            starts[blocks] = i
+            blocks += 1
+    starts[blocks] = size
+    return blocks
+
+
 @kernel(
     *(
         types.int64(
             array(types.int64),
             types.int64,
+            array2d(word),
             array(types.int64),
             types.int64,
             out2d(word),
@@ -54,41 +112,39 @@ def _changes(
 def _gather(
     addresses: npt.NDArray[np.int64],
     count: int,
+    packed: npt.NDArray[np.unsignedinteger],
     rows: npt.NDArray[np.int64],
     limit: int,
     gathered: npt.NDArray[np.unsignedinteger],
     changed: npt.NDArray[np.int64],
     changes: npt.NDArray[np.bool_],
 ) -> int:
-    # Stretches of rows that follow each other are copied as blocks: [start, end) from first on.
+    # Stretches of rows that follow each other are copied as blocks.
     firsts = np.empty(len(rows), np.uint64)
     starts = np.empty(len(rows) + 1, np.uint64)
-    above = np.uint64(count)
     size = np.uint64(len(rows))
-    blocks = 0
-    for i in range(size):
-        row = np.uint64(rows[i])
-        if row >= above:
-            return _ROW_OUTSIDE
-        if i == _0 or row != np.uint64(rows[i - _1]) + _1:
-            firsts[blocks] = row
-            starts[blocks] = i
-            blocks += 1
-    starts[blocks] = size
+    blocks = _blocks(rows, np.uint64(count), firsts, starts)
+    if blocks == _ROW_OUTSIDE:
+        return _ROW_OUTSIDE
+    scattered = 4 * blocks > len(rows)
+    if scattered and len(packed):
+        _unpack(packed, rows, gathered)
+    elif scattered and len(addresses) >= _MANY:
+        return _SCATTERED
     width = np.uint64(gathered.itemsize)
     for f in range(len(addresses)):
         from_, to = np.uint64(addresses[f]), np.uint64(gathered[f].ctypes.data)
         column = carray(pointer(addresses[f]), count, gathered.dtype)
-        if 4 * blocks > len(rows):
-            for i in range(size):
-                gathered[f, i] = column[np.uint64(rows[i])]
-        else:
+        if not scattered:
             for b in range(np.uint64(blocks)):
                 copy_bytes(
                     to + width * starts[b],
                     from_ + width * firsts[b],
                     width * (starts[b + _1] - starts[b]),
                 )
+        elif not len(packed):
+            for i in range(size):
+                gathered[f, i] = column[np.uint64(rows[i])]
         if limit >= 0:
             changed[f] = _changes(gathered[f], limit, changes[f])
     return _DONE
@@ -147,10 +203,15 @@ class Gathered(NamedTuple):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Columns:
-    """Columns of count values each, of one dtype of 4 or 8 bytes, as gather takes them."""
+    """Columns of count values each, of one dtype of 4 or 8 bytes, as gather takes them.
+
+    Where scattered rows are taken of many columns, packed [count, columns] comes to have a row's
+    values side by side: one cache line or two for all of them, not one for each.
+    """
 
     count: int
     dtype: np.dtype[Any]
+    packed: npt.NDArray[Any]
     addresses: npt.NDArray[np.int64]
     # Kept for as long as the addresses are.
     held: tuple[npt.NDArray[Any], ...]
@@ -163,6 +224,7 @@ class Columns:
         held = [np.ascontiguousarray(column) for column in columns]
         object.__setattr__(self, "count", len(held[0]))
         object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "packed", np.empty((0, 0), f"u{dtype.itemsize}"))
         object.__setattr__(self, "addresses", addresses_of(held))
         object.__setattr__(self, "held", tuple(held))
 
@@ -175,9 +237,17 @@ class Columns:
         values = np.empty((len(self.addresses), len(rows)), self.dtype)
         changed = np.empty(len(values), np.int64)
         changes = np.empty(values.shape if limit >= 0 else (0, 0), np.bool_)
-        words = values.view(np.dtype(f"u{self.dtype.itemsize}"))
+        words = values.view(self.packed.dtype)
         rows = np.ascontiguousarray(rows)
-        if _gather(self.addresses, self.count, rows, limit, words, changed, changes) != _DONE:
+        status = _SCATTERED
+        while status == _SCATTERED:
+            packed, addresses = self.packed, self.addresses
+            status = _gather(addresses, self.count, packed, rows, limit, words, changed, changes)
+            if status == _SCATTERED:
+                packed = np.empty((self.count, len(addresses)), packed.dtype)
+                _pack(addresses, packed)
+                object.__setattr__(self, "packed", packed)
+        if status != _DONE:
             raise row_outside(rows, self.count)
         return Gathered(values, changed, changes)
 

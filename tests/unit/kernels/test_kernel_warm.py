@@ -65,6 +65,7 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
         "list_changes",
         "list_offsets",
         "log1p",
+        "pack",
         "pack_optional",
         "page_header",
         "read_coded",
