@@ -23,7 +23,8 @@ class Batch:
     dense and labels are transposed views of feature-major matrices, so a column is contiguous.
     cursor and next_cursor are the positions in the shard before and after the batch. padding says
     that it repeats the one before, so that ranks take as many steps; its rows were delivered
-    already. server sent it, in wire_bytes. position is for BatchStream.state_dict alone.
+    already. server sent it, in wire_bytes. content_checksum fixes every value (see header.Header).
+    position and mark are for BatchStream.state_dict alone.
     """
 
     memory: Arena = field(repr=False)
@@ -36,6 +37,8 @@ class Batch:
     server: str = ""
     wire_bytes: int = 0
     position: object = field(default=None, repr=False)
+    content_checksum: int = 0
+    mark: tuple[str, int] | None = field(default=None, repr=False)
 
     @cached_property
     def arena(self) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from trainer_client.cli_verify import show, verify
 from trainer_client.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 @click.group()
 @click.version_option(package_name="headrace")
 def cli() -> None:
-    """Pulls batches from preprocessing servers."""
+    """Pulls batches from preprocessing servers, and proves what runs were given."""
+
+
+cli.add_command(verify)
+cli.add_command(show)
 
 
 @cli.command()

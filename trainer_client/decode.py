@@ -155,6 +155,7 @@ class Decoder:
             index=header.index,
             cursor=header.cursor,
             next_cursor=header.next_cursor,
+            content_checksum=header.content_checksum,
         )
         if self._expand and batch.sparse is not None:
             batch.sparse.expand()

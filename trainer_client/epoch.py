@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from trainer_client.batch import Batch
 from trainer_client.errors import RequestError
+from trainer_client.ledger.writer import Ledger
 from trainer_client.prefetch import Prefetcher
 from trainer_client.schedule import Schedule
 from trainer_client.telemetry import Meter
@@ -55,7 +56,8 @@ class EpochReader:
 
     full_size is the batch size below which batches are dropped and counted, 0 for none. reopen
     reads one batch, by shard and index, again. With hedge, a segment that holds up the others is
-    read from a second server too.
+    read from a second server too. A ledger is told what the servers alone know: which batches are
+    dropped, and where a shard whose count was unknown ends.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class EpochReader:
         full_size: int,
         timeout_s: float,
         hedge: bool,
+        ledger: Ledger | None = None,
     ) -> None:
         self._schedule = schedule
         self._reopen = reopen
         self._last: Batch | None = None
         self._meter = meter
+        self._ledger = ledger
         self._full_size = full_size
         self._timeout_s = timeout_s
         self._hedger = Hedger() if hedge else None
@@ -98,6 +102,10 @@ class EpochReader:
         while (current := self._schedule.current()) is not None:
             fetched = self._take(current.segment)
             if fetched is None:
+                if self._ledger is not None:
+                    segment = self._schedule.segments[current.segment]
+                    batches = segment.first_batch + current.delivered
+                    self._ledger.shard_ended(self._schedule.position.epoch, segment.shard, batches)
                 self._schedule.end()
                 continue
             batch = fetched.value
@@ -107,6 +115,8 @@ class EpochReader:
             if dropped:
                 self._dropped_rows += batch.batch_size
                 self._meter.add(dropped_batches=1, dropped_rows=batch.batch_size)
+                if self._ledger is not None:
+                    self._ledger.dropped(position.epoch, batch)
                 continue
             batch = batch.but(
                 position=position, server=fetched.server, wire_bytes=fetched.wire_bytes

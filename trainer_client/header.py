@@ -41,6 +41,9 @@ class PartHeader:
 class Header:
     """A verified header. payload is a view of the message.
 
+    content_checksum is XXH64, seed 0, of the header's words behind the codec: those that, with
+    the arena that they hold a checksum of, fix every value, whichever codec it travelled in.
+
     buffers is int64 [n, columns of kernels.unpacking], and the reader's: it is written anew for
     the next header.
     """
@@ -53,6 +56,7 @@ class Header:
     codec: int
     uncompressed_size_bytes: int
     payload_checksum: int
+    content_checksum: int
     block_count: int
     parts: Sequence[PartHeader]
     buffers: Table
@@ -111,6 +115,7 @@ class HeaderReader:
             codec=numbers[k.CODEC],
             uncompressed_size_bytes=numbers[k.UNCOMPRESSED_SIZE] & U64,
             payload_checksum=numbers[k.PAYLOAD_CHECKSUM] & U64,
+            content_checksum=xxhash.xxh64_intdigest(self._words[k.CODEC + 1 : count].data),
             block_count=numbers[k.BLOCKS],
             parts=self._part_headers(numbers[k.PARTS]),
             buffers=self._buffers[: numbers[k.BUFFERS]],

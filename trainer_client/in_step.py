@@ -17,6 +17,7 @@ from trainer_client.errors import (
     StreamClosedError,
     StreamTimeoutError,
 )
+from trainer_client.ledger.writer import Ledger
 from trainer_client.options import Uneven
 from trainer_client.ranks import group_of
 from trainer_client.telemetry import Meter
@@ -136,6 +137,7 @@ class InStep:
         *,
         pad: bool,
         count_for_s: float = math.inf,
+        ledger: Ledger | None = None,
     ) -> None:
         self._reader = reader
         self._ask = ask
@@ -143,6 +145,7 @@ class InStep:
         self._meter = meter
         self._pad = pad
         self._count_for_s = count_for_s
+        self._ledger = ledger
         self._step = 0
         self._batch: Batch | None = None
         self._failure: Exception | None = None
@@ -230,14 +233,21 @@ class InStep:
         began_s = time.monotonic()
         while batch is not None:
             self._meter.add(left_out_batches=1, left_out_rows=batch.batch_size)
+            if self._ledger is not None:
+                self._ledger.left_out(self._epoch, batch)
             # The epoch is over for all ranks: what cannot be counted ends none of them.
             try:
                 batch = next(self._reader, None)
             except StreamClosedError:
                 raise
             except HeadraceError as error:
-                warn_of_uncounted(self._epoch, f"this rank failed ({error})")
+                self._uncounted(f"this rank failed ({error})")
                 return
             if batch is not None and time.monotonic() - began_s >= self._count_for_s:
-                warn_of_uncounted(self._epoch, f"counting stopped after {self._count_for_s:g} s")
+                self._uncounted(f"counting stopped after {self._count_for_s:g} s")
                 return
+
+    def _uncounted(self, why: str) -> None:
+        if self._ledger is not None:
+            self._ledger.left_uncounted(self._epoch)
+        warn_of_uncounted(self._epoch, why)

@@ -58,6 +58,8 @@ class Options:
     """The snapshot to use, by id; "" for the pinned one, or a new one."""
     snapshot_dir: str | os.PathLike[str] | None
     """Where snapshots are kept and the dataset's is pinned; None for the user's cache, unpinned."""
+    ledger: str | os.PathLike[str] | None = None
+    """A folder in which to write down what the trainer is handed (docs/ledger.md); None: none."""
 
     def __post_init__(self) -> None:
         self._whole("batch_size", 1, 1 << 20)

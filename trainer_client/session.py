@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from headrace.v1 import dataset_pb2, preprocessor_service_pb2
@@ -24,8 +23,10 @@ from trainer_client.in_step import (
     choose_uneven,
     warn_of_no_step,
 )
+from trainer_client.ledger.writer import Ledger
 from trainer_client.options import Options, Uneven
 from trainer_client.payload import ACCEPTED_CODECS
+from trainer_client.rank_plan import RankPlan
 from trainer_client.ranks import StepGroup, group_of
 from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
@@ -44,23 +45,6 @@ from trainer_client.transport.targets import Target
 Deals: TypeAlias = tuple[int, tuple[Deal, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class RankPlan:
-    """A rank's part of an epoch; steps is None where counts are unknown.
-
-    uneven says what happens where ranks have different numbers of batches, fewest is how many the
-    rank with fewest has. left_out and dropped are (batches, rows) over all ranks.
-    """
-
-    summary: planner.PlanSummary
-    segments: Sequence[Segment]
-    steps: int | None
-    uneven: Uneven
-    fewest: int
-    left_out: tuple[int, int] = (0, 0)
-    dropped: tuple[int, int] = (0, 0)
-
-
 class Session:
     """Opens everything when it is first needed; close() lets everything go, from any thread."""
 
@@ -72,6 +56,7 @@ class Session:
         rank: int,
         world_size: int,
         meter: Meter,
+        ledger: Ledger | None = None,
     ) -> None:
         self.wanted_snapshot = options.snapshot
         self.num_shards = options.num_shards
@@ -84,6 +69,7 @@ class Session:
         self._rank = rank
         self._world_size = world_size
         self._meter = meter
+        self._ledger = ledger
         # Reentrant: a signal handler that closes may interrupt the thread that holds it.
         self._lock = threading.RLock()
         self._guard = StallGuard()
@@ -194,6 +180,7 @@ class Session:
             full_size=options.batch_size if options.drop_last else 0,
             timeout_s=options.timeout_s,
             hedge=options.hedge,
+            ledger=self._ledger,
         )
         if plan.uneven in ("sync", "sync-pad"):
             assert self._step_group is not None
@@ -201,6 +188,7 @@ class Session:
                 *(reader, self._step_group.ask, epoch, self._meter),
                 pad=pad,
                 count_for_s=options.timeout_s,
+                ledger=self._ledger,
             )
         with self._lock:
             if not self._closed:
@@ -366,8 +354,11 @@ class Session:
         if deals:
             # Counted when the epoch began.
             dropped = (0, 0)
-        rest = self._rows(summary, own.rest)
-        return RankPlan(summary, own.segments, own.steps, uneven, min(own.batches), rest, dropped)
+        left_out = self._rows(summary, own.rest)
+        return RankPlan(
+            *(summary, own.segments, own.steps, uneven, min(own.batches)),
+            *(left_out, dropped, own.rest),
+        )
 
     def _uneven(self, *, known: bool) -> Uneven:
         uneven = choose_uneven(self._options.uneven, self._rank, self._world_size, known=known)

@@ -40,13 +40,19 @@ _SHARED = ("version", *(field.name for field in fields(Setup) if field.name != "
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a state says; position is None at the start of the epoch."""
+    """What a state says; position is None at the start of the epoch.
+
+    ledger names the sessions that led to it, and how many of their steps; merged says that it is
+    put together from the states of all ranks.
+    """
 
     epoch: int
     position: Position | None
     snapshot: str
     num_shards: int | None
     encoding_version: int | None
+    ledger: tuple[tuple[str, int], ...] = ()
+    merged: bool = False
 
 
 def save(setup: Setup, interleave: int, epoch: int, position: Position | None) -> dict[str, Any]:
@@ -96,6 +102,9 @@ def merge_state_dicts(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         dealt = Deal(even, tuple(each or Position(epoch) for each in positions))
         position = Position(epoch, deals=(*deals, dealt))
     whole = {**first, "rank": None, "world_size": None, "epoch": epoch}
+    marks = [mark for state in by_rank for mark in state.get("ledger", ())]
+    if marks:
+        whole["ledger"] = marks
     return whole | {"position": None if position is None else position.to_json()}
 
 
@@ -124,12 +133,14 @@ def _read(state: Mapping[str, Any]) -> Restored:
         epoch = int(state["epoch"])
         value = state["position"]
         position = None if value is None else Position.from_json(epoch, value)
+        ledger = tuple((str(name), int(steps)) for name, steps in state.get("ledger", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise StateMismatchError(
             f"the state is damaged ({type(error).__name__}: {error}): restore another one"
         ) from error
-    chosen = (_field(state, name) for name in CHOSEN_LATER)
-    return Restored(epoch, position, *chosen)
+    snapshot, num_shards, version = (_field(state, name) for name in CHOSEN_LATER)
+    merged = state.get("world_size", 0) is None
+    return Restored(epoch, position, snapshot, num_shards, version, ledger, merged)
 
 
 def _check_version(state: Mapping[str, Any]) -> None:

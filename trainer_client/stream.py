@@ -16,13 +16,16 @@ from torch.utils.data import IterableDataset
 
 from trainer_client import state
 from trainer_client.batch import Batch, register_pipelineable
+from trainer_client.bookkeeper import Bookkeeper, open_ledger
 from trainer_client.dataset import Dataset
 from trainer_client.device import DeviceMover
+from trainer_client.epoch_steps import EpochSteps
 from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
 from trainer_client.options import Count, Options, Uneven
+from trainer_client.rank_plan import RankPlan
 from trainer_client.ranks import resolve
 from trainer_client.schedule import Position
-from trainer_client.session import RankPlan, Session
+from trainer_client.session import Session
 from trainer_client.telemetry import Meter, StreamStats
 from trainer_client.transport.targets import parse_target
 
@@ -62,6 +65,7 @@ class BatchStream(IterableDataset[Batch]):
         resolve_interval: float = 3.0,
         snapshot: str | None = None,
         snapshot_dir: str | os.PathLike[str] | None = None,
+        ledger: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise RequestError(f"dataset is {dataset!r}: give a Dataset (see Dataset.from_yaml)")
@@ -89,12 +93,17 @@ class BatchStream(IterableDataset[Batch]):
             resolve_interval_s=resolve_interval,
             snapshot=snapshot or "",
             snapshot_dir=snapshot_dir,
+            ledger=ledger,
         )
         self._fingerprint = dataset.fingerprint
         self._rank, self._world_size = resolve(rank, world_size)
         self._meter = Meter()
+        servers, ranks = parse_target(target), (self._rank, self._world_size)
+        self._books = Bookkeeper(
+            None if ledger is None else open_ledger(ledger, dataset, target, self._options, *ranks)
+        )
         self._session = Session(
-            dataset, parse_target(target), self._options, self._rank, self._world_size, self._meter
+            dataset, servers, self._options, *ranks, self._meter, self._books.ledger
         )
         self._pid = os.getpid()
         self._closed = False
@@ -105,8 +114,8 @@ class BatchStream(IterableDataset[Batch]):
         # Batches still to be left out of this epoch, and those that were.
         self._to_skip = self._skipped = 0
         self._generation = 0
-        self._live: Callable[[], _Steps | None] = _none
-        self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session)
+        self._live: Callable[[], EpochSteps | None] = _none
+        self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session, self._books)
 
     @property
     def epoch(self) -> int:
@@ -147,7 +156,7 @@ class BatchStream(IterableDataset[Batch]):
         register_pipelineable()
         start = self._progress if self._restored else None
         self._progress, self._restored = start, False
-        steps = _Steps(self._batches(self._generation, self._epoch, start))
+        steps = EpochSteps(self._batches(self._generation, self._epoch, start))
         # Weak: an iterator that its loop has left is abandoned, not live.
         self._live = weakref.ref(steps)
         return steps
@@ -194,7 +203,8 @@ class BatchStream(IterableDataset[Batch]):
                 raise RequestError("the batch carries no position: is it from a BatchStream?")
             position = batch.position
         epoch = self._epoch if position is None else position.epoch
-        return state.save(self._setup(), self._options.interleave, epoch, position)
+        saved = state.save(self._setup(), self._options.interleave, epoch, position)
+        return saved | self._books.marks(batch)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on, at the next iter(), where a state was taken; an empty one changes nothing.
@@ -207,6 +217,7 @@ class BatchStream(IterableDataset[Batch]):
         self._check_usable()
         restored = state.load(state_dict, self._setup())
         self._end_iterator()
+        self._books.loaded(restored)
         self._to_skip = 0
         self._session.wanted_snapshot = restored.snapshot or self._session.wanted_snapshot
         self._session.num_shards = restored.num_shards or self._session.num_shards
@@ -270,6 +281,8 @@ class BatchStream(IterableDataset[Batch]):
         began_s = time.monotonic()
         try:
             reader = self._session.read(epoch, start)
+            plan = self._session.plan(epoch, start.deals if start else ())
+            self._books.begin(epoch, start, plan, self._setup(), self._options.interleave)
         finally:
             self._meter.add(wait_s=time.monotonic() - began_s)
         batches: Iterator[Batch] = reader
@@ -285,6 +298,7 @@ class BatchStream(IterableDataset[Batch]):
                     self._skipped += 1
                     rows = 0 if batch.padding else batch.batch_size
                     self._meter.add(skipped_batches=1, skipped_rows=rows)
+                    self._books.step(batch, skipped=True)
                     self._progress = replace(position, skipped=position.skipped + self._skipped)
                     continue
                 if self._skipped:
@@ -292,9 +306,10 @@ class BatchStream(IterableDataset[Batch]):
                     batch = batch.but(position=position)  # noqa: PLW2901 - the same batch
                 self._progress = position
                 self._count(batch)
-                yield batch
+                yield self._books.step(batch)
                 self._check_live(generation)
             self._check_live(generation)
+            self._books.end(epoch)
         finally:
             if os.getpid() == self._pid:
                 reader.close()
@@ -361,33 +376,11 @@ class BatchStream(IterableDataset[Batch]):
         )
 
 
-class _Steps(Iterator[Batch]):
-    """One epoch. What once ended keeps ending, what once failed keeps failing."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
-        self._failure: Exception | None = None
-
-    def __next__(self) -> Batch:
-        if self._failure is not None:
-            # A generator that failed would go on to say that the epoch is over.
-            raise self._failure
-        try:
-            return next(self._batches)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self._failure = error
-            raise
-        except BaseException:
-            self._failure = StreamClosedError("the iterator was interrupted: start a new one")
-            raise
-
-
 def _none() -> None:
     return None
 
 
-def _close_in(pid: int, session: Session) -> None:
+def _close_in(pid: int, session: Session, books: Bookkeeper) -> None:
     if os.getpid() == pid:
         session.close()
+        books.close()
