@@ -15,7 +15,7 @@ from trainer_client.errors import DataError, RequestError
 from trainer_client.ledger.lines import FORMAT, STEP, Steps, parse, whole_lines
 from trainer_client.ledger.writer import ENDED_EARLY, SUFFIX, Mark
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
 PARSED_BYTES = 4 << 20
 
 
@@ -47,19 +47,16 @@ class Session:
     def cursor(self, step: int) -> tuple[int, int, int]:
         """(split, parquet_row, offset) of a step."""
         steps = self.steps
-        shard, index = steps["shard"][step], steps["index"][step]
-        rows = 0
-        for at in range(step, -1, -1):
-            if steps["shard"][at] != shard or steps["index"][at] != index:
-                continue
-            if steps["split"][at] >= 0:
-                row = int(steps["parquet_row"][at]) + rows
-                return int(steps["split"][at]), row, int(steps["offset"][at])
-            index -= 1
-            before = np.flatnonzero((steps["shard"][:at] == shard) & (steps["index"][:at] == index))
-            if len(before):
-                rows += int(steps["rows"][before[-1]]) or self.batch_size
-        raise DataError(f"{self.path}: no line says where batch {index} of shard {shard} starts")
+        mine = np.flatnonzero(steps["shard"][: step + 1] == steps["shard"][step])
+        stated = np.flatnonzero(steps["split"][mine] >= 0)
+        if not len(stated):
+            raise DataError(f"{self.path}: no line says where step {step} starts")
+        at = mine[stated[-1]]
+        rows = steps["rows"][mine[stated[-1] : -1]].astype(np.int64)
+        rows[rows == 0] = self.batch_size
+        row = int(steps["parquet_row"][at]) + int(rows.sum())
+        # One that follows from the line before starts with a Parquet row.
+        return int(steps["split"][at]), row, int(steps["offset"][at]) if at == step else 0
 
 
 def read(directory: Path) -> list[Session]:
@@ -98,12 +95,12 @@ def read_file(path: Path) -> Session | None:
             f"{path} has format {header.get('ledger')!r}, this client reads {FORMAT}: read it with "
             "the headrace that wrote it"
         )
-    if records and "closed" in records[-1][1]:
+    if chunks.damaged:
+        ending = "damaged"
+    elif records and "closed" in records[-1][1]:
         ending = "closed"
     elif path.name.endswith(ENDED_EARLY + SUFFIX):
         ending = "early"
-    elif chunks.damaged:
-        ending = "damaged"
     try:
         return Session(
             path=path,
@@ -129,15 +126,24 @@ class _Decompressed:
         self.damaged = False
 
     def __iter__(self) -> Iterator[bytes]:
+        data = self._path.read_bytes()
         decompressor = zstandard.ZstdDecompressor().decompressobj()
-        with self._path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                try:
-                    yield decompressor.decompress(chunk)
-                except zstandard.ZstdError:
-                    self.damaged = True
+        step, at = CHUNK_BYTES, 0
+        while at < len(data):
+            try:
+                text = decompressor.decompress(data[at : at + step])
+            except zstandard.ZstdError:
+                self.damaged = True
+                if step == 1:
                     return
-                if decompressor.eof:
-                    # Nothing comes after the frame.
-                    self.damaged = bool(decompressor.unused_data)
-                    return
+                # What comes before the damage in this chunk is good: on byte by byte.
+                decompressor = zstandard.ZstdDecompressor().decompressobj()
+                decompressor.decompress(data[:at])
+                step = 1
+                continue
+            at += step
+            yield text
+            if decompressor.eof:
+                # Nothing comes after the frame.
+                self.damaged |= bool(decompressor.unused_data or at < len(data))
+                return

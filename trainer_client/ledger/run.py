@@ -146,7 +146,7 @@ def _history(directory: Path, sessions: list[Session]) -> Run:
     final = [by_rank[rank] for rank in sorted(by_rank)]
     run = Run(directory, sessions, {}, final, [])
     for session in final:
-        if session.ending in WHY_UNPROVEN:
+        if session.ending == "early":
             run.problems.append(
                 f"{session.path.name} (rank {session.rank}) {WHY_UNPROVEN[session.ending]} after "
                 f"{len(session.steps)} steps: what came after is not proven"
@@ -170,6 +170,10 @@ def _history(directory: Path, sessions: list[Session]) -> Run:
             )
             continue
         session = by_name[name]
+        if session.ending == "damaged":
+            run.problems.append(
+                f"{session.path} is damaged: its bytes are not those that were written"
+            )
         if count > len(session.steps):
             why = WHY_UNPROVEN.get(session.ending, "was cut off")
             run.problems.append(
@@ -177,7 +181,6 @@ def _history(directory: Path, sessions: list[Session]) -> Run:
                 f"steps, and the run went on from a state after {count}: "
                 f"{count - len(session.steps)} steps are not proven"
             )
-        resumed = session.header["resumed"]
         waiting += session.resumed_from
     return run
 
@@ -195,46 +198,57 @@ def _origin(session: Session, by_name: Mapping[str, Session]) -> tuple[object, .
     return ("start",)
 
 
+@dataclass(slots=True)
+class _Found:
+    """What is kept of sessions: pieces by epoch, (epoch, deal, rank) that ended, and notes."""
+
+    pieces: dict[int, list[Piece]] = field(default_factory=dict)
+    ended: set[tuple[int, int, int]] = field(default_factory=set)
+    notes: list[tuple[str, Any]] = field(default_factory=list)
+
+
 def _gather(run: Run) -> None:
     """The epochs of a run's history."""
-    pieces: dict[int, list[Piece]] = {}
-    ended: set[tuple[int, int, int]] = set()
-    notes: list[tuple[str, Any]] = []
+    found = _Found()
     for session in run.sessions:
-        if session.name not in run.kept:
-            continue
-        kept = min(run.kept[session.name], len(session.steps))
-        begun: list[tuple[int, Mapping[str, Any]]] = []
-        whole: set[int] = set()
-        for at, record in session.records:
-            (kind, value), *_ = record.items()
-            if at > kept:
-                break
-            if kind == "begin":
-                begun.append((at, value))
-            elif kind == "end" and begun:
-                deal = len(begun[-1][1]["deals"]) - 1
-                whole.add(len(begun) - 1)
-                ended.add((value["epoch"], deal, session.rank))
-            else:
-                notes.append((kind, value))
-        stops = [at for at, _ in begun[1:]] + [kept]
-        for n, ((at, begin), stop) in enumerate(zip(begun, stops, strict=True)):
-            # One that was begun after the state that the run went on from was rolled back.
-            if at < kept or n in whole or session in run.final:
-                pieces.setdefault(begin["epoch"], []).append(Piece(session, at, stop, begin))
-    for number in sorted(pieces):
-        run.epochs[number] = _epoch(number, pieces[number], ended)
-        for piece in pieces[number]:
+        if session.name in run.kept:
+            kept = min(run.kept[session.name], len(session.steps))
+            _scan(session, kept, found, final=session in run.final)
+    for number in sorted(found.pieces):
+        epoch = run.epochs[number] = _epoch(number, found.pieces[number], found.ended)
+        for piece in found.pieces[number]:
             resumed = piece.session.header["resumed"]
             blind = resumed is not None and resumed["middle"] and not resumed["from"]
             if blind and resumed["epoch"] == number:
-                run.epochs[number].problems.append(
+                epoch.problems.append(
                     f"{piece.session.path.name} (rank {piece.session.rank}) goes on in the middle "
                     "of the epoch from a stream that kept no ledger: what came before is not proven"
                 )
-    for kind, value in notes:
+    for kind, value in found.notes:
         _take_note(run.epochs, kind, value)
+
+
+def _scan(session: Session, kept: int, found: _Found, *, final: bool) -> None:
+    """Takes the first steps of a session that are kept, and what was said among them."""
+    begun: list[tuple[int, Mapping[str, Any]]] = []
+    whole: set[int] = set()
+    for at, record in session.records:
+        (kind, value), *_ = record.items()
+        if at > kept:
+            break
+        if kind == "begin":
+            begun.append((at, value))
+        elif kind == "end" and begun:
+            deal = len(begun[-1][1]["deals"]) - 1
+            whole.add(len(begun) - 1)
+            found.ended.add((value["epoch"], deal, session.rank))
+        else:
+            found.notes.append((kind, value))
+    stops = [at for at, _ in begun[1:]] + [kept]
+    for n, ((at, begin), stop) in enumerate(zip(begun, stops, strict=True)):
+        # One that was begun after the state that the run went on from was rolled back.
+        if at < kept or n in whole or final:
+            found.pieces.setdefault(begin["epoch"], []).append(Piece(session, at, stop, begin))
 
 
 def _epoch(number: int, pieces: list[Piece], ended: set[tuple[int, int, int]]) -> Epoch:
