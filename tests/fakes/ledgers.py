@@ -13,7 +13,13 @@ from trainer_client.ledger.reader import read
 from trainer_client.ledger.writer import Ledger
 
 BATCH_SIZE = 4
-SETUP = {"dataset": "sha256:0", "snapshot": "sha256:1", "seed": 0, "batch_size": BATCH_SIZE}
+SETUP = {
+    "dataset": "sha256:0",
+    "snapshot": "sha256:1",
+    "seed": 0,
+    "batch_size": BATCH_SIZE,
+    "drop_last": False,
+}
 ABOUT = {"rank": 0, "world_size": 1, "count": None, "target": "local://1", "dataset": {}}
 
 

@@ -244,7 +244,7 @@ def _scan(session: Session, kept: int, found: _Found, *, final: bool) -> None:
             found.ended.add((value["epoch"], deal, session.rank))
         else:
             found.notes.append((kind, value))
-    stops = [at for at, _ in begun[1:]] + [kept]
+    stops = [*(at for at, _ in begun[1:]), kept][: len(begun)]
     for n, ((at, begin), stop) in enumerate(zip(begun, stops, strict=True)):
         # One that was begun after the state that the run went on from was rolled back.
         if at < kept or n in whole or final:
