@@ -57,6 +57,7 @@ def main() -> None:
         uneven=options.uneven,
         count=options.count,
         snapshot_dir=options.snapshots,
+        ledger=options.ledger,
     ) as stream:
         if options.checkpoint.exists():
             checkpoint = torch.load(options.checkpoint, weights_only=True)
@@ -107,6 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", help="exact: have the rows that pass a filter counted first")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
     parser.add_argument("--snapshots", type=Path, help="a folder that all ranks share")
+    parser.add_argument("--ledger", type=Path, help="a folder for what each rank was handed")
     parser.add_argument("--stop-after", type=int, help="steps after which to stop")
     return parser.parse_args()
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.chaos.oracles import (
     check_batches,
+    check_ledger,
     check_rows,
     check_sequence,
     check_whole_epochs,
@@ -47,10 +48,12 @@ def one_run(rig: Rig, dataset: Path, calm: Path, seed: int) -> tuple[Outcome, in
         path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 1}))
         outcome = rig.train_elastic(run, sizes, seed)
         check_rows(run, 1)
+        check_ledger(run, 1, rig)
         check_batches(run, calm, epochs=1)
         return outcome, 1
     outcome = rig.train(run, seed, KILLS_A_RUN)
     check_rows(run, EPOCHS_A_RUN)
+    check_ledger(run, EPOCHS_A_RUN, rig)
     check_sequence(run, calm)
     return outcome, EPOCHS_A_RUN
 
@@ -96,7 +99,7 @@ def main() -> None:
                         crashed.add(strike.node)
                 print(
                     f"{len(outcome.strikes)} faults, {outcome.trainer_kills} trainers killed, "
-                    f"{done} epochs: every row once, the same batches"
+                    f"{done} epochs: every row once, the same batches, by their ledgers too"
                 )
             flipped = sum(node.proxy.flipped for node in rig.nodes)
     print(f"\n{'fault':<14}{'times':>7}{'median stall s':>16}{'worst stall s':>15}")

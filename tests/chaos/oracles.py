@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tests.chaos.rig import trained
+from tests.chaos.rig import Rig, trained
+from tests.fakes.ledgers import check_complete
 from tests.fakes.parquet import ROW_COUNT, write_dataset
 from trainer_client import Dataset, Dense, Label, Sparse, ops, parquet
+from trainer_client.ledger.run import load
+from trainer_client.verify.complete import COMPLETE
+from trainer_client.verify.table import Table
 
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
@@ -34,6 +38,27 @@ def check_rows(run: Path, epochs: int) -> None:
     for epoch, _, _, _, rows in trained(run):
         ids[epoch].update(rows)
     assert ids == {epoch: Counter(range(ROW_COUNT)) for epoch in range(epochs)}
+
+
+def check_ledger(run: Path, epochs: int, rig: Rig) -> int:
+    """The ledger proves that every row of the first epochs came once; the steps rolled back.
+
+    rig serves the plans. And it has the batches that the trainers wrote down themselves.
+    """
+    reports = check_complete(run / "ledger", rig.target, run / "snapshots")
+    finished = [report.epoch for report in reports if report.verdict == COMPLETE]
+    assert finished[:epochs] == list(range(epochs))
+    ledger = load(run / "ledger")
+    handed = Counter[tuple[int, int, int]]()
+    for number, epoch in ledger.epochs.items():
+        steps = Table(epoch).steps
+        places = zip(steps["shard"].tolist(), steps["index"].tolist(), strict=True)
+        handed.update((number, shard, index) for shard, index in places)
+    wrote = Counter((epoch, shard, index) for epoch, shard, index, _, _ in trained(run))
+    # A rank that is killed after a step, before its state is saved, has handed out a batch more.
+    assert wrote <= handed
+    assert (handed - wrote).total() <= len(ledger.final)
+    return ledger.rolled_back
 
 
 def check_whole_epochs(run: Path) -> int:

@@ -7,9 +7,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.chaos.oracles import check_batches, check_rows, check_sequence, write_inputs
+from tests.chaos.oracles import (
+    check_batches,
+    check_ledger,
+    check_rows,
+    check_sequence,
+    write_inputs,
+)
 from tests.chaos.rig import Rig, Trainer
 from tests.fakes.parquet import make_table
+from trainer_client.ledger.run import load
+from trainer_client.verify.compare import SAME, compare
 
 OPTIONS = {"batch_size": 16, "seed": 5, "timeout": 60.0}
 
@@ -28,10 +36,14 @@ def test_a_disturbed_run_trains_on_the_same_sequence(
         rig.train(calm)
         disturbed = rig.prepare("disturbed", dataset, 2, **OPTIONS)
         outcome = rig.train(disturbed, seed=1, kills=3)
+        assert check_ledger(calm, 2, rig) == 0
+        check_ledger(disturbed, 2, rig)
     assert outcome.strikes
     assert outcome.trainer_kills == 3
     check_rows(disturbed, epochs=2)
     check_sequence(disturbed, calm)
+    found = compare(load(calm / "ledger"), load(disturbed / "ledger"))
+    assert (found.verdict, [result.by for result in found.epochs]) == (SAME, ["order", "order"])
 
 
 def test_a_disturbed_epoch_by_changing_numbers_of_ranks(
@@ -44,10 +56,13 @@ def test_a_disturbed_epoch_by_changing_numbers_of_ranks(
         rig.train(calm)
         disturbed = rig.prepare("disturbed", dataset, 1, **options)
         outcome = rig.train_elastic(disturbed, [2, 3, 1, 2], seed=2)
+        check_ledger(disturbed, 1, rig)
     assert outcome.strikes
     assert outcome.trainer_kills
     check_rows(disturbed, epochs=1)
     check_batches(disturbed, calm, epochs=1)
+    found = compare(load(calm / "ledger"), load(disturbed / "ledger"))
+    assert (found.verdict, [result.by for result in found.epochs]) == (SAME, ["batch"])
 
 
 @pytest.mark.parametrize("fault", ["replaced", "truncated"])

@@ -2,11 +2,11 @@
 
     python -m tests.chaos.trainer RUN_FOLDER
 
-RUN_FOLDER/run.json says what to train on. Each rank appends to RUN_FOLDER/rank-R.log a line a step:
-epoch, shard, index, a hash of every tensor, the ids; and puts RUN_FOLDER/rank-R.json, its state
-with the length of the log that belongs to it, in place of the one before. Where there is a state it
-goes on from there, and what the log has beyond it is cut off, as a model that is restored forgets
-what it had learned since.
+RUN_FOLDER/run.json says what to train on, RUN_FOLDER/ledger is the stream's ledger. Each rank
+appends to RUN_FOLDER/rank-R.log a line a step: epoch, shard, index, a hash of every tensor, the
+ids; and puts RUN_FOLDER/rank-R.json, its state with the length of the log that belongs to it, in
+place of the one before. Where there is a state it goes on from there, and what the log has beyond
+it is cut off, as a model that is restored forgets what it had learned since.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def main() -> None:
             rank=rank,
             world_size=world_size,
             snapshot_dir=run["snapshots"],
+            ledger=folder / "ledger",
             **run["options"],
         ) as stream,
     ):

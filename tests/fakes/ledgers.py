@@ -10,7 +10,11 @@ from typing import Any
 from trainer_client.cursor import Cursor
 from trainer_client.ledger.lines import TRAINED
 from trainer_client.ledger.reader import read
+from trainer_client.ledger.run import load
 from trainer_client.ledger.writer import Ledger
+from trainer_client.verify.complete import COMPLETE, EpochReport, check, verdict_of
+from trainer_client.verify.report import complete_lines
+from trainer_client.verify.served import connected
 
 BATCH_SIZE = 4
 SETUP = {
@@ -71,6 +75,15 @@ def write_run(folder: Path, *epochs: Sequence[LoggedBatch]) -> None:
             ledger.step(batch, batch.kind)
         ledger.end(number)
     ledger.close()
+
+
+def check_complete(folder: Path, target: str, snapshots: Path) -> list[EpochReport]:
+    """The epochs of a ledger, as verify --complete sees them; fails unless they are complete."""
+    run = load(folder)
+    with connected(run, target, snapshots, 30.0) as served:
+        reports = check(run, served.shards)
+    assert verdict_of(reports, run) == COMPLETE, "\n".join(complete_lines(run, reports))
+    return reports
 
 
 def copy_ledger(

@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pytest
 
 from preprocessor_server.server import Server
+from tests.fakes.ledgers import check_complete
 from tests.fakes.parquet import ROW_COUNT, make_table
 from trainer_client import Dataset, Label, Sparse, ops, parquet
+from trainer_client.verify.complete import EpochReport
 
 Start = Callable[..., Server]
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_torchrun.py"
@@ -57,6 +59,7 @@ def flags(tmp_path: Path, dataset_root: Path, start_server: Start) -> Callable[[
             "--batch-size=64",
             f"--checkpoint={tmp_path / 'checkpoint.pt'}",
             f"--snapshots={tmp_path / 'snapshots'}",
+            f"--ledger={tmp_path / 'ledger'}",
         ]
 
     return of
@@ -70,9 +73,24 @@ PASSING = pc.sum(
 ).as_py()
 
 
+def proven(arguments: list[str]) -> EpochReport:
+    """What the ledger of a run's only epoch says, which is that it is complete."""
+    folder, snapshots, target = (
+        next(a.partition("=")[2] for a in arguments if a.startswith(f"--{name}="))
+        for name in ("ledger", "snapshots", "target")
+    )
+    (report,) = check_complete(Path(folder), target, Path(snapshots))
+    return report
+
+
 @pytest.mark.parametrize("uneven", ["drop", "pad"])
 def test_counted_rows_leave_ranks_even(flags: Callable[[str], list[str]], uneven: str) -> None:
-    ranks = torchrun(2, *flags(SKEWED), f"--uneven={uneven}", "--count=exact")
+    arguments = flags(SKEWED)
+    ranks = torchrun(2, *arguments, f"--uneven={uneven}", "--count=exact")
+    report = proven(arguments)
+    assert report.planned_rows == PASSING
+    assert report.rows == sum(rank["rows"] for rank in ranks)
+    assert report.padded == sum(rank["padded_batches"] for rank in ranks)
     assert len({rank["steps"] for rank in ranks}) == 1
     # Left out is what the deal leaves out; each rank tells it for all.
     assert sum(rank["rows"] for rank in ranks) + ranks[0]["left_out_rows"] == PASSING
@@ -82,7 +100,11 @@ def test_counted_rows_leave_ranks_even(flags: Callable[[str], list[str]], uneven
 
 @pytest.mark.parametrize("uneven", ["sync", "sync-pad", "none"])
 def test_a_filter_that_leaves_ranks_uneven(flags: Callable[[str], list[str]], uneven: str) -> None:
-    ranks = torchrun(2, *flags(SKEWED), f"--uneven={uneven}")
+    arguments = flags(SKEWED)
+    ranks = torchrun(2, *arguments, f"--uneven={uneven}")
+    report = proven(arguments)
+    assert report.rows == sum(rank["rows"] for rank in ranks)
+    assert report.padded == sum(rank["padded_batches"] for rank in ranks)
     rows = sum(rank["rows"] + rank["left_out_rows"] for rank in ranks)
     assert rows == PASSING
     steps = {rank["steps"] for rank in ranks}
@@ -110,3 +132,4 @@ def test_training_goes_on_with_another_number_of_ranks(
     rows = sum(rank["rows"] for rank in (*first, *second))
     # Left out is what the second deal leaves out; each rank tells it for all.
     assert rows + second[0]["left_out_rows"] == ROW_COUNT
+    assert (proven(arguments).deals, proven(arguments).rows) == ([4, 2], rows)

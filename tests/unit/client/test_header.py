@@ -100,6 +100,28 @@ def test_every_message_is_read_as_protobuf_reads_it(message: batch_pb2.CompactBa
     assert agrees(read(message.SerializeToString()), message)
 
 
+@given(MESSAGES, st.data())
+def test_the_content_checksum_is_of_all_that_fixes_values_and_of_nothing_else(
+    message: batch_pb2.CompactBatch, data: st.DataObject
+) -> None:
+    """Elements that are all equal, or count from a base, are in the header alone."""
+    seal(message)
+    before = read(message.SerializeToString()).content_checksum
+    other = batch_pb2.CompactBatch()
+    other.CopyFrom(message)
+    other.codec = 1 if message.codec == 2 else 2
+    other.shard, other.index, other.next_cursor.batch = 77, 78, 79
+    seal(other)
+    assert read(other.SerializeToString()).content_checksum == before
+    found = [b for block in other.blocks for part in block.parts for b in part.buffers]
+    if found and data.draw(st.booleans()):
+        data.draw(st.sampled_from(found)).base ^= 1
+    else:
+        other.payload_checksum ^= 1
+    seal(other)
+    assert read(other.SerializeToString()).content_checksum != before
+
+
 def test_a_reader_keeps_nothing_of_the_header_before() -> None:
     reader = HeaderReader(FEATURES)
     first = encode_batch(rows_of([*range(5)]), row_count=5, shard=3, index=9)
