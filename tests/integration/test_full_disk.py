@@ -82,3 +82,14 @@ def test_a_snapshot_dir_that_was_asked_for_must_have_room(tmp_path: Path, datase
     assert rows == 0
     assert error.startswith("RequestError: snapshot_dir")
     assert "No space left on device" in error
+
+
+def test_a_ledger_that_cannot_be_written_on_ends_and_training_does_not(
+    tmp_path: Path, dataset: Path
+) -> None:
+    full = tmp_path / "full"
+    rows, error, said = train(full, dataset, [], ledger=str(full / "ledger"))
+    assert (rows, error) == (ROW_COUNT, "")
+    assert "ends early" in said
+    assert "No space left on device" in said
+    assert ".ended-early.ledger.zst" in said
