@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from headrace.v1 import dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.errors import DatasetError, ServerError, SettingsError
+from preprocessor_server.errors import DatasetError, FleetError, ServerError, SettingsError
 from preprocessor_server.settings import ENV_PREFIX, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,6 +23,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main() -> None:
     """The console script."""
+    from preprocessor_server.cli_ray import ray
+
+    cli.add_command(ray)
     cli(prog_name="preprocessor-server")
 
 
@@ -32,9 +35,11 @@ def cli() -> None:
     """Reads Parquet, transforms features, and streams compact batches to trainers."""
 
 
-def _settings_options(command: Command) -> Command:
-    """A flag for every setting."""
+def settings_options(command: Command, but: Collection[str] = ()) -> Command:
+    """A flag for every setting, but some."""
     for name, info in reversed(Settings.model_fields.items()):
+        if name in but:
+            continue
         kind = info.annotation
         choices = get_args(kind) if get_origin(kind) is not tuple else ()
         many = name == "data_root"
@@ -58,12 +63,12 @@ def _settings_options(command: Command) -> Command:
 
 
 @cli.command()
-@_settings_options
+@settings_options
 def serve(**flags: Any) -> None:
     """Serve until SIGTERM, then drain."""
     from preprocessor_server import telemetry
 
-    with _explained():
+    with explained():
         flags["data_root"] = flags["data_root"] or None
         settings = Settings.from_env(os.environ, **flags)
         telemetry.configure_logging(settings.log_format, settings.log_level)
@@ -100,7 +105,7 @@ def _local_options(command: Command) -> Command:
 @_local_options
 def describe(dataset: Path, data_root: tuple[Path, ...], as_json: bool) -> None:
     """Show what DATASET (a YAML file) names: schema, counts, snapshot."""
-    with _explained():
+    with explained():
         from preprocessor_server import inspect_local
 
         response = inspect_local.describe(load_dataset(dataset), data_root)
@@ -125,7 +130,7 @@ def plan(
     shuffle: bool,
 ) -> None:
     """Show how an epoch of DATASET would be dealt to shards."""
-    with _explained():
+    with explained():
         from preprocessor_server import inspect_local
 
         identity = pb.BatchIdentity(
@@ -144,7 +149,7 @@ def plan(
 @click.option("--rows", type=click.IntRange(1), default=5, show_default=True)
 def preview(dataset: Path, data_root: tuple[Path, ...], as_json: bool, rows: int) -> None:
     """Show the first rows of DATASET, before and after transformation."""
-    with _explained():
+    with explained():
         from preprocessor_server import inspect_local
 
         response = inspect_local.preview_rows(load_dataset(dataset), rows, data_root)
@@ -181,7 +186,7 @@ def load_dataset(path: Path) -> dataset_pb2.DatasetSpec:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Turns an error of the user's into one message on stderr and exit status 2 or 1."""
     try:
         yield
@@ -191,4 +196,7 @@ def _explained() -> Iterator[None]:
     except ServerError as error:
         where = f" [{error.field}]" if error.field else ""
         click.echo(f"error: {error.reason}: {error.message}{where}", err=True)
+        sys.exit(1)
+    except FleetError as error:
+        click.echo(f"error: {error}", err=True)
         sys.exit(1)

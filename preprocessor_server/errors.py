@@ -10,6 +10,7 @@
 Every error has a reason (a name of headrace.v1.ErrorReason without its prefix) that fixes its
 gRPC status. Programs depend on reasons; people read messages, which name the thing at fault and
 the way out. SettingsError stands by itself: it ends the process before there is anyone to answer.
+So does FleetError, of who starts or changes a fleet on Ray.
 """
 
 from __future__ import annotations
@@ -94,3 +95,7 @@ class TemporaryError(ServerError):
 
 class SettingsError(Exception):
     """Fix the flags or the environment of the server; the message names the setting."""
+
+
+class FleetError(Exception):
+    """Fix the fleet on Ray, or the cluster; the message names what is at fault."""

@@ -17,6 +17,7 @@ from trainer_client.errors import (
     StreamClosedError,
     StreamTimeoutError,
 )
+from trainer_client.ray_fleet import RayFleet
 from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, SparsePart
 from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
@@ -36,6 +37,7 @@ __all__ = [
     "InvalidDatasetError",
     "JaggedView",
     "Label",
+    "RayFleet",
     "RequestError",
     "ServerStats",
     "ServerUnavailableError",

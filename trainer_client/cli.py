@@ -35,7 +35,7 @@ cli.add_command(show)
 
 @cli.command()
 @click.argument("dataset", type=click.Path(dir_okay=False))
-@click.option("--target", required=True, help="local://N, static:///h:p,h:p or dns:///name:port.")
+@click.option("--target", required=True, help="local://N, static:///h:p, dns:///n:p, ray:///n.")
 @click.option("--batch-size", type=click.IntRange(1, 1 << 20), required=True, help="Rows.")
 @click.option("--epochs", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

@@ -53,7 +53,7 @@ class Options:
     timeout_s: float
     """Seconds without any progress after which waits end in a StreamTimeoutError."""
     resolve_interval_s: float
-    """Seconds between two looks at the addresses of a dns:/// target, at least 0.1."""
+    """Seconds between two looks at the addresses of a dns:/// or ray:/// target, at least 0.1."""
     snapshot: str
     """The snapshot to use, by id; "" for the pinned one, or a new one."""
     snapshot_dir: str | os.PathLike[str] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -174,9 +175,10 @@ class StepAnswers:
 
 
 def resolve(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """(rank, world_size): as given, else of torch.distributed, else RANK and WORLD_SIZE, else 0, 1.
+    """(rank, world_size): as given, else of torch.distributed, RANK and WORLD_SIZE, Ray Train.
 
-    Initialises no process group. Raises RequestError that names what is wrong.
+    Where none of them says anything: 0, 1. Initialises no process group, imports no Ray. Raises
+    RequestError that names what is wrong.
     """
     if (rank is None) != (world_size is None):
         raise RequestError(f"rank={rank}, world_size={world_size}: give both or neither")
@@ -187,13 +189,26 @@ def resolve(rank: int | None, world_size: int | None) -> tuple[int, int]:
         origin = "the environment variables RANK and WORLD_SIZE"
         texts = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
         if not any(texts):
-            return 0, 1
+            return _of_ray_train() or (0, 1)
         if not all(text.isdecimal() for text in texts):
             raise RequestError(f"{origin} are {texts[0]!r} and {texts[1]!r}: set both or neither")
         rank, world_size = int(texts[0]), int(texts[1])
     if type(rank) is not int or type(world_size) is not int or not 0 <= rank < world_size:
         raise RequestError(f"{origin} are {rank!r} and {world_size!r}: 0 <= rank < world_size")
     return rank, world_size
+
+
+def _of_ray_train() -> tuple[int, int] | None:
+    """(rank, world_size) of a Ray Train worker; None in any other process."""
+    train = sys.modules.get("ray.train")
+    if train is None:
+        return None
+    try:
+        context = train.get_context()
+    except RuntimeError:
+        # The driver has it imported, and trains nothing.
+        return None
+    return context.get_world_rank(), context.get_world_size()
 
 
 def group_of(rank: int, world_size: int) -> Group | None:

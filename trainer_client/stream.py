@@ -24,6 +24,7 @@ from trainer_client.errors import RequestError, StateMismatchError, StreamClosed
 from trainer_client.options import Count, Options, Uneven
 from trainer_client.rank_plan import RankPlan
 from trainer_client.ranks import resolve
+from trainer_client.ray_fleet import RayFleet
 from trainer_client.schedule import Position
 from trainer_client.session import Session
 from trainer_client.telemetry import Meter, StreamStats
@@ -44,6 +45,7 @@ class BatchStream(IterableDataset[Batch]):
         dataset: Dataset,
         *,
         target: str,
+        fleet: RayFleet | None = None,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
@@ -98,7 +100,7 @@ class BatchStream(IterableDataset[Batch]):
         self._fingerprint = dataset.fingerprint
         self._rank, self._world_size = resolve(rank, world_size)
         self._meter = Meter()
-        servers, ranks = parse_target(target), (self._rank, self._world_size)
+        servers, ranks = parse_target(target, fleet), (self._rank, self._world_size)
         self._books = Bookkeeper(
             None if ledger is None else open_ledger(ledger, dataset, target, self._options, *ranks)
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from abc import ABC, abstractmethod
 from typing import Protocol
 
-from trainer_client.errors import ServerUnavailableError
+from trainer_client.errors import HeadraceError, ServerUnavailableError
 from trainer_client.transport.targets import DnsTarget, StaticTarget
 
 
@@ -35,15 +36,14 @@ class StaticFleet:
         """Holds nothing."""
 
 
-class DnsFleet:
-    """Servers at every address of a name, resolved again every interval_s by a thread of its own.
+class FollowedFleet(ABC):
+    """Servers that are looked up again every interval_s by a thread of its own.
 
-    gRPC's own resolver would choose the server; here the shard chooses it. A server whose address
-    is gone gets no new streams from then on, and one that is new gets its share.
+    A server whose address is gone gets no new streams from then on, and one that is new gets its
+    share.
     """
 
-    def __init__(self, target: DnsTarget, interval_s: float) -> None:
-        self._target = target
+    def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._lock = threading.Lock()
         self._addresses: list[str] = []
@@ -51,10 +51,9 @@ class DnsFleet:
         self._closed = threading.Event()
 
     def addresses(self) -> list[str]:
-        """The addresses of the name; the last known ones while it does not resolve."""
+        """The addresses now; the last known ones while they cannot be looked up."""
         with self._lock:
             if not self._addresses:
-                # Bounded by the system's resolver (resolv.conf: 5 s a server, 2 attempts).
                 self._addresses = self._resolve()
             if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(
@@ -69,12 +68,28 @@ class DnsFleet:
         if self._thread is not None:
             self._thread.join(timeout=1)
 
+    @abstractmethod
+    def _resolve(self) -> list[str]:
+        """The addresses now, sorted, with a bound. Raises ServerUnavailableError if none."""
+
     def _follow(self) -> None:
         while not self._closed.wait(self._interval_s):
-            with contextlib.suppress(ServerUnavailableError):
+            with contextlib.suppress(HeadraceError):
                 self._addresses = self._resolve()
 
+
+class DnsFleet(FollowedFleet):
+    """Servers at every address of a name.
+
+    gRPC's own resolver would choose the server; here the shard chooses it.
+    """
+
+    def __init__(self, target: DnsTarget, interval_s: float) -> None:
+        super().__init__(interval_s)
+        self._target = target
+
     def _resolve(self) -> list[str]:
+        # Bounded by the system's resolver (resolv.conf: 5 s a server, 2 attempts).
         host, port = self._target.host.strip("[]"), self._target.port
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
