@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from google.protobuf import json_format
@@ -41,7 +41,7 @@ def settings_options(command: Command, but: Collection[str] = ()) -> Command:
         if name in but:
             continue
         kind = info.annotation
-        choices = get_args(kind) if get_origin(kind) is not tuple else ()
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
         many = name == "data_root"
         option = click.option(
             f"--{name.replace('_', '-')}",

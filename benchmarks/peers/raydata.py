@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray  # type: ignore[import-not-found]
+import ray
 import torch
-from ray.data.collate_fn import ArrowBatchCollateFn  # type: ignore[import-not-found]
+from ray.data.collate_fn import ArrowBatchCollateFn
 
 from benchmarks.harness import tree_cpu_s
 from benchmarks.peers import homefeed, protocol
@@ -55,10 +55,12 @@ def received(row: pa.Table) -> RowBatch:
     return unpacked(record)
 
 
-class ToTensors(ArrowBatchCollateFn):  # type: ignore[misc]
+class ToTensors(ArrowBatchCollateFn):
     """Makes tensors of one row."""
 
-    def __call__(self, batch: pa.Table) -> dict[str, torch.Tensor]:
+    def __call__(  # type: ignore[override]  # Ray's is a type variable that nothing binds
+        self, batch: pa.Table
+    ) -> dict[str, torch.Tensor]:
         """The tensors, without copies."""
         arrays = received(batch)
         return {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
 from collections import Counter
@@ -90,6 +91,7 @@ class Controller:
             "cpus": self._spec.cpus,
             "detached": self._spec.detached,
             "release": self._spec.release,
+            "pid": os.getpid(),
             "problem": problem,
             "replicas": [_described(member) for member in self._members],
         }

@@ -47,8 +47,8 @@ def cluster(address: str = "") -> Iterator[None]:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise FleetError(
-            f"no Ray cluster at {where}: {str(error).strip().rstrip('.')}. Give --address host:port (by "
-            "default port 6379 of the head node), or start one with ray start --head"
+            f"no Ray cluster at {where}: {str(error).strip().rstrip('.')}. Give --address "
+            "host:port (by default port 6379 of the head node), or start one: ray start --head"
         ) from error
     try:
         yield

@@ -145,8 +145,9 @@ def _connect() -> None:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise DeploymentError(
-            f"ray:/// finds no Ray cluster at {where}: {str(error).strip().rstrip('.')}. Set RAY_ADDRESS to "
-            "the head node's host:port (port 6379 by default), or call ray.init(address=...) first"
+            f"ray:/// finds no Ray cluster at {where}: {str(error).strip().rstrip('.')}. "
+            "Set RAY_ADDRESS to the head node's host:port (port 6379 by default), or call "
+            "ray.init(address=...) first"
         ) from error
 
 

@@ -1,0 +1,163 @@
+"""Fleets on a Ray cluster of several nodes: they come, follow what happens to nodes, and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.parquet import ROW_COUNT
+from tests.fakes.process import ROOT
+from tests.fakes.ray_cluster import RayCluster
+from tests.fakes.ray_trainer import RayTrainer
+from tests.fakes.waiting import wait_until
+
+# Cold kernels and busy machines; what runs takes seconds.
+pytestmark = pytest.mark.timeout(240)
+LIMIT_S = 150
+Ray = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def command(cluster: RayCluster) -> Ray:
+    """Runs `preprocessor-server ray`."""
+
+    def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "preprocessor_server", "ray", *arguments],
+            env=cluster.environment() | extra,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+
+    return run
+
+
+def status_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def pids_of(status: dict[str, Any]) -> set[int]:
+    return {replica["pid"] for replica in status["replicas"]} - {0}
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/exe").exists()
+
+
+def test_an_epoch_goes_on_through_all_that_happens_to_a_fleet(
+    cluster: RayCluster, command: Ray, dataset_root: Path
+) -> None:
+    flags = ["--cpus=1", f"--data-root={dataset_root}", "--json"]
+    before = status_of(command("up", "homefeed", "--replicas=3", *flags))
+    assert (before["serving"], before["detached"]) == (3, True)
+    # Spread, and none where the GPU is.
+    assert len({replica["node"] for replica in before["replicas"]}) == 3
+    pids = pids_of(before)
+    with RayTrainer(cluster.environment(), target="ray:///homefeed") as trainer:
+        assert trainer.take(10) == 1000
+        # A replica's process dies: Ray makes it anew.
+        (victim, *_) = sorted(pids)
+        os.kill(victim, signal.SIGKILL)
+        assert trainer.take(10) == 1000
+        # A machine dies, with what runs there.
+        cluster.kill_node(1)
+        assert trainer.take(10) == 1000
+        larger = status_of(command("scale", "homefeed", "--replicas=4", "--json"))
+        assert larger["serving"] == 4
+        assert victim not in pids_of(larger)
+        assert len({replica["node"] for replica in larger["replicas"]}) == 2
+        assert trainer.take(10) == 1000
+        pids |= pids_of(larger)
+        smaller = status_of(command("scale", "homefeed", "--replicas=1", "--json"))
+        assert (smaller["serving"], len(smaller["replicas"])) == (1, 1)
+        assert trainer.take(10) == 1000
+        # The controller dies, and its children with it; it remembers how many were wanted.
+        os.kill(smaller["pid"], signal.SIGKILL)
+        trainer.take(0)
+        after = status_of(command("status", "homefeed", "--json"))
+        assert (after["wanted"], after["pid"] != smaller["pid"]) == (1, True)
+        pids |= pids_of(after) | {smaller["pid"], after["pid"]}
+        assert sorted(trainer.ids) == list(range(ROW_COUNT))
+    done = command("down", "homefeed")
+    assert done.returncode == 0, done.stderr
+    assert "1 replicas were drained" in done.stdout
+    wait_until(lambda: not any(map(is_alive, pids)))
+    assert "no fleet on this cluster" in command("status").stderr
+
+
+def test_a_stream_starts_its_fleet_and_the_job_ends_it(
+    cluster: RayCluster, command: Ray, dataset_root: Path
+) -> None:
+    recipe = {"replicas": 2, "cpus": 1, "data_root": str(dataset_root)}
+    options = {"target": "ray:///own", "fleet": recipe}
+    with (
+        RayTrainer(cluster.environment(), **options) as first,
+        RayTrainer(cluster.environment(), **options) as second,
+    ):
+        assert first.take(5) == 500
+        assert second.take(5) == 500
+        (fleet,) = command("status", "--json").stdout.splitlines()
+        running = json.loads(fleet)
+        assert (running["name"], running["wanted"], running["detached"]) == ("own", 2, False)
+        # Whoever started it is gone: the one that is left starts it again.
+        first.process.kill()
+        first.process.wait()
+        wait_until(lambda: not any(map(is_alive, pids_of(running))))
+        second.take(0)
+        assert sorted(second.ids) == list(range(ROW_COUNT))
+        pids = pids_of(status_of(command("status", "own", "--json")))
+        assert pids
+        assert not pids & pids_of(running)
+    wait_until(lambda: not any(map(is_alive, pids)))
+    wait_until(lambda: "no fleet on this cluster" in command("status").stderr)
+
+
+def test_what_is_wrong_is_said_with_the_way_out(command: Ray, dataset_root: Path) -> None:
+    roots = f"--data-root={dataset_root}"
+    for arguments, words in [
+        (["status", "nobody"], ["no fleet 'nobody'", "none", "ray up nobody"]),
+        (["down", "nobody"], ["no fleet 'nobody'"]),
+        (["status", "--address=127.0.0.1:1"], ["no Ray cluster at 127.0.0.1:1", "6379"]),
+        (["up", "x", "--replicas=1"], ["--data-root", "HEADRACE_DATA_ROOT"]),
+        (["up", "x", "--replicas=1", roots, "--cpus=1.5"], ["cpus is 1.5", "whole number"]),
+        (["up", "x y", "--replicas=1", roots], ["fleet name 'x y'"]),
+        (["up", "x", "--replicas=1", roots, "--zstd-level=77"], ["--zstd-level=77"]),
+        (
+            ["up", "x", "--replicas=1", "--data-root=/nowhere"],
+            ["node ", "/nowhere is not a folder"],
+        ),
+        (
+            ["up", "x", "--replicas=1", roots, "--cpus=3", "--timeout=2"],
+            ["asks for 3 CPU on a node without GPU", "no node has that many", "allow_gpu_nodes"],
+        ),
+        (
+            ["up", "x", "--replicas=9", roots, "--cpus=1", "--timeout=2"],
+            ["of 9 replicas serve"],
+        ),
+    ]:
+        done = command(*arguments)
+        assert done.returncode in (1, 2), arguments
+        assert "Traceback" not in done.stderr
+        for word in words:
+            assert word in done.stderr, done.stderr
+    # What did not start has left nothing.
+    assert "no fleet on this cluster" in command("status").stderr
