@@ -26,7 +26,7 @@ class RayFleet:
     data_root: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "."
     """Folders that servers may read, which every node must have; relative to this process's."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """More settings of `preprocessor-server serve`, by name (read_ahead_bytes=…)."""
+    """More settings of `preprocessor-server serve`, by name; log_level is warning by default."""
     allow_gpu_nodes: bool = False
     """Places servers on nodes with GPUs too."""
     detached: bool = False
@@ -54,7 +54,8 @@ class RayFleet:
             "name": name,
             "replicas": self.replicas,
             "cpus": self.cpus,
-            "settings": {**self.settings, "data_root": self.data_root},
+            # Ray shows what actors log in the terminal of their job.
+            "settings": {"log_level": "warning", **self.settings, "data_root": self.data_root},
             "allow_gpu_nodes": self.allow_gpu_nodes,
             "detached": self.detached,
             "release": release,

@@ -1,4 +1,4 @@
-"""Fleets on a Ray cluster of several nodes: they come, follow what happens to nodes, and go."""
+"""Fleets on a Ray cluster of several nodes, and what trains and reads there."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.fakes.parquet import ROW_COUNT
+from tests.fakes.parquet import ROW_COUNT, make_table
 from tests.fakes.process import ROOT
 from tests.fakes.ray_cluster import RayCluster
+from tests.fakes.ray_train_job import FATAL_STEP, SAVED_STEP, WORKERS
 from tests.fakes.ray_trainer import RayTrainer
 from tests.fakes.waiting import wait_until
+from trainer_client import Dataset, Label, Sparse, ops, parquet
 
 # Cold kernels and busy machines; what runs takes seconds.
 pytestmark = pytest.mark.timeout(240)
@@ -61,6 +64,15 @@ def pids_of(status: dict[str, Any]) -> set[int]:
 
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/exe").exists()
+
+
+@pytest.fixture(scope="module")
+def fleet(command: Ray, dataset_root: Path) -> Iterator[str]:
+    """The name of a fleet that is there when programs look for it."""
+    flags = ["--replicas=1", "--cpus=1", f"--data-root={dataset_root}"]
+    assert command("up", "shared", *flags).returncode == 0
+    yield "shared"
+    assert command("down", "shared").returncode == 0
 
 
 def test_an_epoch_goes_on_through_all_that_happens_to_a_fleet(
@@ -161,3 +173,64 @@ def test_what_is_wrong_is_said_with_the_way_out(command: Ray, dataset_root: Path
             assert word in done.stderr, done.stderr
     # What did not start has left nothing.
     assert "no fleet on this cluster" in command("status").stderr
+
+
+def run(cluster: RayCluster, *arguments: str) -> str:
+    """What a program says last."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=cluster.environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.splitlines()[-1]
+
+
+def test_ray_train_goes_on_where_it_was_saved(
+    cluster: RayCluster, fleet: str, tmp_path: Path
+) -> None:
+    run(cluster, "-m", "tests.fakes.ray_train_job", str(tmp_path), fleet)
+    steps = {
+        path.name: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (tmp_path / "ids").iterdir()
+    }
+    assert set(steps) == {"first-0", "first-1", "second-0", "second-1"}
+    assert len(steps["first-1"]) == FATAL_STEP
+    assert len(steps["second-0"]) == len(steps["second-1"])
+    kept = [step for rank in range(WORKERS) for step in steps[f"first-{rank}"][:SAVED_STEP]]
+    kept += [step for rank in range(WORKERS) for step in steps[f"second-{rank}"]]
+    assert sorted(i for step in kept for i in step) == list(range(ROW_COUNT))
+
+
+def test_the_example_stops_and_goes_on(cluster: RayCluster, fleet: str, tmp_path: Path) -> None:
+    dataset = Dataset(
+        source=parquet("rows"),
+        features=[Sparse("seq", ops=[ops.Tail(5)]), Sparse("user"), Label("label")],
+    )
+    path = tmp_path / "dataset.yaml"
+    path.write_text(dataset.to_yaml())
+    flags = [str(path), f"--target=ray:///{fleet}", f"--storage={tmp_path}", "--batch-size=64"]
+    script = "examples/ray_train/train.py"
+    first = json.loads(run(cluster, script, *flags, "--stop-after=20"))
+    assert (first["steps"], first["rows"]) == (20, 20 * 64 * 2)
+    second = json.loads(run(cluster, script, *flags))
+    assert second["steps"] > 20
+    assert second["rows"] + second["left_out_rows"] == ROW_COUNT
+
+
+def test_ray_data_has_every_row_once_though_a_task_is_repeated(
+    cluster: RayCluster, fleet: str, tmp_path: Path
+) -> None:
+    program = ["-m", "tests.fakes.ray_data_job", str(tmp_path), fleet]
+    rows = json.loads(run(cluster, *program))
+    assert (tmp_path / "died").exists()
+    table = make_table().to_pydict()
+    expected = [
+        [i, float(np.float32(table["price"][i])), table["seq"][i] or [], float(table["label"][i])]
+        for i in range(ROW_COUNT)
+    ]
+    assert sorted(rows) == expected
