@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(root: Path, start_server: Start) -> str:
-    return start_server(data_root=(root,)).address
+    return start_server(data_root=(root,), shared_bytes=0).address
 
 
 @pytest.fixture
