@@ -9,12 +9,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 from tests.fakes.process import ROOT, python_environment
 
 CPUS = 2
 START_S, END_S = 90.0, 60.0
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    # Processes that nobody has asked for yet: most are never used.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 class RayCluster:
@@ -70,7 +77,7 @@ def main() -> None:
 
     head = {"num_cpus": CPUS, "include_dashboard": False, "num_gpus": 0}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.head_node]
+    nodes: list[Any] = [cluster.head_node]
     nodes += [cluster.add_node(wait=False, num_cpus=CPUS, num_gpus=gpus) for gpus in (0, 0, 1)]
     cluster.wait_for_nodes(START_S)
     print(f"> {cluster.address}", flush=True)  # noqa: T201 - what this program is for

@@ -1,7 +1,7 @@
 """A training on Ray Train without torch.distributed: ranks come from Ray Train's own context.
 
-As a program: ray_train_job FOLDER FLEET. Rank 1 dies in the middle of its first try. What each worker was
-given is in FOLDER/ids: a file a try and rank, with a line of JSON a step.
+As a program: ray_train_job FOLDER FLEET. Rank 1 dies in the middle of its first try. What each
+worker was given is in FOLDER/ids: a file a try and rank, with a line of JSON a step.
 """
 
 from __future__ import annotations

@@ -109,12 +109,13 @@ def test_the_content_checksum_is_of_all_that_fixes_values_and_of_nothing_else(
     before = read(message.SerializeToString()).content_checksum
     other = batch_pb2.CompactBatch()
     other.CopyFrom(message)
-    other.codec = 1 if message.codec == 2 else 2
+    none, zstd = batch_pb2.CODEC_NONE, batch_pb2.CODEC_ZSTD
+    other.codec = none if message.codec == zstd else zstd
     other.shard, other.index, other.next_cursor.batch = 77, 78, 79
     seal(other)
     assert read(other.SerializeToString()).content_checksum == before
     found = [b for block in other.blocks for part in block.parts for b in part.buffers]
-    if found and data.draw(st.booleans()):
+    if found and data.draw(st.booleans(), label="a base"):
         data.draw(st.sampled_from(found)).base ^= 1
     else:
         other.payload_checksum ^= 1
