@@ -251,12 +251,14 @@ class BatchCutter:
             # Who waits must hold nothing that others wait for: what the batch at hand has carried
             # along is bounded by a message, and is not counted meanwhile.
             self._hold(-self._carried)
-            self._lease.acquire(size)
+            with self._metrics.clock.blocked("memory"):
+                self._lease.acquire(size)
             self.held_bytes += size
             self._hold(self._carried)
             ahead = self._read(self._start, size)
         try:
-            window = ahead.window.result()
+            with self._metrics.clock.blocked("wait"):
+                window = ahead.window.result()
         except BaseException:
             self._hold(-ahead.size_bytes)
             raise
@@ -285,13 +287,15 @@ class BatchCutter:
         if self._lease.closed:
             # Its turn came after the stream was cancelled: the worker is for others now.
             raise LeaseClosedError
-        return prepare_window(
-            self._reader,
-            self._shard.dataset,
-            self._shard.window(start),
-            self._shard.identity,
-            self._metrics,
-        )
+        # What is in no stage of its own puts the window together.
+        with self._metrics.clock.stage("order"):
+            return prepare_window(
+                self._reader,
+                self._shard.dataset,
+                self._shard.window(start),
+                self._shard.identity,
+                self._metrics,
+            )
 
     def _leave(self, window: Window) -> None:
         self._start += len(self._shard.window(self._start))

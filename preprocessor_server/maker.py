@@ -113,7 +113,8 @@ class BatchMaker:
         wanted = last_batch is None or job.after.batch < last_batch
         if wanted and self._cutter is not None and self._cutter.ready:
             self._following = self._cut()
-        message = job.message.result()
+        with self._workshop.metrics.clock.blocked("wait"):
+            message = job.message.result()
         self._lease.add(-SEND_FACTOR * len(message))
         return Made(message, job.rows, job.before, job.after)
 
@@ -142,6 +143,7 @@ class BatchMaker:
             message = self._encoder.encode(
                 cut.pieces, self._shard.number, cut.before.to_proto(), cut.after.to_proto()
             )
+        self._workshop.metrics.clock.add_bytes("encode", len(message))
         self._lease.add(SEND_FACTOR * len(message) - cut.held_bytes)
         return message
 

@@ -99,6 +99,7 @@ class ShardStream:
             metrics.rows.inc(rows)
             metrics.batches.inc()
             metrics.wire_bytes.inc(size)
+            metrics.clock.add_bytes("send", size)
         position = self._batches.position
         assert isinstance(position, Cursor)
         end = pb.StreamEnd(reason=reason, cursor=position.to_proto())

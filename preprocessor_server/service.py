@@ -16,6 +16,7 @@ from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.answers import abort, describe_response, plan_response
 from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.counters import counters
 from preprocessor_server.counting import count_rows
 from preprocessor_server.cutter import Shard
 from preprocessor_server.errors import (
@@ -35,6 +36,8 @@ SERVICE = "headrace.v1.PreprocessorService"
 CHECKSUM_KEY = "headrace-checksum"
 # Short calls served at once, beside the streams; they may wait for storage.
 MAX_SHORT_CALLS = 16
+# The key of metadata that holds the counters of the server as a stream of batches begins.
+COUNTERS_KEY = "headrace-counters-bin"
 SUPPORTED_CODECS = (batch_pb2.CODEC_ZSTD, batch_pb2.CODEC_NONE)
 
 Request = TypeVar("Request", bound=Message)
@@ -131,6 +134,11 @@ class PreprocessorService:
             row.output.update(output)
         return response
 
+    def get_counters(self, request: pb.GetCountersRequest) -> pb.GetCountersResponse:
+        """Says where the time has gone."""
+        del request
+        return counters(self._pipeline)
+
     def stream_batches(self, data: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Streams a shard, as serialised messages."""
         with self._reported(context):
@@ -140,12 +148,14 @@ class PreprocessorService:
                     "DRAINING", "this server is shutting down; open the stream on another one"
                 )
             with self._streams.taken():
-                stream = self._open(request)
+                with self._pipeline.metrics.clock.blocked("open"):
+                    stream = self._open(request)
                 context.add_callback(stream.close)
                 try:
                     with self._pipeline.metrics.streams.track_inprogress():
                         messages = stream.messages()
-                        yield announced(next(messages), context)
+                        now = counters(self._pipeline, with_parts=False).SerializeToString()
+                        yield announced(next(messages), context, ((COUNTERS_KEY, now),))
                         yield from messages
                 finally:
                     stream.close()
@@ -179,6 +189,7 @@ class PreprocessorService:
             "PlanEpoch": self._unary(pb.PlanEpochRequest, self.plan_epoch),
             "CountRows": self._unary(pb.CountRowsRequest, self.count_rows),
             "PreviewBatch": self._unary(pb.PreviewBatchRequest, self.preview_batch),
+            "GetCounters": self._unary(pb.GetCountersRequest, self.get_counters),
             "StreamBatches": grpc.unary_stream_rpc_method_handler(self.stream_batches),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -232,9 +243,13 @@ def _read(request_type: type[Request], data: bytes, context: grpc.ServicerContex
     )
 
 
-def announced(message: bytes, context: grpc.ServicerContext) -> bytes:
-    """The first message of an answer, once its checksum is sent."""
-    context.send_initial_metadata(((CHECKSUM_KEY, xxhash.xxh64_hexdigest(message)),))
+def announced(
+    message: bytes,
+    context: grpc.ServicerContext,
+    metadata: tuple[tuple[str, str | bytes], ...] = (),
+) -> bytes:
+    """The first message of an answer, once its checksum and the other metadata are sent."""
+    context.send_initial_metadata(((CHECKSUM_KEY, xxhash.xxh64_hexdigest(message)), *metadata))
     return message
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from preprocessor_server.stage_clock import STREAM_STAGES, WORK_STAGES, StageClock
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("headrace")
 
@@ -59,14 +62,8 @@ class Metrics:
             "--zstd-level.",
             registry=self.registry,
         )
-        self.stage_seconds = Counter(
-            "headrace_server_stage_seconds",
-            "Thread seconds spent in a stage (read, transform, encode) or blocked in sending "
-            "(send). The highest of the first three bounds a busy server; a high send means that "
-            "trainers are slower than the servers.",
-            ["stage"],
-            registry=self.registry,
-        )
+        self.clock = StageClock()
+        self.registry.register(_StageCollector(self.clock))
         self.held_bytes = Gauge(
             "headrace_server_held_bytes",
             "Memory held for decoded rows and messages. Near --read-ahead-bytes: streams wait for "
@@ -100,17 +97,41 @@ class Metrics:
             registry=self.registry,
         )
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Counts the time spent inside as seconds of a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stage_seconds.labels(name).inc(time.perf_counter() - start)
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Counts the time spent inside as that of a stage, of a worker thread or of a stream."""
+        return self.clock.blocked(name) if name in STREAM_STAGES else self.clock.stage(name)
 
     def serve(self, address: str) -> int:
         """Serves the metrics on host:port; returns the port."""
         host, _, port = address.rpartition(":")
         server, _ = start_http_server(int(port), host.strip("[]"), registry=self.registry)
         return int(server.server_port)
+
+
+class _StageCollector(Collector):
+    """The stages of a clock as Prometheus metrics."""
+
+    def __init__(self, clock: StageClock) -> None:
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """Seconds by stage."""
+        wall = CounterMetricFamily(
+            "headrace_server_stage_seconds",
+            "Thread seconds that workers spent in a stage (read: waiting for storage; decode, "
+            "transform, order, encode), and that streams were blocked (send: by the network or a "
+            "slow trainer; wait: for a worker; memory; open). The highest of the first five bounds "
+            "a busy server.",
+            labels=["stage"],
+        )
+        cpu = CounterMetricFamily(
+            "headrace_server_stage_cpu_seconds",
+            "CPU seconds that workers spent in a stage. Far below its stage seconds, other than of "
+            "read: threads wait for cores; fewer --cpu-threads, or a higher CPU limit.",
+            labels=["stage"],
+        )
+        for name, times in self._clock.read().items():
+            wall.add_metric([name], times.wall_ns / 1e9)
+            if name in WORK_STAGES:
+                cpu.add_metric([name], times.cpu_ns / 1e9)
+        return wall, cpu

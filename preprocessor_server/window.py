@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from preprocessor_server.plan.identity import Identity, Split
 from preprocessor_server.runs import find_runs
 from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.source.split_table import SplitTable
+from preprocessor_server.stage_clock import count_bytes, count_parts
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import arrow_to_column
 
@@ -142,6 +144,7 @@ def prepare_window(
         positions = np.flatnonzero(passes[order])
         rows = (np.cumsum(passes) - 1)[order[positions]]
     size = frame_bytes(frame)
+    count_bytes("transform", size)
     decoded = sum(decoded_bytes(dataset, split) for split in splits)
     if decoded and frame.row_count:
         # As if the filter had let all rows pass, as it may in the next window.
@@ -205,11 +208,18 @@ def _prepare_split(
         table = reader.read(dataset.snapshot, split, dataset.columns)
     try:
         with metrics.stage("transform"):
+            began_ns = time.perf_counter_ns()
             passes = passing(dataset, table)
+            filtered_ns = time.perf_counter_ns()
             _check_passing(dataset, split, passes)
             keys = _keys(dataset, table, split, identity)
             frame = _source_frame(table, passes, dataset.transform.columns)
-            features = dataset.transform.apply(find_runs(frame))
+            framed_ns = time.perf_counter_ns()
+            frame = find_runs(frame)
+            found_ns = time.perf_counter_ns()
+            parts = {"(filter)": filtered_ns - began_ns, "(runs)": found_ns - framed_ns}
+            count_parts("transform", parts)
+            features = dataset.transform.apply(frame)
             return _Part(features, passes, keys, table.lengths)
     except ServerError as error:
         raise error.at(_row_place(dataset, split)) from error

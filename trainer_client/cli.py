@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,6 +17,7 @@ from trainer_client.cli_verify import show, verify
 from trainer_client.errors import HeadraceError
 
 if TYPE_CHECKING:
+    from trainer_client.batch import Batch
     from trainer_client.stream import BatchStream
     from trainer_client.telemetry import StreamStats
 
@@ -107,6 +108,54 @@ def pull(
                     click.echo(json.dumps(figures))
                 else:
                     _print_epoch(figures)
+
+
+@cli.command()
+@click.argument("dataset", type=click.Path(dir_okay=False))
+@click.option(
+    "--seconds", type=click.FloatRange(1.0), default=10.0, show_default=True,
+    help="How long to draw batches, once the first ones are there.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def explain(dataset: str, *, seconds: float, as_json: bool, **options: Any) -> None:
+    """Draws batches of DATASET (a YAML file) and says what bounds their rate.
+
+    As fast as they come: what a training step takes is not in it (stream.explain() in the training
+    loop has that too).
+    """
+    from trainer_client.dataset import Dataset
+    from trainer_client.stream import BatchStream
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    with BatchStream(Dataset.from_yaml(dataset), **options) as stream:
+        batches = _endless(stream)
+        # How a stream begins is not how it goes on.
+        for _ in range(options["interleave"]):
+            next(batches)
+        stream.explain()
+        deadline_s = time.monotonic() + seconds
+        while time.monotonic() < deadline_s:
+            next(batches)
+        explanation = stream.explain()
+    click.echo(json.dumps(explanation.to_dict()) if as_json else str(explanation))
+
+
+# What a stream is opened with is the same for both.
+explain.params += [
+    option
+    for option in pull.params
+    if option.name not in {"dataset", "epochs", "as_json", "metrics_listen"}
+]
+
+
+def _endless(stream: BatchStream) -> Iterator[Batch]:
+    """The batches of one epoch after another. Raises ClickException if an epoch has none."""
+    while True:
+        batch = None
+        for batch in stream:
+            yield batch
+        if batch is None:
+            raise click.ClickException("no row passes the dataset's filter: there is no batch")
 
 
 def main() -> NoReturn:

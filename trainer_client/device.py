@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
 
 from trainer_client.batch import Batch
+from trainer_client.loop_clock import LoopClock
 
 
 class DeviceMover:
@@ -15,16 +18,23 @@ class DeviceMover:
     ready says whether the source has a batch at hand: only then is the next one taken early, so
     that no batch ever waits for the one after it. How the source ends is told in its turn, after
     the batch at hand. On a CPU nothing is copied and nothing is ahead. Copies are asynchronous only
-    from pinned memory.
+    from pinned memory. The clock is told what copying takes.
     """
 
     def __init__(
-        self, source: Iterator[Batch], device: torch.device, ready: Callable[[], bool]
+        self,
+        source: Iterator[Batch],
+        device: torch.device,
+        ready: Callable[[], bool],
+        clock: LoopClock | None = None,
     ) -> None:
         self._source = source
         self._device = device
         self._ready = ready
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._clock = clock or LoopClock()
+        # The beginnings and ends of copies on the device's own clock, until they are over.
+        self._under_way: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self._ahead: Batch | None = None
         self._end: Exception | None = None
 
@@ -49,7 +59,23 @@ class DeviceMover:
         return batch
 
     def _move(self, batch: Batch) -> Batch:
-        if self._copies is None:
-            return batch.to(self._device, non_blocking=True)
-        with torch.cuda.stream(self._copies):
-            return batch.to(self._device, non_blocking=True)
+        began_s = time.perf_counter()
+        try:
+            if self._copies is None:
+                return batch.to(self._device, non_blocking=True)
+            self._count_copies()
+            ends = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            with torch.cuda.stream(self._copies):
+                ends[0].record()
+                moved = batch.to(self._device, non_blocking=True)
+                ends[1].record()
+            self._under_way.append(ends)
+            return moved
+        finally:
+            self._clock.add(copied_s=time.perf_counter() - began_s)
+
+    def _count_copies(self) -> None:
+        """Counts what the copies that are over took on the device."""
+        while self._under_way and self._under_way[0][1].query():
+            began, ended = self._under_way.popleft()
+            self._clock.add(device_copy_s=began.elapsed_time(ended) / 1e3)

@@ -165,11 +165,16 @@ class EpochReader:
         """The next batch of a segment, None at its end."""
         hedger, prefetcher = self._hedger, self._prefetcher
         hedge_after_s = hedger.after_s(prefetcher.hedges) if hedger else math.inf
-        started_s = time.monotonic()
+        started_s = time.perf_counter()
+        fetched: Fetched[Batch] | None = None
         try:
-            return prefetcher.take(segment, self._timeout_s + TAKE_MARGIN_S, hedge_after_s)
+            fetched = prefetcher.take(segment, self._timeout_s + TAKE_MARGIN_S, hedge_after_s)
+            return fetched
         finally:
-            waited_s = time.monotonic() - started_s
+            ended_s = time.perf_counter()
+            waited_s = ended_s - started_s
+            if fetched is not None:
+                self._meter.clock.waited((started_s, ended_s), fetched.lane, fetched.server)
             self._meter.add(wait_s=waited_s)
             if hedger is not None:
                 hedger.waited(waited_s)

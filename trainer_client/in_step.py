@@ -158,12 +158,15 @@ class InStep:
         if self._answers is None:
             self._look_ahead()
         assert self._answers is not None
+        began_s = time.perf_counter()
         try:
             answers = self._answers.wait()
         except StreamTimeoutError:
             if self._failure is not None:
                 raise self._failure from None
             raise
+        finally:
+            self._meter.clock.add(ranks_s=time.perf_counter() - began_s)
         self._check(answers)
         batches = sum(has == Has.BATCH for has, _, _ in answers)
         if batches == 0 or (batches < len(answers) and not self._pad):

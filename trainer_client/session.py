@@ -229,6 +229,11 @@ class Session:
             self._step_group.close()
         self._guard.close()
 
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, once there is one."""
+        return self._connection
+
     def _connect(self) -> Connection:
         with self._lock:
             if self._closed:

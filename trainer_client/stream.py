@@ -21,6 +21,8 @@ from trainer_client.dataset import Dataset
 from trainer_client.device import DeviceMover
 from trainer_client.epoch_steps import EpochSteps
 from trainer_client.errors import RequestError, StateMismatchError, StreamClosedError
+from trainer_client.explain import Explanation
+from trainer_client.explainer import Explainer
 from trainer_client.options import Count, Options, Uneven
 from trainer_client.rank_plan import RankPlan
 from trainer_client.ranks import resolve
@@ -117,6 +119,7 @@ class BatchStream(IterableDataset[Batch]):
         self._to_skip = self._skipped = 0
         self._generation = 0
         self._live: Callable[[], EpochSteps | None] = _none
+        self._explainer = Explainer(self._meter, self._session, self._options.interleave)
         self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session, self._books)
 
     @property
@@ -158,7 +161,8 @@ class BatchStream(IterableDataset[Batch]):
         register_pipelineable()
         start = self._progress if self._restored else None
         self._progress, self._restored = start, False
-        steps = EpochSteps(self._batches(self._generation, self._epoch, start))
+        batches = self._batches(self._generation, self._epoch, start)
+        steps = EpochSteps(batches, self._meter.clock)
         # Weak: an iterator that its loop has left is abandoned, not live.
         self._live = weakref.ref(steps)
         return steps
@@ -254,6 +258,15 @@ class BatchStream(IterableDataset[Batch]):
         """What the stream has done since it was made."""
         return self._meter.stats()
 
+    def explain(self) -> Explanation:
+        """What bounds the rate of this stream, and what would help; str() of it is a table.
+
+        Over the time since the last call, or since the epoch began; a few seconds tell most. Asks
+        the servers for their counters, which takes 2 seconds at most.
+        """
+        self._check_usable()
+        return self._explainer.explain()
+
     def close(self) -> None:
         """Ends readers, calls and local servers, with bounds; idempotent."""
         self._closed = True
@@ -282,14 +295,15 @@ class BatchStream(IterableDataset[Batch]):
         self._meter.began()
         began_s = time.monotonic()
         try:
-            reader = self._session.read(epoch, start)
+            with self._explainer.opening():
+                reader = self._session.read(epoch, start)
             plan = self._session.plan(epoch, start.deals if start else ())
             self._books.begin(epoch, start, plan, self._setup(), self._options.interleave)
         finally:
             self._meter.add(wait_s=time.monotonic() - began_s)
         batches: Iterator[Batch] = reader
         if self._options.device is not None:
-            batches = DeviceMover(reader, self._options.device, reader.ready)
+            batches = DeviceMover(reader, self._options.device, reader.ready, self._meter.clock)
         try:
             for batch in batches:
                 self._check_live(generation)
@@ -316,6 +330,7 @@ class BatchStream(IterableDataset[Batch]):
             if os.getpid() == self._pid:
                 reader.close()
                 self._meter.paused()
+                self._meter.clock.leaves()
                 if generation == self._generation:
                     self._live = _none
         self._epoch, self._progress = epoch + 1, None

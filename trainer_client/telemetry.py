@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trainer_client.loop_clock import LoopClock
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
@@ -64,6 +66,7 @@ class Meter:
     """Counts for one stream; any thread may call it."""
 
     def __init__(self) -> None:
+        self.clock = LoopClock()
         self._lock = threading.Lock()
         self._counts: dict[str, float] = {}
         # The fields of ServerStats; what was delivered in all is their sum.
@@ -102,6 +105,7 @@ class Meter:
             counts[2] += wire_bytes
             self._arena_bytes += arena_bytes
             self._ended_s = time.monotonic()
+        self.clock.add_for(server, rows=rows, wire_bytes=wire_bytes)
 
     def stats(self) -> StreamStats:
         """The counts so far."""

@@ -24,6 +24,7 @@ from preprocessor_server.kernels import (
 from preprocessor_server.source.chunk_form import ChunkForm
 from preprocessor_server.source.chunk_pages import Octets, OtherPageError, pages
 from preprocessor_server.source.pages import PageError
+from preprocessor_server.stage_clock import count_bytes, within
 
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 
@@ -39,8 +40,10 @@ def read_chunk(file: int, form: ChunkForm) -> pa.Array | None:
     if not 0 <= form.start <= form.start + form.size_bytes <= os.fstat(file).st_size:
         return None
     chunk = _allocate(form.size_bytes, np.dtype(np.uint8))
-    if form.size_bytes and os.preadv(file, [chunk.data], form.start) != form.size_bytes:
-        return None
+    with within("read"):
+        if form.size_bytes and os.preadv(file, [chunk.data], form.start) != form.size_bytes:
+            return None
+    count_bytes("read", form.size_bytes)
     try:
         decoder = _Flat(form) if form.element_nullable is None else _Lists(form)
         for header, page in pages(form, chunk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from preprocessor_server.source.pages import decoding
 from preprocessor_server.source.paths import NamedFile, Roots, stat_file
 from preprocessor_server.source.snapshot import Snapshot
 from preprocessor_server.source.split_table import SplitTable, flatten, split_table
+from preprocessor_server.stage_clock import count_bytes, count_parts, within
 
 # Rows decoded at once where only a part of a row group is wanted.
 _STEP_ROWS = 8192
@@ -73,9 +75,12 @@ class SplitReader:
                         table, rows_before = _part(whole, split, lists)
                     else:
                         # Page by page, never all of its chunks at once.
-                        with _open(
-                            file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
-                        ) as parquet:
+                        with (
+                            within("decode", waits="read"),
+                            _open(
+                                file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
+                            ) as parquet,
+                        ):
                             table, rows_before = _read_range(parquet, split, paths, lists)
         except DataError:
             self._check_unchanged(snapshot, split.file, file)
@@ -87,8 +92,10 @@ class SplitReader:
                 f"{place}: its pages hold {table.num_rows} of the {split.row_count} rows that "
                 "the footer promises; write the file again",
             )
+        count_bytes("decode", table.nbytes)
         group = describe_row_group(snapshot, split)
-        result = split_table(table, columns, group, split.first_row)
+        with within("decode"):
+            result = split_table(table, columns, group, split.first_row)
         if columns.grouped and split.first_row + split.row_count == rows:
             _check_count(snapshot, split, rows_before + result.rows.num_rows)
         return result
@@ -155,16 +162,28 @@ def _open(file: Path, metadata: pq.FileMetaData, **options: Any) -> pq.ParquetFi
 def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Leaf]) -> pa.Table:
     """The leaves of a row group: numbers as they are decoded here, all else by Arrow."""
     decoded: dict[str, pa.Array] = {}
-    with file.open("rb") as pages:
+    took_ns: dict[str, int] = {}
+    with file.open("rb") as pages, within("decode"):
+        before_ns = time.perf_counter_ns()
         for leaf in leaves:
             form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
             column = None if form is None else read_chunk(pages.fileno(), form)
             if column is not None:
                 decoded[leaf.source] = column
+            now_ns = time.perf_counter_ns()
+            took_ns[leaf.path] = now_ns - before_ns
+            before_ns = now_ns
     left = [leaf for leaf in leaves if leaf.source not in decoded]
     if decoded and not left:
+        count_parts("decode", took_ns)
         return pa.table(decoded)
-    table = _read_by_arrow(file, footer.metadata, row_group, left)
+    # It reads on threads of its own while this one waits.
+    with within("decode", waits="read"):
+        table = _read_by_arrow(file, footer.metadata, row_group, left)
+        took_ns[", ".join(leaf.path for leaf in left)] = time.perf_counter_ns() - before_ns
+    group = footer.metadata.row_group(row_group)
+    count_bytes("read", sum(group.column(leaf.index).total_compressed_size for leaf in left))
+    count_parts("decode", took_ns)
     for name, column in decoded.items():
         if len(column) != table.num_rows:
             # Its caller tells how many rows there should be.

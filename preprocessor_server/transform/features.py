@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pyarrow as pa
 from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.frame import Column, Frame, Runs
+from preprocessor_server.stage_clock import count_parts
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
 from preprocessor_server.transform.deliver import deliver_ids, deliver_numbers
 from preprocessor_server.transform.fuse import fuse_ids
@@ -99,12 +101,17 @@ class Transform:
         that names feature and row.
         """
         results: dict[str, Column] = {}
+        took_ns: dict[str, int] = {}
+        before_ns = time.perf_counter_ns()
         for output in self.outputs:
             column, inverse = frame.column(output.column)
             place = Place(output.place, inverse)
             for step in output.steps:
                 column = step(column, place)
             results[output.name] = column
+            now_ns = time.perf_counter_ns()
+            took_ns[output.name], before_ns = now_ns - before_ns, now_ns
+        count_parts("transform", took_ns)
         runs = (
             Runs(run.inverse, {name: results[name] for name in results if name in run.columns})
             for run in frame.runs

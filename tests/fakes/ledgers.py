@@ -24,7 +24,13 @@ SETUP = {
     "batch_size": BATCH_SIZE,
     "drop_last": False,
 }
-ABOUT: dict[str, Any] = {"rank": 0, "world_size": 1, "count": None, "target": "local://1", "dataset": {}}
+ABOUT: dict[str, Any] = {
+    "rank": 0,
+    "world_size": 1,
+    "count": None,
+    "target": "local://1",
+    "dataset": {},
+}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from trainer_client.transport.channels import ChannelPool
 from trainer_client.transport.fleet import Fleet
 from trainer_client.transport.placement import Placement
 from trainer_client.transport.retry import Attempts
+from trainer_client.transport.server_counters import ServerCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Connection:
         self.fleet = fleet
         self.pool = ChannelPool()
         self.placement = Placement()
+        self.counters = ServerCounters()
         self.timeout_s = timeout_s
         self.meter = meter
         self.closed = threading.Event()

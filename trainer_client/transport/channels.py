@@ -56,9 +56,13 @@ def _announced(request: Message, data: bytes) -> tuple[tuple[str, str]]:
 
 
 class ChannelPool:
-    """Channels by address; any thread may use it."""
+    """Channels by address; any thread may use it.
 
-    def __init__(self) -> None:
+    Channels to one address share a connection, other than with own_connections.
+    """
+
+    def __init__(self, *, own_connections: bool = False) -> None:
+        self._options = (*OPTIONS, ("grpc.use_local_subchannel_pool", int(own_connections)))
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._closed = False
@@ -69,7 +73,7 @@ class ChannelPool:
             if self._closed:
                 raise StreamClosedError("the stream is closed")
             if address not in self._channels:
-                self._channels[address] = grpc.insecure_channel(address, options=OPTIONS)
+                self._channels[address] = grpc.insecure_channel(address, options=self._options)
             return self._channels[address]
 
     def ask(self, address: str, method: str, request: Message, timeout_s: float) -> Any:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import grpc
@@ -22,6 +22,7 @@ from trainer_client.errors import (
     StreamClosedError,
     from_rpc_error,
 )
+from trainer_client.loop_clock import Lane
 from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.channels import check_announced
 from trainer_client.transport.identity import difference
@@ -79,11 +80,12 @@ class Job(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Fetched(Generic[T]):
-    """A decoded batch, who sent it, and its size on the wire in bytes."""
+    """A decoded batch, who sent it, its size on the wire in bytes, and when it was read."""
 
     value: T
     server: str
     wire_bytes: int
+    lane: Lane = field(default_factory=Lane)
 
 
 class _Place(NamedTuple):
@@ -204,21 +206,28 @@ class ShardStream(Generic[T]):
             if closed:
                 raise StreamClosedError("the stream was closed")
             decode: Callable[[bytes | memoryview], T] | None = None
+            clock, asked_s = self._job.connection.meter.clock, time.perf_counter()
             while not self._done:
-                message = self._next(call, address, patience_s())
+                with clock.receiving(address):
+                    message = self._next(call, address, patience_s())
+                arrived_s = time.perf_counter()
                 response = read_response(message)
                 if response.schema is not None and decode is None:
                     check_announced(message, call, f"the schema from {address}", address)
+                    self._job.connection.counters.opened(address, call)
                     decode = self._decoder(response, response.schema, address)
                 elif response.batch is not None and decode is not None:
-                    value = decode(response.batch)
+                    with clock.decoding(address):
+                        value = decode(response.batch)
+                    lane = Lane(asked_s, arrived_s, time.perf_counter())
                     self._advance(value, address)
                     self._job.connection.placement.took(address)
-                    fetched = Fetched(value, address, response.size)
+                    fetched = Fetched(value, address, response.size, lane)
                     # Nor are the bytes that it was decoded from.
                     del message, response, value
                     yield fetched
                     del fetched
+                    asked_s = time.perf_counter()
                 elif response.end is not None and decode is not None:
                     self._finish(response.end, address)
                 else:

@@ -51,6 +51,19 @@ class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     END_REASON_SHARD_END: _ClassVar[EndReason]
     END_REASON_BATCH_LIMIT: _ClassVar[EndReason]
     END_REASON_DRAINING: _ClassVar[EndReason]
+
+class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_UNSPECIFIED: _ClassVar[Stage]
+    STAGE_READ: _ClassVar[Stage]
+    STAGE_DECODE: _ClassVar[Stage]
+    STAGE_TRANSFORM: _ClassVar[Stage]
+    STAGE_ORDER: _ClassVar[Stage]
+    STAGE_ENCODE: _ClassVar[Stage]
+    STAGE_SEND: _ClassVar[Stage]
+    STAGE_WAIT: _ClassVar[Stage]
+    STAGE_MEMORY: _ClassVar[Stage]
+    STAGE_OPEN: _ClassVar[Stage]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_PATH_NOT_FOUND: ErrorReason
 ERROR_REASON_PATH_OUTSIDE_ROOT: ErrorReason
@@ -84,6 +97,16 @@ END_REASON_UNSPECIFIED: EndReason
 END_REASON_SHARD_END: EndReason
 END_REASON_BATCH_LIMIT: EndReason
 END_REASON_DRAINING: EndReason
+STAGE_UNSPECIFIED: Stage
+STAGE_READ: Stage
+STAGE_DECODE: Stage
+STAGE_TRANSFORM: Stage
+STAGE_ORDER: Stage
+STAGE_ENCODE: Stage
+STAGE_SEND: Stage
+STAGE_WAIT: Stage
+STAGE_MEMORY: Stage
+STAGE_OPEN: Stage
 
 class BatchIdentity(_message.Message):
     __slots__ = ("seed", "epoch", "num_shards", "batch_size", "shuffle", "shuffle_window_splits", "encoding_version")
@@ -358,3 +381,59 @@ class PreviewBatchResponse(_message.Message):
     rows_scanned: int
     elapsed: _duration_pb2.Duration
     def __init__(self, output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[PreviewRow, _Mapping]]] = ..., rows_scanned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class PartCounters(_message.Message):
+    __slots__ = ("name", "wall")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WALL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    wall: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., wall: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class StageCounters(_message.Message):
+    __slots__ = ("stage", "wall", "cpu", "queued", "size_bytes", "parts")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    WALL_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    stage: Stage
+    wall: _duration_pb2.Duration
+    cpu: _duration_pb2.Duration
+    queued: _duration_pb2.Duration
+    size_bytes: int
+    parts: _containers.RepeatedCompositeFieldContainer[PartCounters]
+    def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., wall: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queued: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., size_bytes: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[PartCounters, _Mapping]]] = ...) -> None: ...
+
+class GetCountersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCountersResponse(_message.Message):
+    __slots__ = ("instance_id", "uptime", "cpu_threads", "cores", "cpu", "stages", "row_count", "batch_count", "wire_bytes", "stream_count", "held_bytes", "read_ahead_bytes")
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    CPU_THREADS_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WIRE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STREAM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    HELD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    READ_AHEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    instance_id: int
+    uptime: _duration_pb2.Duration
+    cpu_threads: int
+    cores: float
+    cpu: _duration_pb2.Duration
+    stages: _containers.RepeatedCompositeFieldContainer[StageCounters]
+    row_count: int
+    batch_count: int
+    wire_bytes: int
+    stream_count: int
+    held_bytes: int
+    read_ahead_bytes: int
+    def __init__(self, instance_id: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_threads: _Optional[int] = ..., cores: _Optional[float] = ..., cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageCounters, _Mapping]]] = ..., row_count: _Optional[int] = ..., batch_count: _Optional[int] = ..., wire_bytes: _Optional[int] = ..., stream_count: _Optional[int] = ..., held_bytes: _Optional[int] = ..., read_ahead_bytes: _Optional[int] = ...) -> None: ...

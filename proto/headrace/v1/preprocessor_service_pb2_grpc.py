@@ -32,7 +32,8 @@ class PreprocessorServiceStub(object):
     the 16 lower-case hexadecimal digits of the XXH64 (seed 0) of the message's
     bytes; of a stream of batches, of its first one. That of a request may carry
     it too: of the message's full name ("headrace.v1.PlanEpochRequest") and its
-    bytes, one after the other.
+    bytes, one after the other. That of a stream of batches also carries the key
+    "headrace-counters-bin": a GetCountersResponse without parts, as of then.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -74,6 +75,11 @@ class PreprocessorServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.PreviewBatchRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.PreviewBatchResponse.FromString,
                 _registered_method=True)
+        self.GetCounters = channel.unary_unary(
+                '/headrace.v1.PreprocessorService/GetCounters',
+                request_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.GetCountersRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.GetCountersResponse.FromString,
+                _registered_method=True)
 
 
 class PreprocessorServiceServicer(object):
@@ -83,7 +89,8 @@ class PreprocessorServiceServicer(object):
     the 16 lower-case hexadecimal digits of the XXH64 (seed 0) of the message's
     bytes; of a stream of batches, of its first one. That of a request may carry
     it too: of the message's full name ("headrace.v1.PlanEpochRequest") and its
-    bytes, one after the other.
+    bytes, one after the other. That of a stream of batches also carries the key
+    "headrace-counters-bin": a GetCountersResponse without parts, as of then.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -136,6 +143,14 @@ class PreprocessorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCounters(self, request, context):
+        """Says where the time of this process has gone since it started. Two answers
+        of one process differ by what it did in between.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PreprocessorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -169,6 +184,11 @@ def add_PreprocessorServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.PreviewBatchRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.PreviewBatchResponse.SerializeToString,
             ),
+            'GetCounters': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCounters,
+                    request_deserializer=headrace_dot_v1_dot_preprocessor__service__pb2.GetCountersRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_preprocessor__service__pb2.GetCountersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'headrace.v1.PreprocessorService', rpc_method_handlers)
@@ -184,7 +204,8 @@ class PreprocessorService(object):
     the 16 lower-case hexadecimal digits of the XXH64 (seed 0) of the message's
     bytes; of a stream of batches, of its first one. That of a request may carry
     it too: of the message's full name ("headrace.v1.PlanEpochRequest") and its
-    bytes, one after the other.
+    bytes, one after the other. That of a stream of batches also carries the key
+    "headrace-counters-bin": a GetCountersResponse without parts, as of then.
     Every error carries google.rpc.ErrorInfo (domain "headrace", reason one of
     ErrorReason without its prefix); errors in a request also carry
     google.rpc.BadRequest, and errors worth retrying google.rpc.RetryInfo.
@@ -342,6 +363,33 @@ class PreprocessorService(object):
             '/headrace.v1.PreprocessorService/PreviewBatch',
             headrace_dot_v1_dot_preprocessor__service__pb2.PreviewBatchRequest.SerializeToString,
             headrace_dot_v1_dot_preprocessor__service__pb2.PreviewBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCounters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.PreprocessorService/GetCounters',
+            headrace_dot_v1_dot_preprocessor__service__pb2.GetCountersRequest.SerializeToString,
+            headrace_dot_v1_dot_preprocessor__service__pb2.GetCountersResponse.FromString,
             options,
             channel_credentials,
             insecure,
