@@ -50,7 +50,8 @@ class Explainer:
         used = sorted(name for name, seconds in times.receiving_s.items() if seconds > 0)
         readings = connection.counters.read(used)
         retries = self._retries
-        self._start(now)
+        # Asking is no step of the loop.
+        self._start(self._meter.clock.read())
         return explain(
             Situation(
                 loop=times,

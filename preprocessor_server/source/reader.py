@@ -168,10 +168,10 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
         for leaf in leaves:
             form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
             column = None if form is None else read_chunk(pages.fileno(), form)
+            now_ns = time.perf_counter_ns()
             if column is not None:
                 decoded[leaf.source] = column
-            now_ns = time.perf_counter_ns()
-            took_ns[leaf.path] = now_ns - before_ns
+                took_ns[leaf.path] = now_ns - before_ns
             before_ns = now_ns
     left = [leaf for leaf in leaves if leaf.source not in decoded]
     if decoded and not left:
@@ -180,7 +180,7 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
     # It reads on threads of its own while this one waits.
     with within("decode", waits="read"):
         table = _read_by_arrow(file, footer.metadata, row_group, left)
-        took_ns[", ".join(leaf.path for leaf in left)] = time.perf_counter_ns() - before_ns
+        took_ns[_together(left)] = time.perf_counter_ns() - before_ns
     group = footer.metadata.row_group(row_group)
     count_bytes("read", sum(group.column(leaf.index).total_compressed_size for leaf in left))
     count_parts("decode", took_ns)
@@ -190,6 +190,12 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
             return table
         table = table.append_column(name, column)
     return table
+
+
+def _together(leaves: Sequence[Leaf]) -> str:
+    """Columns that are decoded together, in few words."""
+    names = ", ".join(leaf.path for leaf in leaves[:3])
+    return f"{names} and {len(leaves) - 3} more" if len(leaves) > 3 else names
 
 
 def _read_by_arrow(

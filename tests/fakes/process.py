@@ -22,20 +22,24 @@ def python_environment(**extra: str) -> dict[str, str]:
 
 
 class ServerProcess:
-    """preprocessor-server serve, with its log read as it comes; prefix is what runs it."""
+    """preprocessor-server serve, with its log read as it comes; prefix is what runs it.
+
+    module is what runs in place of preprocessor_server.
+    """
 
     def __init__(
         self,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        module: str = "preprocessor_server",
     ) -> None:
         self.process = subprocess.Popen(
             [
                 *prefix,
                 sys.executable,
                 "-m",
-                "preprocessor_server",
+                module,
                 "serve",
                 "--log-format",
                 "json",

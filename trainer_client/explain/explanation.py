@@ -12,6 +12,7 @@ from trainer_client.explain.figures import Situation
 from trainer_client.explain.verdict import Verdict, judge
 
 WIDTH = 79
+LEAST_SHOWN_S = 0.005
 
 _HEADLINES = {
     Bound.STEP: "The training step bounds the rate",
@@ -103,7 +104,7 @@ class Explanation:
         yield _row(f"trainer, {total_s:.1f} s", "seconds", "share")
         for bound in Bound:
             seconds = self.verdict.seconds.get(bound, 0.0)
-            if seconds or bound is Bound.STEP:
+            if seconds >= LEAST_SHOWN_S or bound is Bound.STEP:
                 name = f"waits: {bound.value}" if bound in _WAITS else bound.value
                 yield _row(name, _seconds(seconds), _percent(seconds, total_s), self._mark(bound))
         receiving_s = sum(loop.receiving_s.values())

@@ -23,7 +23,7 @@ MAX_THREADS = 16
 
 
 class Reading(NamedTuple):
-    """A server's counters now and before, and the least time that a short call took, in seconds.
+    """A server's counters now and before, and the least time that an answer took, in seconds.
 
     Without now, failure says why.
     """
@@ -42,9 +42,13 @@ class ServerCounters:
         self._before: dict[str, GetCountersResponse] = {}
         self._round_trips_s: dict[str, float] = {}
 
-    def opened(self, address: str, call: grpc.Call) -> None:
-        """Takes what a server said of itself as it began a stream, if nothing was known of it."""
+    def opened(self, address: str, call: grpc.Call, took_s: float) -> None:
+        """Takes what a server said of itself as it began a stream, if nothing was known of it.
+
+        took_s is the time until it did: the first time, nothing else is under way yet.
+        """
         with self._lock:
+            self._note(address, took_s)
             if address in self._before:
                 return
             data = dict(call.initial_metadata() or ()).get(COUNTERS_KEY)
@@ -90,10 +94,13 @@ class ServerCounters:
         except HeadraceError as error:
             return Reading(failure=error.message)
         with self._lock:
-            least_s = min(took_s, self._round_trips_s.get(address, took_s))
-            self._round_trips_s[address] = least_s
+            self._note(address, took_s)
             before, self._before[address] = self._before.get(address), now
-        return Reading(before, now, least_s)
+            return Reading(before, now, self._round_trips_s[address])
+
+    def _note(self, address: str, took_s: float) -> None:
+        """Keeps the least time: on a line that is full, every answer takes longer."""
+        self._round_trips_s[address] = min(took_s, self._round_trips_s.get(address, took_s))
 
 
 def _failure(error: grpc.RpcError) -> str:
