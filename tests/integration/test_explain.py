@@ -227,17 +227,6 @@ def test_too_few_streams(servers: Servers) -> None:
     check(explanation, Bound.LANES, "interleave is 1")
 
 
-def test_one_server_of_two_that_is_slow(servers: Servers) -> None:
-    slow = servers("far")
-    # With a step, the other one always has its batches ready.
-    step = threading.Event()
-    explanation = drawn(
-        *("slim", servers("plain"), slow), batch_size=500, step=lambda: step.wait(0.01)
-    )
-    check(explanation, Bound.STORAGE, f"{slow} is far slower")
-    assert explanation.verdict.server == slow
-
-
 def test_the_first_call_in_a_loop_tells_already(servers: Servers) -> None:
     target = f"static:///{servers('plain')}"
     with BatchStream(DATASETS["wide"], target=target, batch_size=100) as stream:

@@ -162,7 +162,8 @@ def _received_for(situation: Situation) -> dict[str, float]:
     lanes_s = sum(loop.receiving_s.values())
     if not lanes_s:
         return {}
-    return {name: loop.next_s * each / lanes_s for name, each in loop.receiving_s.items()}
+    rest_s = max(0.0, loop.next_s - loop.decoded_for_s - loop.ranks_s - loop.copied_s)
+    return {name: rest_s * each / lanes_s for name, each in loop.receiving_s.items()}
 
 
 def _slow_server(situation: Situation, received: Mapping[str, float]) -> str:
