@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -304,8 +305,8 @@ def test_what_is_no_ledger_is_named(tmp_path: Path) -> None:
     ledger.begin(0, 0)
     ledger.close()
     path = file_of(tmp_path)
-    text = writer.zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
-    compress = writer.zstandard.ZstdCompressor().compress
+    text = zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
+    compress = zstandard.ZstdCompressor().compress
     path.write_bytes(compress(text.replace(b'"ledger":1', b'"ledger":2')))
     with pytest.raises(DataError, match="has format 2, this client reads 1"):
         read(tmp_path)

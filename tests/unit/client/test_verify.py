@@ -146,10 +146,11 @@ def test_a_run_that_goes_on_or_still_goes_cannot_be_told(tmp_path: Path) -> None
 
 
 def test_settings_are_named_before_any_batch(tmp_path: Path) -> None:
-    for name, about in (
+    abouts: tuple[tuple[str, dict[str, Any]], ...] = (
         ("a", {}),
         ("b", {"setup": SETUP | {"seed": 9, "snapshot": "sha256:2"}, "interleave": 2}),
-    ):
+    )
+    for name, about in abouts:
         ledger = Ledger(tmp_path / name, batch_size=BATCH_SIZE, about=ABOUT)
         for epoch in range(2):
             begin(ledger, epoch, **about)
