@@ -13,7 +13,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 # Extras whose code is still to come: CI does not install them.
-NOT_INSTALLED = {"iceberg", "lightning", "ray", "torchrec"}
+NOT_INSTALLED = {"iceberg", "lightning", "torchrec"}
 
 
 def _declared() -> dict[str, list[Requirement]]:

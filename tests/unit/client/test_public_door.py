@@ -19,6 +19,7 @@ PUBLIC = [
     "InvalidDatasetError",
     "JaggedView",
     "Label",
+    "RayFleet",
     "RequestError",
     "ServerStats",
     "ServerUnavailableError",

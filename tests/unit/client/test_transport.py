@@ -23,6 +23,7 @@ from trainer_client import (
     DataError,
     DeploymentError,
     InvalidDatasetError,
+    RayFleet,
     RequestError,
     ServerUnavailableError,
     StreamTimeoutError,
@@ -32,7 +33,13 @@ from trainer_client.transport.channels import ChannelPool
 from trainer_client.transport.fleet import DnsFleet, StaticFleet
 from trainer_client.transport.placement import Placement
 from trainer_client.transport.retry import VERDICT_BY_STATUS, Attempts, Verdict, verdict
-from trainer_client.transport.targets import DnsTarget, LocalTarget, StaticTarget, parse_target
+from trainer_client.transport.targets import (
+    DnsTarget,
+    LocalTarget,
+    RayTarget,
+    StaticTarget,
+    parse_target,
+)
 
 UNAVAILABLE = Status(grpc.StatusCode.UNAVAILABLE, "going down", "DRAINING", retry_delay_s=0.01)
 FULL = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "no slot", "SERVER_BUSY", retry_delay_s=0.01)
@@ -46,6 +53,7 @@ class TestTargets:
             ("static:///b:2,a:1", StaticTarget(("a:1", "b:2"))),
             ("static:///unix:/tmp/x", StaticTarget(("unix:/tmp/x",))),
             ("dns:///preprocessor:50051", DnsTarget("preprocessor", 50051)),
+            ("ray:///homefeed", RayTarget("homefeed")),
             ("static:///[::1]:5", StaticTarget(("[::1]:5",))),
         ],
     )
@@ -57,12 +65,18 @@ class TestTargets:
         [
             "", "localhost:50051", "local://", "local://0", "local://x", "local://9999",
             "static://a:1", "static:///a", "static:///a:0", "static:///a:1,", "static:///a:99999",
-            "dns:///a:1,b:2", "dns:///:5", "ray:///x", "static:///a/b:1",
+            "dns:///a:1,b:2", "dns:///:5", "ray://x", "ray:///", "ray:///a/b", "static:///a/b:1",
         ],
     )  # fmt: skip
     def test_errors_show_the_accepted_forms(self, text: str) -> None:
         with pytest.raises(RequestError, match=r"local://4.*static:///host:port.*dns:///name:port"):
             parse_target(text)
+
+    def test_a_recipe_goes_with_ray_alone(self) -> None:
+        recipe = RayFleet(replicas=1)
+        assert parse_target("ray:///a", recipe) == RayTarget("a", recipe)
+        with pytest.raises(RequestError, match="fleet= goes with ray:///name"):
+            parse_target("local://4", recipe)
 
     def test_a_name_gives_all_its_addresses(self) -> None:
         fleet = DnsFleet(DnsTarget("localhost", 7), 3.0)
