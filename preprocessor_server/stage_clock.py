@@ -22,6 +22,8 @@ WORK_STAGES = ("read", "decode", "transform", "order", "encode")
 STREAM_STAGES = ("send", "wait", "memory", "open")
 # Parts are columns and features; of more names than these, the rest is not told apart.
 MAX_PARTS = 4096
+# Who has waited for less than this in all has not waited for a core: that need not be looked up.
+_NO_WAIT_NS = 20_000
 # docs.kernel.org/scheduler/sched-stats.html: CPU time, time on a run queue, number of time slices.
 _SCHEDSTAT = "/proc/thread-self/schedstat"
 
@@ -50,17 +52,26 @@ class _Watch:
         self.wall_ns = self.cpu_ns = 0
         self.queued_ns: int | None = None
         self._schedstat: int | None = None
-        with suppress(OSError):
-            self._schedstat = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+
+    def open(self) -> None:
+        """Begins to watch; called by the thread itself."""
+        if self._schedstat is None:
+            with suppress(OSError):
+                self._schedstat = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+        self.passed(time.CLOCK_THREAD_CPUTIME_ID)
 
     def passed(self, cpu_clock: int) -> tuple[int, int, int | None]:
         """(wall, CPU, queued) nanoseconds since the last call."""
-        before = self.wall_ns, self.cpu_ns, self.queued_ns
-        self.wall_ns, self.queued_ns = time.perf_counter_ns(), self._queued()
-        self.cpu_ns = time.clock_gettime_ns(cpu_clock)
-        known = self.queued_ns is not None and before[2] is not None
-        queued = (self.queued_ns or 0) - (before[2] or 0) if known else None
-        return self.wall_ns - before[0], self.cpu_ns - before[1], queued
+        now_ns, now_cpu_ns = time.perf_counter_ns(), time.clock_gettime_ns(cpu_clock)
+        wall_ns, cpu_ns = now_ns - self.wall_ns, now_cpu_ns - self.cpu_ns
+        self.wall_ns, self.cpu_ns = now_ns, now_cpu_ns
+        before_ns = self.queued_ns
+        if before_ns is not None and wall_ns - cpu_ns < _NO_WAIT_NS:
+            return wall_ns, cpu_ns, 0
+        self.queued_ns = self._queued()
+        if before_ns is None or self.queued_ns is None:
+            return wall_ns, cpu_ns, None
+        return wall_ns, cpu_ns, self.queued_ns - before_ns
 
     def _queued(self) -> int | None:
         if self._schedstat is None:
@@ -160,7 +171,7 @@ class StageClock:
         watch = _here.watch
         with self._lock:
             if watch.stage is None:
-                watch.passed(time.CLOCK_THREAD_CPUTIME_ID)
+                watch.open()
                 self._working.add(watch)
             else:
                 self._charge(watch, time.CLOCK_THREAD_CPUTIME_ID)

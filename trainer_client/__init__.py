@@ -17,6 +17,7 @@ from trainer_client.errors import (
     StreamClosedError,
     StreamTimeoutError,
 )
+from trainer_client.explain import Bound, Explanation
 from trainer_client.ray_fleet import RayFleet
 from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, SparsePart
 from trainer_client.state import merge_state_dicts
@@ -26,6 +27,7 @@ from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
 __all__ = [
     "Batch",
     "BatchStream",
+    "Bound",
     "CorruptBatchError",
     "Cursor",
     "DataError",
@@ -33,6 +35,7 @@ __all__ = [
     "DeduplicatedBlock",
     "Dense",
     "DeploymentError",
+    "Explanation",
     "HeadraceError",
     "InvalidDatasetError",
     "JaggedView",

@@ -8,6 +8,7 @@ import trainer_client
 PUBLIC = [
     "Batch",
     "BatchStream",
+    "Bound",
     "CorruptBatchError",
     "Cursor",
     "DataError",
@@ -15,6 +16,7 @@ PUBLIC = [
     "DeduplicatedBlock",
     "Dense",
     "DeploymentError",
+    "Explanation",
     "HeadraceError",
     "InvalidDatasetError",
     "JaggedView",
