@@ -37,10 +37,11 @@ class Parting:
 
 @dataclass(slots=True)
 class EpochResult:
-    """What became of an epoch. by is "order" or "batch"; only_a and the like count batches.
+    """What became of an epoch; only_a and the like count batches.
 
-    left_out counts those that one run left out on purpose (uneven=, drop_last) and the other one
-    had. open_ended says which run ended before the epoch did: what it lacks is not known.
+    by is "order", "batch", or "gap": by batch, since a ledger lacks steps. left_out counts those
+    that one run left out on purpose (uneven=, drop_last) and the other one had. open_ended says
+    which run ended before the epoch did, or has a gap: what it lacks is not known.
     """
 
     epoch: int
@@ -89,7 +90,8 @@ def compare(a: Run, b: Run) -> Comparison:
             if said.get(found.name) != (found.a, found.b):
                 said[found.name] = found.a, found.b
                 differences.append(found)
-    results = [_compare_epoch(a.epochs[number], b.epochs[number]) for number in shared]
+    gaps = bool(a.problems), bool(b.problems)
+    results = [_compare_epoch(a.epochs[number], b.epochs[number], gaps) for number in shared]
     return Comparison(differences, results, problems, dict(sorted(only_in.items())))
 
 
@@ -108,19 +110,21 @@ def _differences(a: Epoch, b: Epoch) -> list[Difference]:
     return [each for each in found if each.a != each.b]
 
 
-def _compare_epoch(a: Epoch, b: Epoch) -> EpochResult:
+def _compare_epoch(a: Epoch, b: Epoch, gaps: tuple[bool, bool]) -> EpochResult:
     left, right = Table(a), Table(b)
+    gap_a, gap_b = gaps[0] or bool(a.problems), gaps[1] or bool(b.problems)
     by = "order" if _dealt_alike(left, right) else "batch"
-    result = EpochResult(a.number, by, len(left), len(right))
-    result.open_ended = [name for name, epoch in (("A", a), ("B", b)) if not epoch.ended]
+    result = EpochResult(a.number, "gap" if gap_a or gap_b else by, len(left), len(right))
+    open_ended = {"A": gap_a or not a.ended, "B": gap_b or not b.ended}
+    result.open_ended = [name for name in open_ended if open_ended[name]]
     wrong_a, wrong_b = _count(left, right, result)
-    if by == "order":
+    if result.by == "order":
         _by_order(left, right, result)
     elif wrong_a is not None or wrong_b is not None:
         result.first = _explain(left, right, wrong_a, wrong_b)
     if result.first is not None:
         result.verdict = DIFFERENT
-    elif result.open_ended and (len(left) != len(right) or by == "batch"):
+    elif result.open_ended and (len(left) != len(right) or result.by != "order"):
         # As far as both go.
         result.verdict = SAME if result.only_a == result.only_b == 0 else UNKNOWN
     return result
@@ -160,8 +164,8 @@ def _count(a: Table, b: Table, result: EpochResult) -> tuple[int | None, int | N
     only_a, only_b = only_a[~meant_a], only_b[~meant_b]
     result.only_a, result.only_b = len(only_a), len(only_b)
     # What a run lacks that ended before the epoch did, it may have had later.
-    lacking_b = only_a if b.epoch.ended else only_a[:0]
-    lacking_a = only_b if a.epoch.ended else only_b[:0]
+    lacking_b = only_a[:0] if "B" in result.open_ended else only_a
+    lacking_a = only_b[:0] if "A" in result.open_ended else only_b
     suspects_a = np.concatenate((ours.keys[both_a][changed | more_a], lacking_b))
     suspects_b = np.concatenate((theirs.keys[both_b][more_b], lacking_a))
     return _last_of_first(a, suspects_a), _last_of_first(b, suspects_b)

@@ -16,6 +16,7 @@ WIDTH = 80
 _HOW = {
     "order": "step by step",
     "batch": "batch by batch, since the ranks were dealt other ones",
+    "gap": "batch by batch, since a ledger has a gap",
 }
 
 
@@ -47,7 +48,7 @@ def comparison_lines(a: Run, b: Run, found: Comparison) -> Iterator[str]:
     yield {
         compare.SAME: "SAME: both runs trained on the same bytes",
         compare.DIFFERENT: "DIFFERENT: the runs did not train on the same bytes",
-        compare.UNKNOWN: "CANNOT TELL: what both hold is the same, but one of them holds less",
+        compare.UNKNOWN: "CANNOT TELL: what both hold is the same, but one holds less or has a gap",
     }[found.verdict]
 
 

@@ -23,6 +23,7 @@ from tests.fakes.ledgers import (
 from trainer_client.ledger.lines import PADDED, SKIPPED
 from trainer_client.ledger.run import load
 from trainer_client.ledger.writer import Ledger
+from trainer_client.verify import complete
 from trainer_client.verify.compare import DIFFERENT, SAME, UNKNOWN, Comparison, compare
 from trainer_client.verify.complete import COMPLETE, FAULTY, UNFINISHED, check_epoch
 from trainer_client.verify.report import comparison_lines
@@ -145,12 +146,35 @@ def test_a_run_that_goes_on_or_still_goes_cannot_be_told(tmp_path: Path) -> None
     ledger.close()
 
 
+def test_a_gap_is_no_difference(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", EPOCH)
+    first = Ledger(tmp_path / "b", batch_size=BATCH_SIZE, about=ABOUT)
+    begin(first, 0)
+    for batch in EPOCH[:30]:
+        name, _ = first.step(batch)
+    first.close()
+    # The state was taken after 40 steps, of which 10 could not be written.
+    second = Ledger(tmp_path / "b", batch_size=BATCH_SIZE, about=ABOUT)
+    second.resumed([(name, 40)], 0, middle=True, merged=False)
+    begin(second, 0)
+    for batch in EPOCH[40:]:
+        second.step(batch)
+    second.end(0)
+    second.close()
+    a, b = load(tmp_path / "a"), load(tmp_path / "b")
+    found = compare(a, b)
+    assert (found.verdict, found.epochs[0].by, found.epochs[0].only_a) == (UNKNOWN, "gap", 10)
+    assert "after 30 steps, and the run went on from a state after 40" in found.problems[0]
+    report = check_epoch(b.epochs[0], plan_of(25), b)
+    assert (report.verdict, report.missing) == (complete.UNKNOWN, 10)
+
+
 def test_settings_are_named_before_any_batch(tmp_path: Path) -> None:
-    abouts: tuple[tuple[str, dict[str, Any]], ...] = (
+    runs: list[tuple[str, dict[str, Any]]] = [
         ("a", {}),
         ("b", {"setup": SETUP | {"seed": 9, "snapshot": "sha256:2"}, "interleave": 2}),
-    )
-    for name, about in abouts:
+    ]
+    for name, about in runs:
         ledger = Ledger(tmp_path / name, batch_size=BATCH_SIZE, about=ABOUT)
         for epoch in range(2):
             begin(ledger, epoch, **about)
