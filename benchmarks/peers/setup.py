@@ -21,7 +21,11 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "tfdata": ("tensorflow-cpu==2.21.*", "pyarrow", "numpy"),
     # Without aiohttp an optional import of Ray's fails in one thread while another is at it;
     # iter_torch_batches needs pydantic.
-    "raydata": ("ray[data]==2.60.*", "aiohttp", "pydantic", "torch", "pyarrow", "numpy"),
+    # Headrace is for raydata_stream.py, which is that pipeline behind a fleet.
+    "raydata": (
+        *("ray[data]==2.60.*", "aiohttp", "pydantic", "torch", "pyarrow", "numpy"),
+        *("--editable", f"{ROOT}[server,trainer]"),
+    ),
     "flight": ("pyarrow", "numpy"),
     "dataloader": ("torch", "pyarrow", "numpy"),
     "decode_only": ("pyarrow", "numpy"),
