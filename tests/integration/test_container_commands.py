@@ -33,7 +33,7 @@ from tests.integration.container_sandbox import Process, Sandbox, confinement
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_PACKAGES = {"headrace", "preprocessor_server", "trainer_client"}
-SERVING_WITHIN_S = 20.0
+SERVING_WITHIN_S = 60.0
 TRAINER_TIMEOUT_S = 90.0
 BUILD_TIMEOUT_S = 60.0
 # Modules that the image does not install are not found.
