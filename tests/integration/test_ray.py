@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,12 +148,11 @@ def test_what_is_wrong_is_said_with_the_way_out(command: Ray, dataset_root: Path
     roots = f"--data-root={dataset_root}"
     for arguments, words in [
         (["status", "nobody"], ["no fleet 'nobody'", "none", "ray up nobody"]),
-        (["down", "nobody"], ["no fleet 'nobody'"]),
         (["status", "--address=127.0.0.1:1"], ["no Ray cluster at 127.0.0.1:1", "6379"]),
         (["up", "x", "--replicas=1"], ["--data-root", "HEADRACE_DATA_ROOT"]),
         (["up", "x", "--replicas=1", roots, "--cpus=1.5"], ["cpus is 1.5", "whole number"]),
         (["up", "x y", "--replicas=1", roots], ["fleet name 'x y'"]),
-        (["up", "x", "--replicas=1", roots, "--zstd-level=77"], ["--zstd-level=77"]),
+        (["up", "x", "--replicas=1", roots, "--zstd-level=77"], ["--zstd-level=77: "]),
         (
             ["up", "x", "--replicas=1", "--data-root=/nowhere"],
             ["node ", "/nowhere is not a folder"],
@@ -173,6 +173,27 @@ def test_what_is_wrong_is_said_with_the_way_out(command: Ray, dataset_root: Path
             assert word in done.stderr, done.stderr
     # What did not start has left nothing.
     assert "no fleet on this cluster" in command("status").stderr
+
+
+def test_what_the_page_shows(cluster: RayCluster, dataset_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(dataset_root)
+    page = (ROOT / "docs" / "ray.md").read_text()
+    (shell,) = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (python,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    environment = cluster.environment()
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for command in (["bash", "-euc", shell], [sys.executable, "-c", python]):
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert f"{ROW_COUNT} rows" in done.stdout
 
 
 def run(cluster: RayCluster, *arguments: str) -> str:
