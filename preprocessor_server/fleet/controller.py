@@ -162,7 +162,11 @@ class Controller:
             member.state = None
         except RayActorError as error:
             # It cannot even be made: Ray does not try again.
-            self._failed(member, _last_line(error))
+            self._failed(
+                member,
+                f"a replica cannot be made ({_last_line(error)}): headrace[server,ray]=="
+                f"{self._spec.release} must be installed on every node that may have one",
+            )
         except RayError as error:
             member.state = None
             self._problem = _last_line(error)

@@ -174,8 +174,9 @@ def _ask(name: str, call: Any, timeout_s: float) -> dict[str, Any]:
         raise FleetError(f"fleet {name}: its controller is being restarted: {error}") from error
     except RayActorError as error:
         raise FleetError(
-            f"fleet {name}: its controller ended or cannot run on the head node: {error}. "
-            f"headrace[server,ray]=={release()} must be installed on every node of the cluster"
+            f"fleet {name}: its controller ended, or cannot run on the head node "
+            f"({str(error).strip().splitlines()[-1]}): headrace[server,ray]=={release()} must be "
+            "installed on every node of the cluster"
         ) from error
     return found
 

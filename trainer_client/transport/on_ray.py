@@ -112,9 +112,10 @@ class FleetOnRay(FollowedFleet):
             ) from None
         except RayError as error:
             raise DeploymentError(
-                f"fleet {self._name}: its controller cannot run on the cluster's head node: "
-                f"{error}\nheadrace[server,ray]=={version('headrace')} must be installed on every "
-                "node of the cluster that may have replicas, and on its head node"
+                f"fleet {self._name}: its controller cannot run on the cluster's head node "
+                f"({str(error).strip().splitlines()[-1]}): headrace[server,ray]=="
+                f"{version('headrace')} must be installed on every node that may have replicas, "
+                "and on the head node"
             ) from error
         if status["problem"]:
             ray.kill(controller, no_restart=True)

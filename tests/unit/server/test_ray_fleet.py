@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+import ray.cloudpickle
 
 from preprocessor_server.errors import FleetError, SettingsError
 from preprocessor_server.fleet.controller import Controller
@@ -93,6 +94,13 @@ def test_another_release_is_named_with_the_way_out() -> None:
         assert word in text
 
 
+LOADS = """
+import pickle, sys
+sys.modules["trainer_client"] = None
+print(pickle.load(sys.stdin.buffer).__name__)
+"""
+
+
 def test_both_sides_mean_the_same_actor() -> None:
     proxy = on_ray._controller_class()
 
@@ -105,6 +113,15 @@ def test_both_sides_mean_the_same_actor() -> None:
         }
 
     assert calls(proxy) == calls(Controller)
+    # Its code travels: nodes of the cluster need no trainer_client.
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS],
+        input=ray.cloudpickle.dumps(proxy),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == b"Controller\n"
     assert (on_ray.NAMESPACE, on_ray.HEAD) == (NAMESPACE, HEAD)
     assert (Controller.__module__, Controller.__name__) == on_ray.CONTROLLER
     recipe = RayFleet(replicas=3, cpus=1, data_root=["/", "."], settings={"max_streams": 5})
