@@ -51,6 +51,10 @@ class _Watch:
         self.stage: Stage | None = None
         self.wall_ns = self.cpu_ns = 0
         self.queued_ns: int | None = None
+        # What reads took in all and since when one is under way (0: none); only this thread writes
+        # them. Then what was counted of it.
+        self.reads_ns = self.reading_ns = 0
+        self._counted_reads_ns = 0
         self._schedstat: int | None = None
 
     def open(self) -> None:
@@ -59,6 +63,7 @@ class _Watch:
             with suppress(OSError):
                 self._schedstat = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
         self.passed(time.CLOCK_THREAD_CPUTIME_ID)
+        self._counted_reads_ns = self.reads_ns
 
     def passed(self, cpu_clock: int) -> tuple[int, int, int | None]:
         """(wall, CPU, queued) nanoseconds since the last call."""
@@ -72,6 +77,15 @@ class _Watch:
         if before_ns is None or self.queued_ns is None:
             return wall_ns, cpu_ns, None
         return wall_ns, cpu_ns, self.queued_ns - before_ns
+
+    def read(self) -> int:
+        """Nanoseconds in reads since the last call, up to when passed() was called."""
+        under_way_ns = self.wall_ns - self.reading_ns if self.reading_ns else 0
+        total_ns = self.reads_ns + max(0, under_way_ns)
+        # One that ends this very moment may be counted a little late.
+        found_ns = max(0, total_ns - self._counted_reads_ns)
+        self._counted_reads_ns += found_ns
+        return found_ns
 
     def _queued(self) -> int | None:
         if self._schedstat is None:
@@ -115,12 +129,13 @@ class StageClock:
         """How long the clock has been counting."""
         return time.perf_counter_ns() - self._began_ns
 
-    def stage(self, name: str, waits: str = "") -> Stage:
+    def stage(self, name: str, *, reads: bool = False, waits: bool = False) -> Stage:
         """Counts what this thread does inside as a stage of work.
 
-        With waits, the time in which it waits for anything but a core is of that stage.
+        With reads, what is inside of READING is of stage read; with waits, the time in which the
+        thread waits for anything but a core.
         """
-        return Stage(self, name, waits)
+        return Stage(self, name, reads=reads, waits=waits)
 
     @contextmanager
     def blocked(self, name: str) -> Iterator[None]:
@@ -191,11 +206,22 @@ class StageClock:
         stage = watch.stage
         assert stage is not None
         wall_ns, cpu_ns, queued_ns = watch.passed(cpu_clock)
-        times = self._totals[stage.name]
-        if stage.waits:
-            waited_ns = max(0, wall_ns - cpu_ns - (queued_ns or 0))
-            self._totals[stage.waits].wall_ns += waited_ns
-            wall_ns -= waited_ns
+        if stage.reads or stage.waits:
+            ran_ns = cpu_ns + (queued_ns or 0)
+            waited_ns = max(0, wall_ns - ran_ns)
+            read_ns = min(watch.read(), wall_ns) if stage.reads else waited_ns
+            # What of a read is no wait is copying, which needs a core as all else does.
+            copied = (read_ns - min(waited_ns, read_ns)) / ran_ns if ran_ns else 0.0
+            copied_ns = int(copied * cpu_ns)
+            copied_queued_ns = None if queued_ns is None else int(copied * queued_ns)
+            self._add("read", read_ns, copied_ns, copied_queued_ns)
+            wall_ns, cpu_ns = wall_ns - read_ns, cpu_ns - copied_ns
+            if queued_ns is not None:
+                queued_ns -= copied_queued_ns or 0
+        self._add(stage.name, wall_ns, cpu_ns, queued_ns)
+
+    def _add(self, name: str, wall_ns: int, cpu_ns: int, queued_ns: int | None) -> None:
+        times = self._totals[name]
         times.wall_ns += wall_ns
         times.cpu_ns += cpu_ns
         if queued_ns is not None:
@@ -205,8 +231,8 @@ class StageClock:
 class Stage:
     """A thread's stay in a stage of work."""
 
-    def __init__(self, clock: StageClock, name: str, waits: str) -> None:
-        self.clock, self.name, self.waits = clock, name, waits
+    def __init__(self, clock: StageClock, name: str, *, reads: bool, waits: bool) -> None:
+        self.clock, self.name, self.reads, self.waits = clock, name, reads, waits
         self.outer: Stage | None = None
 
     def __enter__(self) -> None:
@@ -221,10 +247,25 @@ class Stage:
         self.clock.leave(self)
 
 
-def within(name: str, waits: str = "") -> AbstractContextManager[None]:
+class _Reading:
+    """Marks a read. It costs next to nothing: there is one for every column chunk."""
+
+    def __enter__(self) -> None:
+        _here.watch.reading_ns = time.perf_counter_ns()
+
+    def __exit__(self, *_: object) -> None:
+        watch = _here.watch
+        began_ns, watch.reading_ns = watch.reading_ns, 0
+        watch.reads_ns += time.perf_counter_ns() - began_ns
+
+
+READING = _Reading()
+
+
+def within(name: str, *, reads: bool = False, waits: bool = False) -> AbstractContextManager[None]:
     """As stage() of the clock that this thread is on; without one, nothing is counted."""
     stage = _here.watch.stage
-    return nullcontext() if stage is None else Stage(stage.clock, name, waits)
+    return nullcontext() if stage is None else Stage(stage.clock, name, reads=reads, waits=waits)
 
 
 def count_bytes(name: str, size: int) -> None:

@@ -24,7 +24,7 @@ from preprocessor_server.kernels import (
 from preprocessor_server.source.chunk_form import ChunkForm
 from preprocessor_server.source.chunk_pages import Octets, OtherPageError, pages
 from preprocessor_server.source.pages import PageError
-from preprocessor_server.stage_clock import count_bytes, within
+from preprocessor_server.stage_clock import READING, count_bytes
 
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 
@@ -40,7 +40,7 @@ def read_chunk(file: int, form: ChunkForm) -> pa.Array | None:
     if not 0 <= form.start <= form.start + form.size_bytes <= os.fstat(file).st_size:
         return None
     chunk = _allocate(form.size_bytes, np.dtype(np.uint8))
-    with within("read"):
+    with READING:
         if form.size_bytes and os.preadv(file, [chunk.data], form.start) != form.size_bytes:
             return None
     count_bytes("read", form.size_bytes)

@@ -76,7 +76,7 @@ class SplitReader:
                     else:
                         # Page by page, never all of its chunks at once.
                         with (
-                            within("decode", waits="read"),
+                            within("decode", waits=True),
                             _open(
                                 file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
                             ) as parquet,
@@ -163,7 +163,7 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
     """The leaves of a row group: numbers as they are decoded here, all else by Arrow."""
     decoded: dict[str, pa.Array] = {}
     took_ns: dict[str, int] = {}
-    with file.open("rb") as pages, within("decode"):
+    with file.open("rb") as pages, within("decode", reads=True):
         before_ns = time.perf_counter_ns()
         for leaf in leaves:
             form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
@@ -178,7 +178,7 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
         count_parts("decode", took_ns)
         return pa.table(decoded)
     # It reads on threads of its own while this one waits.
-    with within("decode", waits="read"):
+    with within("decode", waits=True):
         table = _read_by_arrow(file, footer.metadata, row_group, left)
         took_ns[_together(left)] = time.perf_counter_ns() - before_ns
     group = footer.metadata.row_group(row_group)

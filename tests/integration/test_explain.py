@@ -96,8 +96,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name == "grouped":
             table = table.replace_schema_metadata({METADATA_KEY: json.dumps([ROWS])})
         first = root / name / "0.parquet"
-        codec = "gzip" if name == "wide" else "none"
-        pq.write_table(table, first, use_dictionary=False, compression=codec)
+        small: dict[str, Any] = {"compression": "gzip", "compression_level": 1}
+        codec = small if name == "wide" else {"compression": "none"}
+        pq.write_table(table, first, use_dictionary=False, **codec)
         for copy in range(1, COPIES):
             os.link(first, root / name / f"{copy}.parquet")
     return root

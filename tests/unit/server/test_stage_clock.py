@@ -7,6 +7,7 @@ import pytest
 
 from preprocessor_server.stage_clock import (
     MAX_PARTS,
+    READING,
     StageClock,
     count_bytes,
     count_parts,
@@ -78,7 +79,7 @@ def test_what_is_under_way_counts() -> None:
 
 def test_a_wait_is_of_the_stage_that_is_named_for_it() -> None:
     clock = StageClock()
-    with clock.stage("decode", waits="read"):
+    with clock.stage("decode", waits=True):
         spin(0.02)
         threading.Event().wait(0.05)
     times = clock.read()
@@ -88,6 +89,43 @@ def test_a_wait_is_of_the_stage_that_is_named_for_it() -> None:
     assert times["decode"].cpu_ns >= 2e7
     queued_ns = times["decode"].queued_ns or 0
     assert times["decode"].wall_ns <= times["decode"].cpu_ns + queued_ns + 1e6
+
+
+def test_reads_are_of_their_own_stage_and_so_is_their_copying() -> None:
+    clock = StageClock()
+    with clock.stage("decode", reads=True):
+        spin(0.02)
+        with READING:
+            threading.Event().wait(0.05)
+            spin(0.01)
+        # This wait is none for storage.
+        threading.Event().wait(0.1)
+    with READING:
+        spin(0.01)
+    times = clock.read()
+    read, decode = times["read"], times["decode"]
+    assert read.wall_ns >= 5e7
+    assert decode.wall_ns >= 1e8
+    assert read.cpu_ns + decode.cpu_ns >= 3e7
+    assert decode.cpu_ns >= 1e7
+
+
+def test_a_read_under_way_counts() -> None:
+    clock = StageClock()
+    inside, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with clock.stage("decode", reads=True), READING:
+            inside.set()
+            over.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(10)
+    first, second = clock.read()["read"].wall_ns, clock.read()["read"].wall_ns
+    over.set()
+    thread.join(10)
+    assert 0 < first < second < clock.read()["read"].wall_ns
 
 
 def test_a_stage_that_fails_is_left() -> None:
