@@ -171,7 +171,7 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
             now_ns = time.perf_counter_ns()
             if column is not None:
                 decoded[leaf.source] = column
-                took_ns[leaf.path] = now_ns - before_ns
+                took_ns[leaf.source] = now_ns - before_ns
             before_ns = now_ns
     left = [leaf for leaf in leaves if leaf.source not in decoded]
     if decoded and not left:
@@ -194,8 +194,9 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
 
 def _together(leaves: Sequence[Leaf]) -> str:
     """Columns that are decoded together, in few words."""
-    names = ", ".join(leaf.path for leaf in leaves[:3])
-    return f"{names} and {len(leaves) - 3} more" if len(leaves) > 3 else names
+    names = list(dict.fromkeys(leaf.source for leaf in leaves))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _read_by_arrow(

@@ -13,7 +13,7 @@ from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.service import CHECKSUM_KEY, SERVICE
 from tests.fakes.wire import spec
 
-REQUESTS = {
+REQUESTS: dict[str, Message] = {
     "DescribeDataset": pb.DescribeDatasetRequest(dataset=spec()),
     "PlanEpoch": pb.PlanEpochRequest(
         dataset=spec(), identity=pb.BatchIdentity(batch_size=64, shuffle=True)
@@ -25,7 +25,7 @@ REQUESTS = {
     ),
 }
 # Nothing in it can be damaged.
-EMPTY = {"GetCounters": pb.GetCountersRequest()}
+EMPTY: dict[str, Message] = {"GetCounters": pb.GetCountersRequest()}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from google.protobuf.duration_pb2 import Duration
 
+from headrace.v1 import preprocessor_service_pb2 as pb
+from preprocessor_server.server import Server
 from preprocessor_server.source.inner_rows import METADATA_KEY
 from tests.chaos.proxy import Proxy
 from tests.fakes.long_line import LongLine
-from tests.fakes.process import ServerProcess, python_environment
+from tests.fakes.process import ROOT, ServerProcess, python_environment
+from tests.fakes.refusal import Stub
 from trainer_client import Batch, BatchStream, Dataset, Dense, Label, Sparse, kernels, ops, parquet
 from trainer_client.cli import cli
 from trainer_client.explain import Bound, Explanation
+from trainer_client.explain.bounds import BOUND_BY_STAGE
 
 ROWS = 20_000
 COPIES = 64
@@ -272,3 +278,54 @@ def arguments(servers: Servers, tmp_path: Path) -> list[str]:
     path.write_text(DATASETS["wide"].to_yaml())
     target = f"static:///{servers('plain')}"
     return ["explain", str(path), "--target", target, "--batch-size", "100", "--seconds", "3"]
+
+
+def test_the_documented_call_shows_the_counters(servers: Servers) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (line,) = re.findall(r"^grpcurl .*GetCounters$", text, re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        line.replace("HOST:50051", servers("plain")).split(),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    stages = {stage["stage"]: stage for stage in found["stages"]}
+    assert set(stages) == set(pb.Stage.keys()[1:])
+    assert found["cpuThreads"] == 2
+    assert stages["STAGE_DECODE"]["wall"].endswith("s")
+
+
+def test_every_bound_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for bound in set(Bound) - set(BOUND_BY_STAGE.values()):
+        assert re.search(rf"^\| .*{bound.value}", text, re.MULTILINE), bound
+    assert "| storage, decode, transform, order, encode |" in text
+
+
+def test_a_stream_that_is_cancelled_is_blocked_no_longer(
+    data: Path, start_server: Callable[..., Server], connect: Callable[[str], Stub]
+) -> None:
+    stub = connect(start_server(data_root=(data,)).address)
+    request = pb.StreamBatchesRequest(
+        dataset=DATASETS["ids"].to_proto(), identity=pb.BatchIdentity(batch_size=ROWS, num_shards=1)
+    )
+    call = stub.StreamBatches(request)
+    next(call)
+
+    def sending() -> tuple[int, Duration]:
+        answer = stub.GetCounters(pb.GetCountersRequest())
+        (send,) = (each for each in answer.stages if each.stage == pb.STAGE_SEND)
+        return answer.stream_count, send.wall
+
+    first, second = sending(), sending()
+    assert first[0] == second[0] == 1
+    call.cancel()
+    deadline_s = time.monotonic() + 30
+    while sending()[0]:
+        assert time.monotonic() < deadline_s
+    first, second = sending(), sending()
+    assert first == second

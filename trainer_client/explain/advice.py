@@ -10,6 +10,8 @@ from trainer_client.explain.verdict import POOL_BUSY, Verdict
 
 # Parts below this share of their stage are not worth a word; and no more of them than these.
 NOTED, MOST_NOTED = 0.1, 3
+# A stage that takes so much of what the first one takes is worth a word.
+NEARLY = 0.6
 # Worker threads that wait for a core for this share of their time are worth a word.
 QUEUED = 0.3
 
@@ -65,8 +67,9 @@ def advice(verdict: Verdict, situation: Situation) -> tuple[str, ...]:
         case Bound.FAILURES:
             lines.insert(0, f"{situation.retries:,} streams had to go on elsewhere.")
     if verdict.bound in BOUND_BY_STAGE.values():
+        lines[:0] = _stages(verdict, situation)
         lines += _parts(verdict, situation)
-        lines += _cores(verdict, situation)
+        lines[:0] = _cores(verdict, situation)
     if verdict.server:
         lines.insert(
             0,
@@ -96,6 +99,20 @@ def _lanes(verdict: Verdict, situation: Situation) -> str:
         "num_shards) start less often."
         + (f" Of what they do, {verdict.stage} takes most." if verdict.stage else "")
     )
+
+
+def _stages(verdict: Verdict, situation: Situation) -> list[str]:
+    """How much of the workers' time goes into the stage that bounds, and into the next one."""
+    times = [each for name, each in situation.known_servers.items() if verdict.server in {"", name}]
+    own_s = {name: sum(each.stage(name).own_s for each in times) for name in BOUND_BY_STAGE}
+    total_s = sum(own_s.values())
+    first, second = sorted(own_s, key=lambda name: -own_s[name])[:2]
+    if BOUND_BY_STAGE[first] is not verdict.bound or not total_s:
+        return []
+    words = f"{first.capitalize()} takes {own_s[first] / total_s:.0%} of what the workers do"
+    if own_s[second] >= NEARLY * own_s[first]:
+        words += f", {second} nearly as much: {own_s[second] / total_s:.0%}"
+    return [words + "."]
 
 
 def _parts(verdict: Verdict, situation: Situation) -> list[str]:
