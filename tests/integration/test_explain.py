@@ -78,7 +78,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {
         "wide": {
             "id": np.arange(ROWS),
-            **{f"c{i}": rng.integers(0, 1000, ROWS) << 20 for i in range(40)},
+            **{f"c{i}": rng.integers(0, 1000, ROWS) << 20 for i in range(120)},
             "label": label,
         },
         "text": {
@@ -295,7 +295,7 @@ def test_the_documented_call_shows_the_counters(servers: Servers) -> None:
     found = json.loads(done.stdout)
     stages = {stage["stage"]: stage for stage in found["stages"]}
     assert set(stages) == set(pb.Stage.keys()[1:])
-    assert found["cpuThreads"] == 2
+    assert found["cpu_threads"] == 2
     assert stages["STAGE_DECODE"]["wall"].endswith("s")
 
 
