@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,26 +245,30 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         start(tmp_path / "file" / "x")
 
 
-@pytest.fixture
-def small_files() -> Iterator[int]:
-    """No file of this process may grow beyond so many bytes."""
-    size = 2000
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes: not even what pytest writes to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    yield size
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_disk_that_fills_up_ends_the_ledger_once_and_loudly(
-    tmp_path: Path, small_files: int
-) -> None:
+def test_a_disk_that_fills_up_ends_the_ledger_once_and_loudly(tmp_path: Path) -> None:
     ledger = start(tmp_path)
     begin(ledger, 0)
     batches = flat_batches(3, 300)
     flushed = 0
-    with pytest.warns(UserWarning, match="ends early.*File too large.*Training goes on") as said:  # noqa: PT031 - which flush it is depends on how well it compresses
+    limit = 2000
+    # Which flush it is depends on how well it compresses.
+    with (
+        pytest.warns(UserWarning, match="ends early.*File too large.*Training goes on") as said,
+        small_files(limit),
+    ):
         for n, batch in enumerate(batches):
             mark = ledger.step(batch)
             if n % 100 == 99:
@@ -277,7 +282,7 @@ def test_a_disk_that_fills_up_ends_the_ledger_once_and_loudly(
     assert mark[1] == len(batches)
     path = file_of(tmp_path)
     assert path.name.endswith(writer.ENDED_EARLY + writer.SUFFIX)
-    assert path.stat().st_size < small_files
+    assert path.stat().st_size < limit
     session = only(tmp_path)
     assert session.ending == "early"
     assert steps_of(session) == expected(batches)[:flushed]
