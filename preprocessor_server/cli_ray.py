@@ -142,6 +142,8 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     Settings.from_env({}, **here)
     if isinstance(given["data_root"], str):
         given["data_root"] = given["data_root"].split(os.pathsep)
+    # Of this process's working directory: the nodes' processes have another one.
+    given["data_root"] = [os.path.abspath(root) for root in given["data_root"]]
     return given
 
 
