@@ -300,7 +300,7 @@ def test_pin_memory_without_a_gpu_warns_like_a_dataloader(make_stream: MakeStrea
         ({"expand": True, "device": "meta"}, "expanded on the device"),
         ({"rank": 2, "world_size": 2}, "0 <= rank < world_size"),
         ({"rank": 0}, "both or neither"),
-        ({"target": "ray:///x"}, "forms are"),
+        ({"target": "ray://x"}, "forms are"),
         ({"dataset": "x"}, "Dataset.from_yaml"),
     ],
 )

@@ -33,7 +33,8 @@ def test_an_inner_stage_is_not_counted_for_the_outer_one() -> None:
         count_parts("decode", {"x": 6, "y": 1})
     times = clock.read()
     assert times["decode"].cpu_ns >= 3e7 > times["read"].cpu_ns >= 1e7
-    assert times["decode"].wall_ns >= times["decode"].cpu_ns
+    # The two clocks are read one after the other.
+    assert times["decode"].wall_ns >= times["decode"].cpu_ns - 1e6
     assert times["decode"].size_bytes == 7
     assert times["decode"].parts == {"x": 11, "y": 1}
     assert sum(each.wall_ns for each in times.values()) <= clock.uptime_ns()
