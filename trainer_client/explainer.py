@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainer_client.explain import Explanation, Situation, explain, server_times
+from trainer_client.explain import (
+    Explanation,
+    ServerTimes,
+    Situation,
+    explain,
+    server_times,
+)
 from trainer_client.loop_clock import LoopTimes, usable_cores
 from trainer_client.session import Session
 from trainer_client.telemetry import Meter
+from trainer_client.transport.server_counters import Reading
 
 # A pause between epochs that is longer than this share of what was counted starts a new count:
 # servers that idled meanwhile would look as if they were not needed.
@@ -58,14 +65,18 @@ class Explainer:
                 cores=usable_cores(),
                 interleave=self._interleave,
                 retries=self._retries - retries,
-                servers={
-                    name: server_times(each.before, each.now, each.round_trip_s)
-                    if each.now is not None
-                    else each.failure
-                    for name, each in readings.items()
-                },
+                servers={name: _times(each) for name, each in readings.items()},
             )
         )
 
     def _start(self, now: LoopTimes) -> None:
         self._before, self._retries = now, self._meter.stats().retries
+
+
+def _times(reading: Reading) -> ServerTimes | str:
+    """What a server did, or why that is not known."""
+    if reading.now is None:
+        return reading.failure
+    if reading.before is None:
+        return "its counters were read for the first time just now: ask again after some seconds"
+    return server_times(reading.before, reading.now, reading.round_trip_s)

@@ -89,13 +89,13 @@ class Situation:
 
 
 def server_times(
-    before: pb.GetCountersResponse | None, now: pb.GetCountersResponse, round_trip_s: float
+    before: pb.GetCountersResponse, now: pb.GetCountersResponse, round_trip_s: float
 ) -> ServerTimes:
     """What a server did between two answers; all it ever did, if it was started in between.
 
     As for parts, an earlier answer without any says nothing of how much of them was done before it.
     """
-    if before is None or before.instance_id != now.instance_id:
+    if before.instance_id != now.instance_id:
         before = pb.GetCountersResponse()
         parts_known = True
     else:

@@ -19,6 +19,8 @@ LEAST_S = 0.5
 LEAST_BATCHES = 5
 # Fewer batches are enough after so long: each of them is slow.
 LONG_S = 2.0
+# An epoch must have been read for this share of the time.
+READING = 0.75
 # A loop that waits less than this share of its time has its batches when it asks for them.
 HARDLY = 0.05
 # A GPU's copies that take this share of the time are what its steps wait for.
@@ -68,6 +70,13 @@ def judge(situation: Situation) -> Verdict:
             stage=stage,
             reason=f"{loop.batches:.0f} batches in {total_s:.1f} s of the loop are too few: ask "
             "again after some seconds, while an epoch is being read",
+        )
+    if total_s < READING * loop.at_s:
+        return Verdict(
+            Bound.UNKNOWN,
+            stage=stage,
+            reason=f"an epoch was being read for {total_s:.1f} of {loop.at_s:.1f} s only, and what "
+            "servers do meanwhile says little: ask while one is being read",
         )
     received = _received_for(situation)
     found = {name: diagnose(situation, name) for name in received}

@@ -116,6 +116,12 @@ def test_what_the_loop_itself_says(times: dict[str, Any], bound: Bound) -> None:
     assert explain(situation({}, waits={}, **times)).bound is bound
 
 
+def test_a_loop_that_was_over_for_long_says_nothing() -> None:
+    explanation = explain(situation({"a:1": server(decode=30.0)}, next_s=5.0, step_s=1.0))
+    assert explanation.bound is Bound.UNKNOWN
+    assert "for 6.0 of 10.0 s only" in explanation.advice[0]
+
+
 def test_messages_that_a_busy_client_does_not_take_are_its_own() -> None:
     assert judge(situation({"a:1": server(idle=True, send=36.0)}, cpu_s=38.0)).bound is Bound.CLIENT
 
@@ -268,7 +274,7 @@ def test_stages_of_newer_servers_are_passed_by() -> None:
     now = counters(1, 4, read=3)
     newer: Any = 99
     now.stages.add(stage=newer, wall=Duration(seconds=1))
-    assert set(server_times(None, now, 0.0).stages) == {"read"}
+    assert set(server_times(counters(1, 0), now, 0.0).stages) == {"read"}
 
 
 def test_older_servers_are_told_apart(make_stream: MakeStream) -> None:
