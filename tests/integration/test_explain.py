@@ -225,7 +225,8 @@ def test_copying_to_a_device(servers: Servers, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_training_step(servers: Servers) -> None:
-    explanation = drawn("slim", servers("plain"), step=lambda: threading.Event().wait(0.05))
+    step = threading.Event()
+    explanation = drawn(*("slim", servers("plain")), prefetch_factor=8, step=lambda: step.wait(0.1))
     check(explanation, Bound.STEP, "> training step", "Nothing")
 
 
