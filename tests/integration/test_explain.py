@@ -236,14 +236,14 @@ def test_too_few_streams(servers: Servers) -> None:
 
 
 def test_the_first_call_in_a_loop_tells_already(servers: Servers) -> None:
-    target = f"static:///{servers('plain')}"
-    with BatchStream(DATASETS["wide"], target=target, batch_size=100) as stream:
+    target = f"static:///{servers('far')}"
+    with BatchStream(DATASETS["slim"], target=target, batch_size=2048) as stream:
         assert stream.explain().bound is Bound.UNKNOWN
         deadline_s = time.monotonic() + DRAWN_S
-        for _ in stream:
+        for _ in endless(stream):
             if time.monotonic() > deadline_s:
                 break
-        check(stream.explain(), Bound.DECODE)
+        check(stream.explain(), Bound.STORAGE)
         check(stream.explain(), Bound.UNKNOWN, "too few")
 
 
