@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,14 +19,14 @@ from trainer_client.state import Restored, Setup
 
 
 def open_ledger(
-    directory: str | os.PathLike[str],
-    dataset: Dataset,
-    target: str,
-    options: Options,
-    rank: int,
-    world_size: int,
-) -> Ledger:
-    """A ledger whose first line says what a reader needs besides the epochs' own lines."""
+    dataset: Dataset, target: str, options: Options, rank: int, world_size: int
+) -> Ledger | None:
+    """The ledger that the options ask for, None if none.
+
+    Its first line says what a reader needs besides the epochs' own lines.
+    """
+    if options.ledger is None:
+        return None
     try:
         release = version("headrace")
     except PackageNotFoundError:
@@ -40,7 +39,7 @@ def open_ledger(
         "count": options.count,
         "dataset": json_format.MessageToDict(dataset.to_proto(), preserving_proto_field_name=True),
     }
-    return Ledger(directory, batch_size=options.batch_size, about=about)
+    return Ledger(options.ledger, batch_size=options.batch_size, about=about)
 
 
 class Bookkeeper:

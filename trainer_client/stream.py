@@ -103,9 +103,7 @@ class BatchStream(IterableDataset[Batch]):
         self._rank, self._world_size = resolve(rank, world_size)
         self._meter = Meter()
         servers, ranks = parse_target(target, fleet), (self._rank, self._world_size)
-        self._books = Bookkeeper(
-            None if ledger is None else open_ledger(ledger, dataset, target, self._options, *ranks)
-        )
+        self._books = Bookkeeper(open_ledger(dataset, target, self._options, *ranks))
         self._session = Session(
             dataset, servers, self._options, *ranks, self._meter, self._books.ledger
         )
@@ -161,8 +159,7 @@ class BatchStream(IterableDataset[Batch]):
         register_pipelineable()
         start = self._progress if self._restored else None
         self._progress, self._restored = start, False
-        batches = self._batches(self._generation, self._epoch, start)
-        steps = EpochSteps(batches, self._meter.clock)
+        steps = EpochSteps(self._batches(self._generation, self._epoch, start), self._meter.clock)
         # Weak: an iterator that its loop has left is abandoned, not live.
         self._live = weakref.ref(steps)
         return steps

@@ -33,6 +33,7 @@ from tests.integration.container_sandbox import Process, Sandbox, confinement
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_PACKAGES = {"headrace", "preprocessor_server", "trainer_client"}
+# What the startup probe grants: 30 tries, two seconds apart.
 SERVING_WITHIN_S = 60.0
 TRAINER_TIMEOUT_S = 90.0
 BUILD_TIMEOUT_S = 60.0
