@@ -8,7 +8,7 @@ from preprocessor_server.frame import Column, Flat, Jagged
 from preprocessor_server.kernels import keep_valid
 from preprocessor_server.transform.cast import cast_numbers
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, ColumnType, Family
-from preprocessor_server.transform.ops import ColumnOp, UnfitError
+from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
 
 _FLOAT32 = np.dtype(np.float32)

@@ -22,9 +22,11 @@ from preprocessor_server.stage_clock import count_parts
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
 from preprocessor_server.transform.deliver import deliver_ids, deliver_numbers
 from preprocessor_server.transform.fuse import fuse_ids
-from preprocessor_server.transform.ops import ColumnOp, UnfitError, compile_op, null_typed, unfit
+from preprocessor_server.transform.invalid import invalid, shorten
+from preprocessor_server.transform.ops import compile_op, null_typed, unfit
+from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
-from preprocessor_server.transform.validate import body, invalid, op_title, shorten
+from preprocessor_server.transform.validate import body, op_title
 
 Kind: TypeAlias = Literal["dense", "sparse", "label"]
 

@@ -16,7 +16,8 @@ from preprocessor_server.kernels import (
     tail,
 )
 from preprocessor_server.transform.column_type import BYTES, ColumnType, Family
-from preprocessor_server.transform.ops import ColumnOp, hash_bytes
+from preprocessor_server.transform.ops.base import ColumnOp
+from preprocessor_server.transform.ops.ids import hash_bytes
 from preprocessor_server.transform.place import Place
 
 

@@ -10,11 +10,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
+from preprocessor_server.transform.invalid import invalid, shorten
+from preprocessor_server.transform.ops import check_op
 
 MIN_SPLIT_BYTES = 1 << 20
 MAX_SPLIT_BYTES = 64 << 30
-MAX_BUCKETS = 1 << 32
-MAX_TAIL = (1 << 31) - 1
 
 
 def validate_spec(spec: dataset_pb2.DatasetSpec) -> None:
@@ -44,16 +44,6 @@ def validate_spec(spec: dataset_pb2.DatasetSpec) -> None:
         raise invalid("dataset.features", "the dataset has no feature; give at least one")
     for index, feature in enumerate(spec.features):
         _check_feature(feature, f"dataset.features[{index}]")
-
-
-def invalid(field: str, message: str) -> DatasetError:
-    """The error for a malformed field; short in the message, whole in the field path."""
-    return DatasetError("DATASET_INVALID", f"{shorten(field)}: {message}", field=field)
-
-
-def shorten(field: str) -> str:
-    """A field path as messages give it."""
-    return field.removeprefix("dataset.")
 
 
 def body(
@@ -111,56 +101,4 @@ def _check_feature(feature: dataset_pb2.Feature, path: str) -> None:
         raise invalid(f"{path}.columns", "the feature selects no column; give at least one")
     _refuse_empty(part.columns, f"{path}.columns", "column")
     for index, op in enumerate(part.ops):
-        _check_op(op, f"{path}.ops[{index}]")
-
-
-def _check_op(op: dataset_pb2.Op, path: str) -> None:
-    match op.WhichOneof("op"):
-        case None:
-            raise invalid(
-                path, "not an operation that this server knows; give one, or upgrade the servers"
-            )
-        case "fill_null":
-            if op.fill_null.value.WhichOneof("value") is None:
-                raise invalid(f"{path}.fill_null.value", "FillNull has no value; give one")
-        case "clip":
-            _check_clip(op.clip, f"{path}.clip")
-        case "cast":
-            if op.cast.to not in dataset_pb2.ScalarType.values()[1:]:
-                known = ", ".join(dataset_pb2.ScalarType.keys()[1:])
-                raise invalid(f"{path}.cast.to", f"Cast to type {op.cast.to}; give one of {known}")
-        case "hash_bucket":
-            buckets = op.hash_bucket.num_buckets
-            if not 1 <= buckets <= MAX_BUCKETS:
-                raise invalid(
-                    f"{path}.hash_bucket.num_buckets",
-                    f"num_buckets is {buckets:,}; it lies between 1 and {MAX_BUCKETS:,} (2^32)",
-                )
-        case "tail":
-            if not 1 <= op.tail.count <= MAX_TAIL:
-                raise invalid(
-                    f"{path}.tail.count",
-                    f"count is {op.tail.count:,}; it lies between 1 and {MAX_TAIL:,} (2^31 - 1)",
-                )
-
-
-def _check_clip(clip: dataset_pb2.Clip, path: str) -> None:
-    bounds = []
-    for name in ("min", "max"):
-        if not clip.HasField(name):
-            continue
-        scalar = clip.min if name == "min" else clip.max
-        match scalar.WhichOneof("value"):
-            case "number":
-                bounds.append(scalar.number)
-            case "integer":
-                bounds.append(scalar.integer)
-            case other:
-                given = "text" if other else "nothing"
-                raise invalid(f"{path}.{name}", f"the bound is {given}; give a number")
-        if bounds[-1] != bounds[-1]:
-            raise invalid(f"{path}.{name}", "the bound is NaN; give a number, or leave it out")
-    if not bounds:
-        raise invalid(path, "Clip has neither min nor max; give one or both")
-    if len(bounds) == 2 and bounds[0] > bounds[1]:
-        raise invalid(path, f"min {bounds[0]} is above max {bounds[1]}; exchange them")
+        check_op(op, f"{path}.ops[{index}]")

@@ -134,10 +134,13 @@ def soak(minutes: float, seed: int | None) -> None:
         with Rig(folder / "runs", data, SERVERS, damage=True, spared=True) as rig:
             run = rig.prepare("soak", dataset, 1_000_000, **OPTIONS)
             outcome = rig.soak(run, chosen, 60 * minutes, sample)
-        epochs = check_whole_epochs(run)
+            epochs = check_whole_epochs(run)
+            check_ledger(run, epochs, rig)
     kinds = Counter(strike.kind for strike in outcome.strikes)
     steps = sum(map(len, outcome.steps_s))
-    print(f"{steps:,} steps, {epochs} whole epochs, each row once; {dict(kinds)}")
+    print(
+        f"{steps:,} steps, {epochs} whole epochs, each row once, by its ledger too; {dict(kinds)}"
+    )
     grown = False
     for column, side in ((1, "trainer"), (2, "server")):
         early = [s[column] for s in samples if minutes / 6 <= s[0] < minutes / 2]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.parquet import ROW_COUNT, make_table
-from tests.fakes.process import ROOT
+from tests.fakes.process import ROOT, ServerProcess
 from tests.fakes.ray_cluster import RayCluster
 from tests.fakes.ray_train_job import FATAL_STEP, SAVED_STEP, WORKERS
 from tests.fakes.ray_trainer import RayTrainer
@@ -209,6 +209,51 @@ def run(cluster: RayCluster, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.splitlines()[-1]
+
+
+def test_one_file_trains_on_the_same_bytes_whatever_its_target(
+    cluster: RayCluster, fleet: str, dataset_root: Path, tmp_path: Path
+) -> None:
+    dataset = Dataset(
+        source=parquet("rows"),
+        features=[Sparse("id"), Sparse("seq", ops=[ops.Tail(5)]), Label("label")],
+    )
+    path = tmp_path / "dataset.yaml"
+    path.write_text(dataset.to_yaml())
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+
+    def program(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=cluster.environment() | alone,
+            # A local server reads from where it is started.
+            cwd=dataset_root,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    with ServerProcess("--listen=127.0.0.1:0", f"--data-root={dataset_root}") as server:
+        address = server.wait_for("listening")["address"]
+        port = address.rpartition(":")[2]
+        for name, target in {
+            "local": "local://1",
+            "static": f"static:///{address}",
+            "dns": f"dns:///localhost:{port}",
+            "ray": f"ray:///{fleet}",
+        }.items():
+            flags = [f"--target={target}", f"--ledger={tmp_path / name}", "--batch-size=256"]
+            flags += [f"--checkpoint={tmp_path / name}.pt"]
+            script = str(ROOT / "examples" / "train_torchrun.py")
+            said = json.loads(program(script, str(path), *flags).splitlines()[-1])
+            assert said["rows"] == ROW_COUNT
+    for name in ("static", "dns", "ray"):
+        ledgers = (str(tmp_path / "local"), str(tmp_path / name))
+        said = json.loads(program("-m", "trainer_client", "verify", *ledgers, "--json"))
+        assert (said["verdict"], said["differences"]) == ("same", [])
 
 
 def test_ray_train_goes_on_where_it_was_saved(

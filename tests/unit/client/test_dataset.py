@@ -12,6 +12,7 @@ from headrace.v1 import dataset_pb2
 from trainer_client import Dataset, Dense, InvalidDatasetError, Label, Sparse, ops, parquet
 from trainer_client.dataset import Feature
 from trainer_client.ops import ALL, Op
+from trainer_client.ops.numbers import TYPE_NAMES
 
 NAMES = st.lists(st.text("abc*_ü:#'\" -", min_size=1), min_size=1, max_size=3)
 INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -20,7 +21,7 @@ OPS = st.one_of(
     st.builds(ops.FillNull, INTEGERS | NUMBERS | st.text("abc\n:' ")),
     st.just(ops.Log1p()),
     st.builds(ops.Clip, st.integers(-9, 0) | st.floats(-9, 0), st.none() | st.integers(0, 9)),
-    st.builds(ops.Cast, st.sampled_from(ops.TYPE_NAMES)),
+    st.builds(ops.Cast, st.sampled_from(TYPE_NAMES)),
     st.builds(ops.HashBucket, st.integers(1, 1 << 32), st.integers(0, (1 << 64) - 1)),
     st.builds(ops.Tail, st.integers(1, (1 << 31) - 1)),
 )

@@ -18,7 +18,8 @@ from preprocessor_server.frame import Column, Flat, Jagged
 from preprocessor_server.transform import arrow_to_column
 from preprocessor_server.transform.column_type import column_type
 from preprocessor_server.transform.fuse import fuse_ids
-from preprocessor_server.transform.ops import ColumnOp, compile_op
+from preprocessor_server.transform.ops import compile_op
+from preprocessor_server.transform.ops.base import ColumnOp
 from preprocessor_server.transform.place import Place
 
 NARROW = 2**31

@@ -1,0 +1,27 @@
+"""Operations on columns: builders of headrace.v1.Op.
+
+What each does to nulls, NaN and lists is said in dataset.proto, which binds the server.
+"""
+
+from __future__ import annotations
+
+from headrace.v1 import dataset_pb2
+from trainer_client.errors import InvalidDatasetError
+from trainer_client.ops.base import Op
+from trainer_client.ops.ids import HashBucket
+from trainer_client.ops.lists import Tail
+from trainer_client.ops.numbers import Cast, Clip, FillNull, Log1p
+
+ALL: tuple[type[Op], ...] = (FillNull, Log1p, Clip, Cast, HashBucket, Tail)
+_BY_FIELD = {op.proto_field: op for op in ALL}
+
+__all__ = ["ALL", "Cast", "Clip", "FillNull", "HashBucket", "Log1p", "Op", "Tail", "from_proto"]
+
+
+def from_proto(message: dataset_pb2.Op) -> Op:
+    """The operation of a message. Raises InvalidDatasetError if it is none known here."""
+    field = message.WhichOneof("op")
+    if field not in _BY_FIELD:
+        known = ", ".join(_BY_FIELD)
+        raise InvalidDatasetError(f"no operation is given: one of {known} is expected")
+    return _BY_FIELD[field].of_message(getattr(message, field))

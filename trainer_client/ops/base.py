@@ -1,0 +1,72 @@
+"""What all operations have in common, and their constants."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, TypeAlias
+
+from google.protobuf.message import Message
+
+from headrace.v1 import dataset_pb2
+from trainer_client.errors import InvalidDatasetError
+
+Constant: TypeAlias = int | float | str
+
+
+class Op:
+    """An operation on a column; proto_field is that of headrace.v1.Op which holds it."""
+
+    __slots__ = ()
+    proto_field: ClassVar[str]
+
+    def to_proto(self) -> dataset_pb2.Op:
+        """The message of this operation."""
+        body: dict[str, Any] = {self.proto_field: self._message()}
+        return dataset_pb2.Op(**body)
+
+    def _message(self) -> Message:
+        raise NotImplementedError
+
+    @classmethod
+    def of_message(cls, message: Any) -> Self:
+        """The operation of its message. Raises InvalidDatasetError if it is none."""
+        raise NotImplementedError
+
+
+def scalar_of(value: Constant) -> dataset_pb2.Scalar:
+    """The message of a constant."""
+    if isinstance(value, str):
+        return dataset_pb2.Scalar(text=value)
+    if isinstance(value, int):
+        return dataset_pb2.Scalar(integer=value)
+    return dataset_pb2.Scalar(number=value)
+
+
+def constant_of(message: dataset_pb2.Scalar) -> Constant | None:
+    """The constant of a message, None if it holds none."""
+    match message.WhichOneof("value"):
+        case "number":
+            return message.number
+        case "integer":
+            return message.integer
+        case "text":
+            return message.text
+        case _:
+            return None
+
+
+def check_constant(what: str, value: object) -> None:
+    """Raises InvalidDatasetError for what is no constant."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise InvalidDatasetError(
+            f"{what} is {value!r}: it must be an int, a float or a str (0 or 1 for booleans)"
+        )
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise InvalidDatasetError(f"{what} is {value}: integers must fit 64 bits")
+
+
+def check_range(what: str, value: object, low: int, high: int) -> None:
+    """Raises InvalidDatasetError for what is no integer of a range, both ends included."""
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidDatasetError(
+            f"{what} is {value!r}: it must be an integer from {low} to {high:,}"
+        )

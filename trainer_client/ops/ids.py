@@ -1,0 +1,30 @@
+"""Operations that make ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from headrace.v1 import dataset_pb2
+from trainer_client.ops.base import Op, check_range
+
+
+@dataclass(frozen=True, slots=True)
+class HashBucket(Op):
+    """Hashes integers, booleans, strings and binary to [0, num_buckets); null stays null."""
+
+    proto_field: ClassVar[str] = "hash_bucket"
+    num_buckets: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("HashBucket num_buckets", self.num_buckets, 1, 1 << 32)
+        check_range("HashBucket seed", self.seed, 0, (1 << 64) - 1)
+
+    def _message(self) -> dataset_pb2.HashBucket:
+        return dataset_pb2.HashBucket(num_buckets=self.num_buckets, seed=self.seed)
+
+    @classmethod
+    def of_message(cls, message: dataset_pb2.HashBucket) -> Self:
+        """The operation of its message. Raises InvalidDatasetError for a number out of range."""
+        return cls(message.num_buckets, message.seed)
