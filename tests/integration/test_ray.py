@@ -177,9 +177,11 @@ def test_what_is_wrong_is_said_with_the_way_out(command: Ray, dataset_root: Path
 
 def test_what_the_page_shows(cluster: RayCluster, dataset_root: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(dataset_root)
-    page = (ROOT / "docs" / "ray.md").read_text()
+    page, readme = (ROOT / "docs" / "ray.md").read_text(), (ROOT / "README.md").read_text()
     (shell,) = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (python,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (front_door,) = re.findall(r"^preprocessor-server ray .*\n", readme, re.MULTILINE)
+    assert front_door in shell
     environment = cluster.environment()
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for command in (["bash", "-euc", shell], [sys.executable, "-c", python]):
