@@ -12,6 +12,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
 EXAMPLES ?= 5000
+JOBS ?= 2
 FLEET ?= 2
 DATA ?= ./data
 PORT ?= 50051
@@ -48,8 +49,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Train on MovieLens-100K through two local servers; writes demo/report.png
 	@$(PY) examples/train_movielens.py --prepare --data demo/data --report demo/report.png --seeds 3
 
-test: $(STAMP) ## Run the tests (ARGS="-k cursor")
+# Tests that start servers and programs have the machine to themselves, one after the other.
+test: $(STAMP) ## Run the tests (or some: ARGS="-k cursor"; JOBS=2 processes for unit tests)
+ifeq ($(ARGS),)
+	@$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal tests/unit tests/contract
+	@$(PY) -m pytest tests/integration tests/chaos
+else
 	@$(PY) -m pytest $(ARGS)
+endif
 
 lint: $(STAMP) ## Check style, types, layers, the contract and the manifests
 	@$(BIN)/ruff check
