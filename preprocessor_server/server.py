@@ -7,7 +7,9 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent import futures
+from queue import SimpleQueue
 from types import FrameType
 
 import grpc
@@ -128,22 +130,26 @@ def serve(settings: Settings) -> None:
 
     Raises SettingsError if it cannot start.
     """
-    ended = threading.Event()
+    # Whoever ends it puts something in. Not an Event: a signal that comes while its lock is held,
+    # in wait(), would wait for it for ever. A put() may interrupt a get().
+    ends = SimpleQueue[str]()
+    asked: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if ended.is_set():
+        if asked:
             # Asked twice: whoever waits does not want to wait any longer.
             os._exit(128 + number)
-        ended.set()
+        asked.append(number)
+        ends.put("signal")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     server = Server(settings)
     if settings.lifeline:
-        _follow(settings.lifeline, ended)
+        _follow(settings.lifeline, lambda: ends.put("lifeline"))
     try:
         server.start()
-        ended.wait()
+        ends.get()
     finally:
         server.stop()
     if not _threads_ended():
@@ -162,8 +168,8 @@ def _threads_ended() -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
-def _follow(lifeline: str, ended: threading.Event) -> None:
-    """Sets the event once no process holds the FIFO open for writing any more."""
+def _follow(lifeline: str, end: Callable[[], None]) -> None:
+    """Calls end, in another thread, once no process holds the FIFO open for writing any more."""
     try:
         # Without waiting for a writer: who starts a server holds the FIFO open before it does, so
         # one that nobody holds any more means that its holder is gone already.
@@ -182,6 +188,6 @@ def _follow(lifeline: str, ended: threading.Event) -> None:
                 # Somebody holds it, and has written nothing.
                 readable.poll()
         os.close(fifo)
-        ended.set()
+        end()
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()

@@ -274,7 +274,10 @@ class Rig:
                     began_s = time.monotonic()
                     fault(self.nodes[number], rng)
             except BaseException as error:  # noqa: BLE001 - a node that stays broken is a failure
-                outcome.failures.append(f"{fault.__name__} of node {number}: {error!r}")
+                said = self.nodes[number].server.log[-3:]
+                outcome.failures.append(
+                    f"{fault.__name__} of node {number}: {error!r}; log: {said}"
+                )
                 return
             outcome.strikes.append(Strike(fault.__name__, number, began_s, time.monotonic()))
 
