@@ -27,7 +27,7 @@ RELEASED := proto/released/v0.1.0.binpb
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint proto release-descriptor fmt chaos fleet bench bench-readme bench-setup k8s-check clean
+.PHONY: help setup demo test lint proto docs release-descriptor fmt chaos fleet bench bench-readme bench-setup k8s-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ fmt: $(STAMP) ## Format the code and the contract, fix what can be fixed
 
 proto: $(STAMP) ## Generate the Python form of the contract
 	@$(PY) proto/generate.py
+
+docs: $(STAMP) ## Write the table of operations in docs/ops.md from the code
+	@$(PY) docs/generate.py
 
 release-descriptor: $(STAMP) ## Freeze the contract that buf breaking compares with (at a release)
 	@mkdir -p $(dir $(RELEASED))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
-from trainer_client.ops.base import Op
+from trainer_client.ops.base import Op, OpDoc
 from trainer_client.ops.ids import HashBucket
 from trainer_client.ops.lists import Tail
 from trainer_client.ops.numbers import Cast, Clip, FillNull, Log1p
@@ -15,7 +15,18 @@ from trainer_client.ops.numbers import Cast, Clip, FillNull, Log1p
 ALL: tuple[type[Op], ...] = (FillNull, Log1p, Clip, Cast, HashBucket, Tail)
 _BY_FIELD = {op.proto_field: op for op in ALL}
 
-__all__ = ["ALL", "Cast", "Clip", "FillNull", "HashBucket", "Log1p", "Op", "Tail", "from_proto"]
+__all__ = [
+    "ALL",
+    "Cast",
+    "Clip",
+    "FillNull",
+    "HashBucket",
+    "Log1p",
+    "Op",
+    "OpDoc",
+    "Tail",
+    "from_proto",
+]
 
 
 def from_proto(message: dataset_pb2.Op) -> Op:

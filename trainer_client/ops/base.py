@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -12,11 +12,29 @@ from trainer_client.errors import InvalidDatasetError
 Constant: TypeAlias = int | float | str
 
 
+class OpDoc(NamedTuple):
+    """What an operation does to every kind of value: its row of the table in docs/ops.md.
+
+    Markdown, as short as can be; "-" for what cannot happen. dataset.proto says the same and binds.
+    """
+
+    operation: str
+    takes: str
+    gives: str
+    null: str
+    nan: str
+    inf: str
+    negative_zero: str
+    empty_list: str
+    out_of_range: str
+
+
 class Op:
     """An operation on a column; proto_field is that of headrace.v1.Op which holds it."""
 
     __slots__ = ()
     proto_field: ClassVar[str]
+    doc: ClassVar[OpDoc]
 
     def to_proto(self) -> dataset_pb2.Op:
         """The message of this operation."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from headrace.v1 import dataset_pb2
-from trainer_client.ops.base import Op, check_range
+from trainer_client.ops.base import Op, OpDoc, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,17 @@ class HashBucket(Op):
     """Hashes integers, booleans, strings and binary to [0, num_buckets); null stays null."""
 
     proto_field: ClassVar[str] = "hash_bucket"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`HashBucket(n, seed)`",
+        takes="integers, booleans, strings, binary",
+        gives="int64 from 0 to n - 1",
+        null="stays",
+        nan="-",
+        inf="-",
+        negative_zero="-",
+        empty_list="stays empty",
+        out_of_range="every value hashes",
+    )
     num_buckets: int
     seed: int = 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from headrace.v1 import dataset_pb2
-from trainer_client.ops.base import Op, check_range
+from trainer_client.ops.base import Op, OpDoc, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,17 @@ class Tail(Op):
     """Keeps the last count elements of each list."""
 
     proto_field: ClassVar[str] = "tail"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`Tail(k)`",
+        takes="lists of anything",
+        gives="the same type",
+        null="kept or cut like any element",
+        nan="as an element",
+        inf="as elements",
+        negative_zero="as an element",
+        empty_list="stays empty",
+        out_of_range="shorter lists stay whole",
+    )
     count: int
 
     def __post_init__(self) -> None:

@@ -9,7 +9,14 @@ from typing import ClassVar, Self
 
 from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
-from trainer_client.ops.base import Constant, Op, check_constant, constant_of, scalar_of
+from trainer_client.ops.base import (
+    Constant,
+    Op,
+    OpDoc,
+    check_constant,
+    constant_of,
+    scalar_of,
+)
 
 TYPE_PREFIX = "SCALAR_TYPE_"
 TYPE_NAMES = tuple(
@@ -24,6 +31,18 @@ class FillNull(Op):
     """Replaces nulls, and null elements of lists, by a value of the column's own type."""
 
     proto_field: ClassVar[str] = "fill_null"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`FillNull(v)`",
+        takes="numbers, booleans, strings, binary",
+        gives="the same type",
+        null="becomes `v`",
+        nan="stays",
+        inf="stay",
+        negative_zero="stays",
+        empty_list="stays empty",
+        out_of_range="`v` is rounded to the nearest float of a float column; "
+        "else it must fit the type exactly (TYPE_UNFIT)",
+    )
     value: Constant
 
     def __post_init__(self) -> None:
@@ -46,6 +65,17 @@ class Log1p(Op):
     """Takes the natural logarithm of 1 + x."""
 
     proto_field: ClassVar[str] = "log1p"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`Log1p`",
+        takes="integers, floats",
+        gives="float32 of float16 and float32, else float64",
+        null="stays",
+        nan="stays",
+        inf="+inf stays, -inf gives NaN",
+        negative_zero="stays",
+        empty_list="stays empty",
+        out_of_range="-1 gives -inf, below -1 NaN",
+    )
 
     def _message(self) -> dataset_pb2.Log1p:
         return dataset_pb2.Log1p()
@@ -62,6 +92,17 @@ class Clip(Op):
     """Limits numbers to [min, max]; None for no bound, at least one is given."""
 
     proto_field: ClassVar[str] = "clip"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`Clip(min, max)`",
+        takes="integers, floats",
+        gives="the same type",
+        null="stays",
+        nan="stays",
+        inf="clipped",
+        negative_zero="stays, also at a bound of 0",
+        empty_list="stays empty",
+        out_of_range="bounds by the rule of FillNull",
+    )
     min: int | float | None = None
     max: int | float | None = None
 
@@ -97,6 +138,18 @@ class Cast(Op):
     """Converts to another type ("int32", "int64", "float32", "float64") without changing values."""
 
     proto_field: ClassVar[str] = "cast"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`Cast(to)`",
+        takes="everything but binary",
+        gives="int32, int64, float32, float64",
+        null="stays",
+        nan="to a float: stays; to an integer: VALUE_OUT_OF_RANGE",
+        inf="to a float: stay; to an integer: VALUE_OUT_OF_RANGE",
+        negative_zero="to a float: stays; to an integer: 0",
+        empty_list="stays empty",
+        out_of_range="to an integer: VALUE_OUT_OF_RANGE, fractions too; "
+        "to a float: nearest, ±inf beyond its range",
+    )
     to: str
 
     def __post_init__(self) -> None:
