@@ -54,7 +54,7 @@ class Bytes:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Values that only Cast can turn into numbers (decimals, times), as an Arrow array [n]."""
+    """Values that an operation must turn into numbers (decimals, times), as an Arrow array [n]."""
 
     array: pa.Array
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
 from preprocessor_server.kernels.changes import list_changes
+from preprocessor_server.kernels.dates import Part, Unit, date_parts
 from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows
 from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
 from preprocessor_server.kernels.hashing import (
@@ -29,10 +30,11 @@ from preprocessor_server.kernels.layout import (
     ones,
     write_buffers,
 )
-from preprocessor_server.kernels.logarithm import log1p
+from preprocessor_server.kernels.logarithm import box_cox, log1p, logit
 from preprocessor_server.kernels.page_header import PageHeader, page_header
 from preprocessor_server.kernels.page_levels import LEVEL_ROOM, ListLevels, read_levels
 from preprocessor_server.kernels.page_values import read_coded, spread
+from preprocessor_server.kernels.scaling import count_reached, shift_and_scale
 
 __all__ = [
     "FLOATS",
@@ -48,9 +50,14 @@ __all__ = [
     "ListColumns",
     "ListLevels",
     "PageHeader",
+    "Part",
     "RunRows",
+    "Unit",
+    "box_cox",
     "cache_place",
     "copy_tails",
+    "count_reached",
+    "date_parts",
     "hash_ends",
     "hash_integers",
     "hash_strings",
@@ -58,11 +65,13 @@ __all__ = [
     "lay_out",
     "list_changes",
     "log1p",
+    "logit",
     "ones",
     "page_header",
     "read_coded",
     "read_levels",
     "run_rows",
+    "shift_and_scale",
     "shuffle_keys",
     "spread",
     "tail",

@@ -1,9 +1,10 @@
-"""log(1 + x) with the same bits on every CPU. docs/decisions says why it is not numpy's.
+"""log(1 + x), and what is made of logarithms, with the same bits on every CPU.
 
-After s_log1p.c of FreeBSD's msun, in the form of musl's log1p.c (Copyright (C) 1993 by Sun
-Microsystems, Inc.; permission to use, copy, modify, and distribute this software is freely
-granted, provided that this notice is preserved). Only + - * / and bit operations on binary64, in a
-fixed order: IEEE 754 leaves no freedom there, and without fastmath LLVM fuses nothing.
+docs/decisions says why they are not numpy's. After s_log1p.c, e_log.c and s_expm1.c of FreeBSD's
+msun, in the form of musl's (Copyright (C) 1993 by Sun Microsystems, Inc.; permission to use, copy,
+modify, and distribute this software is freely granted, provided that this notice is preserved).
+Only + - * / and bit operations on binary64, in a fixed order: IEEE 754 leaves no freedom there, and
+without fastmath LLVM fuses nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from preprocessor_server.kernels._jit import array, kernel, out
+from preprocessor_server.kernels._jit import array, inner, kernel, out
 
 Floats: TypeAlias = npt.NDArray[Any]
 
@@ -41,6 +42,25 @@ _52 = np.uint64(52)
 # 2^52 as bits; adding an integer below 2^52 to them gives the double 2^52 + that integer.
 _INTEGER = np.uint64(0x4330000000000000)
 _INTEGER_BIAS = 4503599627370496.0 + 1023.0
+
+# What numbers below 2^-1000 are multiplied by, and its exponent: subnormal ones become normal.
+_LEAST = 2.0**-1000
+_LIFT = 2.0**128
+_LIFT_EXPONENT = 128.0
+
+# expm1: 1 / ln 2, the polynomial of its rational form, and 1.5 * 2^52: adding it rounds.
+_INVERSE_LN2 = 1.44269504088896338700e00
+_Q1 = -3.33333333333331316428e-02
+_Q2 = 1.58730158725481460165e-03
+_Q3 = -7.93650757867487942473e-05
+_Q4 = 4.00821782732936239552e-06
+_Q5 = -2.01099218183624371326e-07
+_ROUNDER = 6755399441055744.0
+# Beyond these exp is 0 to expm1, and infinite.
+_LOWEST, _HIGHEST = -60.0, 710.0
+
+# Of a smaller exponent the power differs from the logarithm by less than half an ulp.
+_LEAST_LMBDA = 2.0**-70
 
 _NAN = float(np.uint64(0x7FF8000000000000).view(np.float64))
 _INFINITY = float("inf")
@@ -86,9 +106,141 @@ def log1p(values: npt.NDArray[Any]) -> Floats:
     The error is below 1 ulp of binary64, before the one rounding to binary32. -1 gives -inf,
     below it NaN, +inf gives +inf; NaN, -0.0 and numbers below 2^-53 in size stay as they are.
     """
-    narrow = values.dtype.kind == "f" and values.dtype.itemsize <= 4
-    dtype = np.float32 if narrow else np.float64
-    inputs = np.ascontiguousarray(values.astype(dtype, copy=False))
-    result = np.empty(len(inputs), dtype)
+    inputs, result = _prepared(values)
     _log1p(inputs, result)
     return result
+
+
+@inner
+def _log_of_parts(f: Any, k: Any, c: Any) -> Any:
+    """log(2^k (1 + f)) + c, where sqrt(2)/2 - 1 < f < sqrt(2) - 1."""
+    half_square = 0.5 * f * f
+    s = f / (2.0 + f)
+    z = s * s
+    w = z * z
+    even = w * (_P2 + w * (_P4 + w * _P6))
+    odd = z * (_P1 + w * (_P3 + w * (_P5 + w * _P7)))
+    return s * (half_square + (odd + even)) + (k * _LN2_LOW + c) - half_square + f + k * _LN2_HIGH
+
+
+@inner
+def _log(x: Any) -> Any:
+    """log(x) of a number above 0, subnormal ones too; inf of inf, -inf of 0 and below."""
+    tiny = x < _LEAST
+    word = np.float64(x * _LIFT if tiny else x).view(np.uint64) + _ONE_TO_HALF_SQRT2
+    k = np.uint64((word >> _52) | _INTEGER).view(np.float64) - _INTEGER_BIAS
+    f = np.uint64((word & _MANTISSA) + _HALF_SQRT2).view(np.float64) - 1.0
+    y = _log_of_parts(f, k - _LIFT_EXPONENT if tiny else k, 0.0)
+    y = x if x == _INFINITY else y
+    return np.float64(-_INFINITY) if x <= 0.0 else y
+
+
+@inner
+def _expm1(x: Any) -> Any:
+    """exp(x) - 1 of any number but NaN, within 2 ulp."""
+    x = np.float64(_LOWEST) if x < _LOWEST else x
+    x = np.float64(_HIGHEST) if x > _HIGHEST else x
+    rounded = np.float64(x * _INVERSE_LN2 + _ROUNDER)
+    k = rounded - _ROUNDER
+    high, low = x - k * _LN2_HIGH, k * _LN2_LOW
+    r = high - low
+    lost = (high - r) - low
+    half = 0.5 * r
+    square = r * half
+    ratio = 1.0 + square * (_Q1 + square * (_Q2 + square * (_Q3 + square * (_Q4 + square * _Q5))))
+    t = 3.0 - ratio * half
+    e = square * ((ratio - t) / (6.0 - r * t))
+    reduced = r - ((r * (e - lost) - lost) - square)
+    # 2^(k - 1), since 2^1024 is none: its exponent is 1022 + k, and _ROUNDER ends in zeros.
+    scale = np.uint64((rounded.view(np.uint64) + np.uint64(1022)) << _52).view(np.float64)
+    return (scale * reduced + (scale - 0.5)) * 2.0
+
+
+@kernel(
+    types.void(array(types.float64), types.float64, out(types.float64)),
+    types.void(array(types.float32), types.float64, out(types.float32)),
+)
+def _logit(values: Floats, least: float, result: Floats) -> None:
+    for i in range(len(values)):
+        x = np.float64(values[i])
+        upper = x >= 0.5
+        # The distance from the nearer end, exact; log((1 - m) / m) is log(1 + (1 - 2 m) / m).
+        m = 1.0 - x if upper else x
+        m = max(m, least)
+        tiny = m < _LEAST
+        ratio = np.float64((1.0 - (m + m)) / (m * _LIFT if tiny else m))
+        u = np.float64(ratio if tiny else 1.0 + ratio)
+        word = u.view(np.uint64) + _ONE_TO_HALF_SQRT2
+        k = np.uint64((word >> _52) | _INTEGER).view(np.float64) - _INTEGER_BIAS
+        lost = 1.0 - (u - ratio) if k >= 2.0 else ratio - (u - 1.0)
+        c = lost / u if k < 54.0 else 0.0
+        f = np.uint64((word & _MANTISSA) + _HALF_SQRT2).view(np.float64) - 1.0
+        reduced = ratio < _UPPER
+        f = ratio if reduced else f
+        k = np.float64(0.0) if reduced else k
+        c = 0.0 if reduced else c
+        y = _log_of_parts(f, k + _LIFT_EXPONENT if tiny else k, c)
+        y = ratio if ratio < _TINY else y
+        y = np.float64(_INFINITY) if m == 0.0 else y
+        y = np.float64(_NAN) if m < 0.0 else y
+        y = y if upper or m < 0.0 else -y
+        y = x if x != x else y  # noqa: PLR0124
+        result[i] = y
+
+
+@kernel(
+    types.void(array(types.float64), out(types.float64)),
+    types.void(array(types.float32), out(types.float32)),
+)
+def _natural_log(values: Floats, result: Floats) -> None:
+    for i in range(len(values)):
+        x = np.float64(values[i])
+        y = _log(x)
+        y = np.float64(_NAN) if x < 0.0 else y
+        result[i] = x if x != x else y  # noqa: PLR0124
+
+
+@kernel(
+    types.void(array(types.float64), types.float64, out(types.float64)),
+    types.void(array(types.float32), types.float64, out(types.float32)),
+)
+def _box_cox(values: Floats, lmbda: float, result: Floats) -> None:
+    for i in range(len(values)):
+        x = np.float64(values[i])
+        # Not -0.0 of 1.
+        y = _expm1(lmbda * _log(x)) / lmbda + 0.0
+        y = np.float64(_NAN) if x < 0.0 else y
+        result[i] = x if x != x else y  # noqa: PLR0124
+
+
+def logit(values: npt.NDArray[Any], epsilon: float) -> Floats:
+    """log(x / (1 - x)) of numbers [n] limited to [epsilon, 1 - epsilon]; dtypes as log1p.
+
+    The error is below 2 ulp of binary64, before the one rounding to binary32. epsilon lies in
+    [0, 0.5); with 0, 0 gives -inf, 1 gives +inf, and what is outside NaN. NaN stays.
+    """
+    inputs, result = _prepared(values)
+    _logit(inputs, epsilon or -_INFINITY, result)
+    return result
+
+
+def box_cox(values: npt.NDArray[Any], lmbda: float) -> Floats:
+    """(x^lmbda - 1) / lmbda of numbers [n], log(x) where lmbda is 0; dtypes as log1p.
+
+    The error is below (4 + 2 |lmbda log x|) ulp of binary64, below 1 ulp of the logarithm, before
+    the one rounding to binary32. Below 0 NaN; 0 gives -1 / lmbda, or -inf where lmbda <= 0; +inf
+    gives +inf, or -1 / lmbda where lmbda < 0. NaN stays.
+    """
+    inputs, result = _prepared(values)
+    if abs(lmbda) < _LEAST_LMBDA:
+        _natural_log(inputs, result)
+    else:
+        _box_cox(inputs, lmbda, result)
+    return result
+
+
+def _prepared(values: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """The numbers as binary32 or binary64, and room for as many of them."""
+    narrow = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+    inputs = np.ascontiguousarray(values.astype(np.float32 if narrow else np.float64, copy=False))
+    return inputs, np.empty_like(inputs)

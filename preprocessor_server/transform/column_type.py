@@ -33,13 +33,14 @@ class ColumnType:
     """The type of a column: what its values are, and whether a row holds a list of them.
 
     dtype is that of the values in a Flat, None for what is not kept in one. name is the type as
-    Arrow prints it.
+    Arrow prints it; arrow is that of one value as it is read, None once an operation changed it.
     """
 
     family: Family
     dtype: np.dtype[np.generic] | None
     is_list: bool
     name: str
+    arrow: pa.DataType | None = None
 
     def of(self, dtype: np.dtype[np.generic]) -> ColumnType:
         """The type of the same column after its values became numbers of another dtype."""
@@ -66,7 +67,7 @@ def column_type(arrow: pa.DataType) -> ColumnType | None:
     dtype = None
     if family in {Family.BOOLEAN, *NUMBERS}:
         dtype = np.dtype(value.to_pandas_dtype())
-    return ColumnType(family, dtype, is_list, str(arrow))
+    return ColumnType(family, dtype, is_list, str(arrow), value)
 
 
 def _family(value: pa.DataType) -> Family | None:

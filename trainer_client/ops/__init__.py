@@ -8,20 +8,41 @@ from __future__ import annotations
 from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops.base import Op, OpDoc
+from trainer_client.ops.dates import DateParts
 from trainer_client.ops.ids import HashBucket
 from trainer_client.ops.lists import Tail
 from trainer_client.ops.numbers import Cast, Clip, FillNull, Log1p
+from trainer_client.ops.scaling import BoxCox, Bucketize, Logit, MinMax, Normalize
 
-ALL: tuple[type[Op], ...] = (FillNull, Log1p, Clip, Cast, HashBucket, Tail)
+ALL: tuple[type[Op], ...] = (
+    FillNull,
+    Log1p,
+    Clip,
+    Cast,
+    HashBucket,
+    Tail,
+    Logit,
+    BoxCox,
+    Normalize,
+    MinMax,
+    Bucketize,
+    DateParts,
+)
 _BY_FIELD = {op.proto_field: op for op in ALL}
 
 __all__ = [
     "ALL",
+    "BoxCox",
+    "Bucketize",
     "Cast",
     "Clip",
+    "DateParts",
     "FillNull",
     "HashBucket",
     "Log1p",
+    "Logit",
+    "MinMax",
+    "Normalize",
     "Op",
     "OpDoc",
     "Tail",

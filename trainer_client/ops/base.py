@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from google.protobuf.message import Message
@@ -80,6 +81,19 @@ def check_constant(what: str, value: object) -> None:
         )
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise InvalidDatasetError(f"{what} is {value}: integers must fit 64 bits")
+
+
+def check_finite(what: str, value: object) -> None:
+    """Raises InvalidDatasetError for what is no finite float64, integers beyond 2^53 included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidDatasetError(f"{what} is {value!r}: it must be a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidDatasetError(f"{what} is {value}: it must be finite")
+    if isinstance(value, int) and abs(value) > 1 << 53:
+        raise InvalidDatasetError(
+            f"{what} is {value}: integers beyond 2^53 in size are not exact as float64; write the "
+            "float that is meant, with a point"
+        )
 
 
 def check_range(what: str, value: object, low: int, high: int) -> None:

@@ -11,11 +11,17 @@ from preprocessor_server.errors import DatasetError
 from preprocessor_server.frame import Flat, Scalars
 from preprocessor_server.transform.column_type import ColumnType
 from preprocessor_server.transform.invalid import invalid
-from preprocessor_server.transform.ops import ids, lists, numbers
+from preprocessor_server.transform.ops import dates, ids, lists, numbers, scaling
 from preprocessor_server.transform.ops.base import ColumnOp, Rule, UnfitError, on_values
 from preprocessor_server.transform.place import Place
 
-RULES: dict[str, Rule] = {**numbers.RULES, **ids.RULES, **lists.RULES}
+RULES: dict[str, Rule] = {
+    **numbers.RULES,
+    **ids.RULES,
+    **lists.RULES,
+    **scaling.RULES,
+    **dates.RULES,
+}
 
 
 def compile_op(op: dataset_pb2.Op, column: ColumnType) -> tuple[ColumnOp, ColumnType]:

@@ -14,11 +14,30 @@ class ScalarType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCALAR_TYPE_INT64: _ClassVar[ScalarType]
     SCALAR_TYPE_FLOAT32: _ClassVar[ScalarType]
     SCALAR_TYPE_FLOAT64: _ClassVar[ScalarType]
+
+class DatePart(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATE_PART_UNSPECIFIED: _ClassVar[DatePart]
+    DATE_PART_HOUR: _ClassVar[DatePart]
+    DATE_PART_MINUTE: _ClassVar[DatePart]
+    DATE_PART_DAY_OF_WEEK: _ClassVar[DatePart]
+    DATE_PART_DAY_OF_MONTH: _ClassVar[DatePart]
+    DATE_PART_DAY_OF_YEAR: _ClassVar[DatePart]
+    DATE_PART_MONTH: _ClassVar[DatePart]
+    DATE_PART_YEAR: _ClassVar[DatePart]
 SCALAR_TYPE_UNSPECIFIED: ScalarType
 SCALAR_TYPE_INT32: ScalarType
 SCALAR_TYPE_INT64: ScalarType
 SCALAR_TYPE_FLOAT32: ScalarType
 SCALAR_TYPE_FLOAT64: ScalarType
+DATE_PART_UNSPECIFIED: DatePart
+DATE_PART_HOUR: DatePart
+DATE_PART_MINUTE: DatePart
+DATE_PART_DAY_OF_WEEK: DatePart
+DATE_PART_DAY_OF_MONTH: DatePart
+DATE_PART_DAY_OF_YEAR: DatePart
+DATE_PART_MONTH: DatePart
+DATE_PART_YEAR: DatePart
 
 class DatasetSpec(_message.Message):
     __slots__ = ("source", "where", "features", "max_split_bytes")
@@ -83,20 +102,32 @@ class LabelFeature(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail")
+    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts")
     FILL_NULL_FIELD_NUMBER: _ClassVar[int]
     LOG1P_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
     CAST_FIELD_NUMBER: _ClassVar[int]
     HASH_BUCKET_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_FIELD_NUMBER: _ClassVar[int]
+    BOX_COX_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    MIN_MAX_FIELD_NUMBER: _ClassVar[int]
+    BUCKETIZE_FIELD_NUMBER: _ClassVar[int]
+    DATE_PARTS_FIELD_NUMBER: _ClassVar[int]
     fill_null: FillNull
     log1p: Log1p
     clip: Clip
     cast: Cast
     hash_bucket: HashBucket
     tail: Tail
-    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ...) -> None: ...
+    logit: Logit
+    box_cox: BoxCox
+    normalize: Normalize
+    min_max: MinMax
+    bucketize: Bucketize
+    date_parts: DateParts
+    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ...) -> None: ...
 
 class Scalar(_message.Message):
     __slots__ = ("number", "integer", "text")
@@ -145,3 +176,45 @@ class Tail(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class Logit(_message.Message):
+    __slots__ = ("epsilon",)
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    epsilon: float
+    def __init__(self, epsilon: _Optional[float] = ...) -> None: ...
+
+class BoxCox(_message.Message):
+    __slots__ = ("lmbda",)
+    LMBDA_FIELD_NUMBER: _ClassVar[int]
+    lmbda: float
+    def __init__(self, lmbda: _Optional[float] = ...) -> None: ...
+
+class Normalize(_message.Message):
+    __slots__ = ("mean", "std")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    mean: float
+    std: float
+    def __init__(self, mean: _Optional[float] = ..., std: _Optional[float] = ...) -> None: ...
+
+class MinMax(_message.Message):
+    __slots__ = ("min", "max")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    min: float
+    max: float
+    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ...) -> None: ...
+
+class Bucketize(_message.Message):
+    __slots__ = ("boundaries",)
+    BOUNDARIES_FIELD_NUMBER: _ClassVar[int]
+    boundaries: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, boundaries: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DateParts(_message.Message):
+    __slots__ = ("part", "time_zone")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    part: DatePart
+    time_zone: str
+    def __init__(self, part: _Optional[_Union[DatePart, str]] = ..., time_zone: _Optional[str] = ...) -> None: ...

@@ -12,11 +12,13 @@ from headrace.v1 import dataset_pb2
 from trainer_client import Dataset, Dense, InvalidDatasetError, Label, Sparse, ops, parquet
 from trainer_client.dataset import Feature
 from trainer_client.ops import ALL, Op
+from trainer_client.ops.dates import PARTS
 from trainer_client.ops.numbers import TYPE_NAMES
 
 NAMES = st.lists(st.text("abc*_ü:#'\" -", min_size=1), min_size=1, max_size=3)
 INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1)
 NUMBERS = st.floats(allow_nan=False)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 OPS = st.one_of(
     st.builds(ops.FillNull, INTEGERS | NUMBERS | st.text("abc\n:' ")),
     st.just(ops.Log1p()),
@@ -24,6 +26,12 @@ OPS = st.one_of(
     st.builds(ops.Cast, st.sampled_from(TYPE_NAMES)),
     st.builds(ops.HashBucket, st.integers(1, 1 << 32), st.integers(0, (1 << 64) - 1)),
     st.builds(ops.Tail, st.integers(1, (1 << 31) - 1)),
+    st.builds(ops.Logit, st.floats(0, 0.5, exclude_max=True)),
+    st.builds(ops.BoxCox, FINITE),
+    st.builds(ops.Normalize, FINITE, st.floats(1e-9, 1e9)),
+    st.builds(ops.MinMax, st.integers(-9, 0) | st.floats(-9, 0), st.integers(1, 9)),
+    st.builds(ops.Bucketize, st.lists(FINITE, min_size=1, unique=True).map(sorted)),
+    st.builds(ops.DateParts, st.sampled_from(PARTS), st.sampled_from(["UTC", "Asia/Tokyo"])),
 )
 
 
@@ -98,6 +106,21 @@ def test_the_kind_of_a_constant_is_kept() -> None:
         (lambda: ops.HashBucket(0), "from 1 to 4,294,967,296"),
         (lambda: ops.HashBucket(8, seed=-1), "seed"),
         (lambda: ops.Tail(0), "Tail count"),
+        (lambda: ops.Logit(0.5), "below 0.5"),
+        (lambda: ops.Logit(WRONG), "must be a number"),
+        (lambda: ops.BoxCox(float("inf")), "finite"),
+        (lambda: ops.Normalize(0, 0), "above 0"),
+        (lambda: ops.Normalize(float("nan"), 1), "mean is nan"),
+        (lambda: ops.Normalize((1 << 53) + 1, 1), "write the float that is meant"),
+        (lambda: ops.MinMax(1, 1), "must be below max"),
+        (lambda: ops.MinMax(-1e308, 1e308), "no float64"),
+        (lambda: ops.Bucketize([]), "at least one"),
+        (lambda: ops.Bucketize("12"), "list of numbers"),
+        (lambda: ops.Bucketize([1, 2, 2]), r"boundaries\[2\] is 2, not above"),
+        (lambda: ops.Bucketize([1, True]), r"boundaries\[1\] is True"),
+        (lambda: ops.DateParts("weekday"), "the parts are hour"),
+        (lambda: ops.DateParts("day_of_weak"), "did you mean 'day_of_week'"),
+        (lambda: ops.DateParts("hour", ""), "IANA"),
         (Dense, "at least one"),
         (lambda: Dense("a", ""), "no name"),
         (lambda: Dense("a", ops=[WRONG]), r"Dense\(a\) ops\[0\]"),

@@ -1,0 +1,71 @@
+"""Numbers moved and scaled, and numbers counted against boundaries, in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+
+from preprocessor_server.kernels._jit import array, kernel, out
+
+Numbers = npt.NDArray[Any]
+
+
+@kernel(
+    types.void(array(types.float64), types.float64, types.float64, out(types.float64)),
+    types.void(array(types.float32), types.float64, types.float64, out(types.float32)),
+    types.void(array(types.int64), types.float64, types.float64, out(types.float64)),
+    types.void(array(types.int32), types.float64, types.float64, out(types.float64)),
+)
+def _shift_and_scale(values: Numbers, shift: float, scale: float, result: Numbers) -> None:
+    for i in range(len(values)):
+        x = np.float64(values[i])
+        y = (x - shift) / scale
+        # CPUs make different NaNs; the one that is there stays.
+        result[i] = x if x != x else y  # noqa: PLR0124
+
+
+@kernel(
+    types.void(array(types.float64), array(types.float64), out(types.int64)),
+    types.void(array(types.float32), array(types.float32), out(types.int64)),
+    types.void(array(types.int64), array(types.int64), out(types.int64)),
+    types.void(array(types.uint64), array(types.uint64), out(types.int64)),
+)
+def _count_reached(values: Numbers, boundaries: Numbers, result: npt.NDArray[np.int64]) -> None:
+    for i in range(len(values)):
+        x = values[i]
+        first, size = 0, len(boundaries)
+        # Halves without a branch: values come in no order that could be predicted.
+        while size > 1:
+            half = size >> 1
+            # Not <=, so that NaN is above every boundary.
+            first += half * np.int64(not boundaries[first + half - 1] > x)
+            size -= half
+        result[i] = first + np.int64(not boundaries[first] > x)
+
+
+def shift_and_scale(values: Numbers, shift: float, scale: float) -> Numbers:
+    """(x - shift) / scale of numbers [n] in binary64: float32 of float16 and float32, else float64.
+
+    scale is above 0. NaN stays; ±inf stay; what is beyond the range of the result is ±inf.
+    """
+    narrow = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+    dtype = np.float32 if narrow else np.float64
+    if values.dtype not in {np.dtype(np.int32), np.dtype(np.int64)}:
+        values = values.astype(dtype, copy=False)
+    result = np.empty(len(values), dtype)
+    _shift_and_scale(np.ascontiguousarray(values), shift, scale, result)
+    return result
+
+
+def count_reached(values: Numbers, boundaries: Numbers) -> npt.NDArray[np.int64]:
+    """How many of the ascending boundaries [b] each number [n] reaches, int64; NaN reaches all.
+
+    Both are of one dtype: float32, float64, int64 or uint64. -0.0 is 0.
+    """
+    result = np.zeros(len(values), np.int64)
+    if len(boundaries):
+        _count_reached(np.ascontiguousarray(values), np.ascontiguousarray(boundaries), result)
+    return result
