@@ -1,0 +1,266 @@
+"""What an operation costs a value, beside numpy or pyarrow doing the same single step.
+
+    python benchmarks/bench_ops.py [--quick] [--json FILE] [name ...]
+
+A column is in memory as a server holds it after reading; the peer gets the same values as a numpy
+or an Arrow array. Both give a new array, on one thread; CPU time of this process. The two take
+turns, a run is as many calls as take a while, and the ratio is that of the medians. Results are
+checked to agree before anything is timed, but for rounding: numpy rounds at every step, and its
+logarithms are others (docs/decisions/011-log1p.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.harness import Measured, arguments, measured, report, runs_of, shown, table
+from preprocessor_server.frame import Column, Flat, Jagged
+from preprocessor_server.transform import arrow_to_column
+from preprocessor_server.transform.column_type import column_type
+from preprocessor_server.transform.ops import compile_op
+from preprocessor_server.transform.place import Place
+from trainer_client import ops
+from trainer_client.ops import Op
+
+LEAST_RUNS = 5
+RUN_S = 0.05
+EPSILON, LMBDA = 1e-6, 0.3
+NEW_YORK = "America/New_York"
+
+Values = npt.NDArray[Any]
+Peer = Callable[[], Any]
+
+
+class Case(NamedTuple):
+    """An operation on a column, and the peer that does the same to the same values."""
+
+    name: str
+    op: Op
+    array: pa.Array
+    peer_name: str
+    peer: Peer
+
+
+def cases(count: int) -> list[Case]:
+    """Every operation, of count values each."""
+    rng = np.random.default_rng(7)
+    wide = rng.lognormal(1, 2, count)
+    return [
+        *_numbers("float32", wide.astype(np.float32), rng),
+        *_numbers("float64", wide, rng),
+        *_integers(rng.integers(0, 1 << 40, count)),
+        *_lists(rng.integers(0, 1 << 40, count), rng),
+        *_dates(rng.integers(0, 365 * 86_400_000_000, count)),
+    ]
+
+
+def _numbers(dtype: str, x: Values, rng: np.random.Generator) -> list[Case]:
+    array, shares = pa.array(x), rng.uniform(size=len(x)).astype(x.dtype)
+    holes = pa.array(x, mask=rng.uniform(size=len(x)) < 0.1)
+    one = x.dtype.type
+    edges = np.quantile(x, np.linspace(0.01, 0.99, 100)).astype(x.dtype)
+
+    def logit() -> Values:
+        near = np.clip(shares, one(EPSILON), one(1 - EPSILON))
+        limited: Values = np.log(near / (one(1) - near))
+        return limited
+
+    found = [
+        ("FillNull", ops.FillNull(0.5), holes, "fill_null", lambda: pc.fill_null(holes, one(0.5))),
+        ("Clip", ops.Clip(0, 9), array, "clip", lambda: np.clip(x, one(0), one(9))),
+        ("Log1p", ops.Log1p(), array, "log1p", lambda: np.log1p(x)),
+        ("Logit", ops.Logit(EPSILON), pa.array(shares), "log(c / (1 - c))", logit),
+        ("BoxCox 0", ops.BoxCox(0), array, "log", lambda: np.log(x)),
+        (
+            "BoxCox 0.3",
+            ops.BoxCox(LMBDA),
+            array,
+            "(power - 1) / l",
+            lambda: (np.power(x, one(LMBDA)) - one(1)) / one(LMBDA),
+        ),
+        ("Normalize", ops.Normalize(3, 7), array, "(x - m) / s", lambda: (x - one(3)) / one(7)),
+        ("MinMax", ops.MinMax(1, 9), array, "(x - a) / w", lambda: (x - one(1)) / one(8)),
+        (
+            "Bucketize 100",
+            ops.Bucketize(edges.astype(np.float64).tolist()),
+            array,
+            "searchsorted",
+            lambda: np.searchsorted(edges, x, side="right"),
+        ),
+    ]
+    return [
+        Case(f"{name} {dtype}", op, given, f"{'pyarrow' if given is holes else 'numpy'} {peer}", do)
+        for name, op, given, peer, do in found
+    ]
+
+
+def _integers(x: Values) -> list[Case]:
+    array, edges = pa.array(x), np.quantile(x, np.linspace(0.01, 0.99, 10)).astype(np.int64)
+    return [
+        Case(
+            "Cast int64 float32",
+            ops.Cast("float32"),
+            array,
+            "numpy astype",
+            lambda: x.astype(np.float32),
+        ),
+        Case(
+            "Normalize int64",
+            ops.Normalize(3, 7),
+            array,
+            "numpy (x - m) / s",
+            lambda: (x - 3.0) / 7.0,
+        ),
+        Case(
+            "Bucketize 10 int64",
+            ops.Bucketize([float(edge) for edge in edges]),
+            array,
+            "numpy searchsorted",
+            lambda: np.searchsorted(edges, x, side="right"),
+        ),
+        Case("HashBucket int64", ops.HashBucket(1 << 20), array, "numpy mix", lambda: _hashed(x)),
+    ]
+
+
+def _hashed(x: Values) -> Values:
+    """The hash of docs/ops.md, step by step."""
+    with np.errstate(over="ignore"):
+        z = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    buckets: Values = (((z >> np.uint64(32)) << np.uint64(20)) >> np.uint64(32)).astype(np.int64)
+    return buckets
+
+
+def _lists(x: Values, rng: np.random.Generator) -> list[Case]:
+    cuts = np.sort(rng.integers(0, len(x), len(x) // 20))
+    offsets = np.concatenate([[0], cuts, [len(x)]]).astype(np.int64)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(x))
+
+    def tails() -> Values:
+        kept = np.minimum(np.diff(offsets), 10)
+        ends = np.cumsum(kept)
+        kept_values: Values = x[np.arange(ends[-1]) + np.repeat(offsets[1:] - ends, kept)]
+        return kept_values
+
+    return [Case("Tail 10 int64", ops.Tail(10), lists, "numpy take", tails)]
+
+
+def _dates(x: Values) -> list[Case]:
+    # Rows of a log are in the order of time, or nearly.
+    x = np.sort(x) + 1_767_225_600_000_000
+    naive = pa.array(x, pa.timestamp("us"))
+    local = pa.array(x, pa.timestamp("us", tz=NEW_YORK))
+    functions: dict[str, Callable[[pa.Array], Any]] = {
+        "hour": pc.hour,
+        "minute": pc.minute,
+        "day_of_week": pc.day_of_week,
+        "day_of_month": pc.day,
+        "day_of_year": pc.day_of_year,
+        "month": pc.month,
+        "year": pc.year,
+    }
+
+    def case(part: str, zone: str, array: pa.Array) -> Case:
+        function = functions[part]
+        name = f"DateParts {part}{'' if zone == 'UTC' else ' ' + zone}"
+        op = ops.DateParts(part, zone)
+        return Case(name, op, array, f"pyarrow {function.__name__}", lambda: function(array))
+
+    return [
+        *(case(part, "UTC", naive) for part in functions),
+        *(case(part, NEW_YORK, local) for part in ("hour", "day_of_week")),
+    ]
+
+
+def compiled(case: Case) -> Callable[[], Column]:
+    """The operation, ready to be called on its column."""
+    given = column_type(case.array.type)
+    assert given is not None
+    step, _ = compile_op(case.op.to_proto(), given)
+    column, place = arrow_to_column(case.array), Place(case.name, None)
+    return lambda: step(column, place)
+
+
+def check(case: Case, own: Callable[[], Column]) -> None:
+    """Raises AssertionError where the two do not agree."""
+    column, theirs = own(), case.peer()
+    flat = column.values if isinstance(column, Jagged) else column
+    assert isinstance(flat, Flat)
+    expected = theirs.to_numpy(zero_copy_only=False) if isinstance(theirs, pa.Array) else theirs
+    # The peer's arithmetic in float32 rounds at every step.
+    tolerance = 2e-5 if expected.dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(flat.values, expected, rtol=tolerance, atol=tolerance)
+
+
+def ns_a_value(function: Callable[[], Any], calls: int, count: int) -> float:
+    """CPU nanoseconds a value of some calls."""
+    began_ns = time.process_time_ns()
+    for _ in range(calls):
+        function()
+    return (time.process_time_ns() - began_ns) / calls / count
+
+
+def measure(case: Case, count: int, runs: int) -> tuple[Measured, Measured]:
+    """Nanoseconds a value, own and the peer's."""
+    own = compiled(case)
+    check(case, own)
+    sides: tuple[Callable[[], Any], ...] = (own, case.peer)
+    calls = [max(1, int(RUN_S * 1e9 / (ns_a_value(side, 1, count) * count))) for side in sides]
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        for side, number, times in zip(sides, calls, took, strict=True):
+            times.append(ns_a_value(side, number, count))
+    return measured(took[0], "ns/value"), measured(took[1], "ns/value")
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = arguments("Operations beside numpy and pyarrow")
+    parser.add_argument("names", nargs="*", metavar="name", help="how names of cases begin")
+    options = parser.parse_args()
+    count, runs = 100_000 if options.quick else 1_000_000, max(LEAST_RUNS, runs_of(options))
+    # numpy is of one thread, and so is each of a server's workers.
+    pa.set_cpu_count(1)
+    results = []
+    for case in cases(count):
+        if options.names and not any(case.name.startswith(name) for name in options.names):
+            continue
+        own, peer = measure(case, count, runs)
+        results.append(
+            {
+                "operation": case.name,
+                "peer": case.peer_name,
+                "values": count,
+                "ns_per_value": own,
+                "peer_ns_per_value": peer,
+                "ratio": own["median"] / peer["median"],
+            }
+        )
+    table(
+        f"CPU ns a value, {count:,} values: median (least-most) of {runs} runs",
+        ("operation", "own", "peer", "", "ratio"),
+        [
+            (
+                result["operation"],
+                shown(result["ns_per_value"], 2),
+                shown(result["peer_ns_per_value"], 2),
+                result["peer"],
+                f"{result['ratio']:.2f}",
+            )
+            for result in results
+        ],
+    )
+    report(options, "bench_ops", results)
+
+
+if __name__ == "__main__":
+    main()
