@@ -34,6 +34,7 @@ NAMES = (
     "startup",
     "stalled_streams",
     "workloads",
+    "ops",
 )
 # The whole comparison takes longer than all the rest.
 QUICK_FLAGS = {

@@ -34,7 +34,7 @@ from preprocessor_server.kernels.logarithm import box_cox, log1p, logit
 from preprocessor_server.kernels.page_header import PageHeader, page_header
 from preprocessor_server.kernels.page_levels import LEVEL_ROOM, ListLevels, read_levels
 from preprocessor_server.kernels.page_values import read_coded, spread
-from preprocessor_server.kernels.scaling import count_reached, shift_and_scale
+from preprocessor_server.kernels.scaling import count_reached, limit, shift_and_scale
 
 __all__ = [
     "FLOATS",
@@ -63,6 +63,7 @@ __all__ = [
     "hash_strings",
     "keep_valid",
     "lay_out",
+    "limit",
     "list_changes",
     "log1p",
     "logit",

@@ -50,17 +50,8 @@ def _floor(value: Any, divisor: Any) -> Any:
 
 
 @inner
-def _second(time: Any, unit: Any) -> Any:
-    """The second in which a time is; a division for each unit, since by a constant it is fast."""
-    if unit == 0:
-        return time * 86_400
-    if unit == 1:
-        return time
-    if unit == 2:
-        return _floor(time, 1_000)
-    if unit == 3:
-        return _floor(time, 1_000_000)
-    return _floor(time, 1_000_000_000)
+def _weekday(day: Any) -> Any:
+    return day + 3 - _floor(day + 3, 7) * 7
 
 
 @inner
@@ -75,7 +66,7 @@ def _part(day: Any, second: Any, part: Any) -> Any:
     if part == 1:
         return np.uint32(second) // 60 % 60
     if part == 2:
-        return day + 3 - _floor(day + 3, 7) * 7
+        return _weekday(day)
     shifted = day + _EPOCH_DAY
     cycle = _floor(shifted, _CYCLE_DAYS)
     quarters = np.uint64(4 * (shifted - cycle * _CYCLE_DAYS) + 3)
@@ -98,19 +89,48 @@ def _part(day: Any, second: Any, part: Any) -> Any:
     return cycle * 400 + np.int64(century * np.uint64(100) + year) + np.int64(next_year)
 
 
-@inner
-def _local_part(second: Any, offset: Any, part: Any) -> Any:
-    """The part of the local time that is offset seconds ahead of a second since 1970."""
-    day = _floor(second, 86_400)
-    in_day = second - day * 86_400 + offset
-    ahead = np.int64(in_day >= 86_400) - np.int64(in_day < 0)
-    return _part(day + ahead, in_day - ahead * 86_400, part)
+@kernel(types.void(array(types.int64), types.int64, out(types.int64)))
+def _seconds(times: Times, unit: int, result: Times) -> None:
+    # A loop for each unit: only by a constant is a division fast.
+    if unit == 0:
+        for i in range(len(times)):
+            result[i] = times[i] * 86_400
+    elif unit == 1:
+        for i in range(len(times)):
+            result[i] = times[i]
+    elif unit == 2:
+        for i in range(len(times)):
+            result[i] = _floor(times[i], 1_000)
+    elif unit == 3:
+        for i in range(len(times)):
+            result[i] = _floor(times[i], 1_000_000)
+    else:
+        for i in range(len(times)):
+            result[i] = _floor(times[i], 1_000_000_000)
+
+
+@kernel(types.void(types.int64, out(types.int64)))
+def _parts_in_utc(part: int, values: Times) -> None:
+    # Of seconds, in place.
+    if part == 0:
+        for i in range(len(values)):
+            day = _floor(values[i], 86_400)
+            values[i] = np.uint32(values[i] - day * 86_400) // 3600
+    elif part == 1:
+        for i in range(len(values)):
+            minute = _floor(values[i], 60)
+            values[i] = minute - _floor(minute, 60) * 60
+    elif part == 2:
+        for i in range(len(values)):
+            values[i] = _weekday(_floor(values[i], 86_400))
+    else:
+        for i in range(len(values)):
+            day = _floor(values[i], 86_400)
+            values[i] = _part(day, 0, part)
 
 
 @kernel(
     types.void(
-        array(types.int64),
-        types.int64,
         types.int64,
         array(types.int64),
         array(types.int64),
@@ -118,19 +138,13 @@ def _local_part(second: Any, offset: Any, part: Any) -> Any:
         out(types.int64),
     )
 )
-def _date_parts(
-    times: Times, unit: int, part: int, starts: Times, offsets: Times, cycle: int, result: Times
-) -> None:
+def _local_parts(part: int, starts: Times, offsets: Times, cycle: int, values: Times) -> None:
+    # Of seconds, in place.
     count = len(starts)
-    if count == 1:
-        for i in range(len(times)):
-            result[i] = _local_part(_second(times[i], unit), offsets[0], part)
-        return
     # Neighbours are mostly of one stretch between two changes of the offset.
     since, until, offset = np.int64(0), np.int64(0), np.int64(0)
-    for i in range(len(times)):
-        second = np.int64(_second(times[i], unit))
-        at = second
+    for i in range(len(values)):
+        at = values[i]
         if at >= cycle:
             at = cycle + (at - cycle) % CYCLE_S - CYCLE_S
         if not since <= at < until:
@@ -143,7 +157,10 @@ def _date_parts(
                     high = middle
             since, offset = starts[low], offsets[low]
             until = starts[low + 1] if low + 1 < count else np.int64(9223372036854775807)
-        result[i] = _local_part(second, offset, part)
+        day = _floor(values[i], 86_400)
+        in_day = values[i] - day * 86_400 + offset
+        ahead = np.int64(in_day >= 86_400) - np.int64(in_day < 0)
+        values[i] = _part(day + ahead, in_day - ahead * 86_400, part)
 
 
 def date_parts(
@@ -155,5 +172,9 @@ def date_parts(
     less than a day; from cycle_s on as 400 years before.
     """
     result = np.empty(len(times), np.int64)
-    _date_parts(times, unit, part, starts, offsets, cycle_s, result)
+    _seconds(times, unit, result)
+    if len(starts) == 1 and offsets[0] == 0:
+        _parts_in_utc(part, result)
+    else:
+        _local_parts(part, starts, offsets, cycle_s, result)
     return result

@@ -28,6 +28,18 @@ def _shift_and_scale(values: Numbers, shift: float, scale: float, result: Number
 
 
 @kernel(
+    types.void(array(types.float64), types.float64, types.float64, out(types.float64)),
+    types.void(array(types.float32), types.float32, types.float32, out(types.float32)),
+)
+def _limit(values: Numbers, lower: float, upper: float, result: Numbers) -> None:
+    for i in range(len(values)):
+        x = values[i]
+        # Comparisons with NaN are false, so NaN stays; so does -0.0 at a bound of 0.
+        x = lower if x < lower else x  # noqa: FURB136
+        result[i] = upper if x > upper else x  # noqa: FURB136
+
+
+@kernel(
     types.void(array(types.float64), array(types.float64), out(types.int64)),
     types.void(array(types.float32), array(types.float32), out(types.int64)),
     types.void(array(types.int64), array(types.int64), out(types.int64)),
@@ -58,6 +70,23 @@ def shift_and_scale(values: Numbers, shift: float, scale: float) -> Numbers:
     result = np.empty(len(values), dtype)
     _shift_and_scale(np.ascontiguousarray(values), shift, scale, result)
     return result
+
+
+def limit(values: Numbers, lower: Any, upper: Any) -> Numbers:
+    """Numbers [n] of any dtype limited to [lower, upper], of the same dtype; None for no bound.
+
+    NaN stays, and so does -0.0 at a bound of 0.
+    """
+    if values.dtype.kind != "f":
+        limits = np.iinfo(values.dtype)
+        low, high = limits.min if lower is None else lower, limits.max if upper is None else upper
+        return np.clip(values, low, high)
+    dtype = np.promote_types(values.dtype, np.float32)
+    inputs = np.ascontiguousarray(values.astype(dtype, copy=False))
+    result = np.empty_like(inputs)
+    low, high = -np.inf if lower is None else lower, np.inf if upper is None else upper
+    _limit(inputs, dtype.type(low), dtype.type(high), result)
+    return result.astype(values.dtype, copy=False)
 
 
 def count_reached(values: Numbers, boundaries: Numbers) -> npt.NDArray[np.int64]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Bytes, Flat, Scalars
-from preprocessor_server.kernels import log1p
+from preprocessor_server.kernels import limit, log1p
 from preprocessor_server.transform.cast import cast
 from preprocessor_server.transform.column_type import BYTES, NUMBERS, ColumnType, Family
 from preprocessor_server.transform.from_arrow import arrow_to_column, as_bytes, bytes_to_arrow
@@ -99,13 +96,7 @@ def _clip(op: dataset_pb2.Clip, column: ColumnType) -> tuple[ColumnOp, ColumnTyp
 
     def run(values: Scalars, _: Place) -> Scalars:
         assert isinstance(values, Flat)
-        clipped: npt.NDArray[Any] = values.values
-        # Comparisons with NaN are false, so NaN stays; so does -0.0 at a bound of 0.
-        if lower is not None:
-            clipped = np.where(clipped < lower, lower, clipped)
-        if upper is not None:
-            clipped = np.where(clipped > upper, upper, clipped)
-        return Flat(clipped, values.valid)
+        return Flat(limit(values.values, lower, upper), values.valid)
 
     return on_values(run), column
 
