@@ -21,6 +21,7 @@ from benchmarks.plot_formats import (
     plot_fleet_events,
     plot_jagged,
     plot_memory,
+    plot_ops,
     plot_stalled_streams,
     plot_startup,
     plot_wire,
@@ -189,6 +190,7 @@ PLOTS: dict[str, Callable[[Sequence[Result]], Figure]] = {
     "startup": plot_startup,
     "stalled_streams": plot_stalled_streams,
     "workloads": plot_workloads,
+    "ops": plot_ops,
 }
 
 

@@ -159,3 +159,20 @@ def plot_fleet_events(results: Sequence[Result]) -> Figure:
     panels[-1].set_xlabel("seconds since the first batch")
     figure.suptitle("Examples through events in the fleet (first run; medians in the titles)")
     return figure
+
+
+def plot_ops(results: Sequence[Result]) -> Figure:
+    """CPU of an operation a value, as a share of what numpy or pyarrow takes for the same."""
+    figure, (axes,) = figure_of(9, 0.6 + 0.22 * len(results), 1)
+    values = [
+        Bar(
+            f"{result['operation']} : {result['peer']}",
+            scaled(result["ns_per_value"], 1 / result["peer_ns_per_value"]["median"]),
+            OWN,
+        )
+        for result in results
+    ]
+    bars(axes, values, "times the peer's CPU", "{:.2f}")
+    axes.axvline(1.0, color=OTHER, linewidth=1)
+    axes.set_title("Operations beside numpy and pyarrow")
+    return figure

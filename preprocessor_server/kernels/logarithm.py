@@ -166,7 +166,7 @@ def _logit(values: Floats, least: float, result: Floats) -> None:
         upper = x >= 0.5
         # The distance from the nearer end, exact; log((1 - m) / m) is log(1 + (1 - 2 m) / m).
         m = 1.0 - x if upper else x
-        m = max(m, least)
+        m = np.float64(max(m, least))
         tiny = m < _LEAST
         ratio = np.float64((1.0 - (m + m)) / (m * _LIFT if tiny else m))
         u = np.float64(ratio if tiny else 1.0 + ratio)

@@ -48,7 +48,7 @@ def _limit(values: Numbers, lower: float, upper: float, result: Numbers) -> None
 def _count_reached(values: Numbers, boundaries: Numbers, result: npt.NDArray[np.int64]) -> None:
     for i in range(len(values)):
         x = values[i]
-        first, size = 0, len(boundaries)
+        first, size = np.int64(0), len(boundaries)
         # Halves without a branch: values come in no order that could be predicted.
         while size > 1:
             half = size >> 1

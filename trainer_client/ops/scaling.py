@@ -175,9 +175,11 @@ class Bucketize(Op):
     boundaries: Sequence[float]
 
     def __post_init__(self) -> None:
-        if isinstance(self.boundaries, str) or not isinstance(self.boundaries, Sequence):
+        given = self.boundaries
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise InvalidDatasetError(
-                f"Bucketize boundaries is {self.boundaries!r}: it must be a list of numbers"
+                f"Bucketize boundaries is {given!r}: it must be a list of numbers (tolist() makes "
+                "one of an array)"
             )
         # A value that can be hashed, whatever sequence was given.
         object.__setattr__(self, "boundaries", tuple(self.boundaries))

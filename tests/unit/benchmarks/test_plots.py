@@ -115,6 +115,15 @@ def results() -> dict[str, list[dict[str, Any]]]:
         "workloads": [
             {"case": "criteo", "examples_per_s": FIGURE, "decode_rows_per_s": FIGURE},
         ],
+        "ops": [
+            {
+                "operation": operation,
+                "peer": "numpy log",
+                "ns_per_value": FIGURE,
+                "peer_ns_per_value": FIGURE,
+            }
+            for operation in ("BoxCox 0", "Log1p")
+        ],
     }
 
 

@@ -115,7 +115,7 @@ def test_the_kind_of_a_constant_is_kept() -> None:
         (lambda: ops.MinMax(1, 1), "must be below max"),
         (lambda: ops.MinMax(-1e308, 1e308), "no float64"),
         (lambda: ops.Bucketize([]), "at least one"),
-        (lambda: ops.Bucketize("12"), "list of numbers"),
+        (lambda: ops.Bucketize(WRONG), "list of numbers"),
         (lambda: ops.Bucketize([1, 2, 2]), r"boundaries\[2\] is 2, not above"),
         (lambda: ops.Bucketize([1, True]), r"boundaries\[1\] is True"),
         (lambda: ops.DateParts("weekday"), "the parts are hour"),
