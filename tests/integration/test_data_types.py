@@ -84,6 +84,20 @@ DENSE: list[tuple[str, pa.Array, list[Any], list[float]]] = [
     ("string", pa.array(["1.5", "-3"]), [ops.Cast("float32")], [1.5, -3]),
     ("dictionary", pa.array([1.5, 2.5, 1.5]).dictionary_encode(), [], [1.5, 2.5, 1.5]),
     ("clip and log", pa.array([-5.0, 0.0, NAN]), [ops.Clip(min=0), ops.Log1p()], [0, 0, NAN]),
+    (
+        "hour of a time",
+        pa.array([1_782_945_000_000, None], pa.timestamp("ms", "Asia/Tokyo")),
+        [ops.DateParts("hour", "Europe/Berlin"), ops.FillNull(-1)],
+        [0, -1],
+    ),
+    ("day of a date", pa.array([19_782], pa.date32()), [ops.DateParts("day_of_month")], [29]),
+    ("scaled", pa.array([3, 5]), [ops.Normalize(3, 2), ops.MinMax(0, 4)], [0, 0.25]),
+    (
+        "logit and power",
+        pa.array([0.5, 2.0]),
+        [ops.Logit(0.2), ops.BoxCox(2)],
+        [-0.5, (math.log(4) ** 2 - 1) / 2],
+    ),
 ]
 
 
@@ -119,6 +133,8 @@ SPARSE: list[tuple[str, pa.Array, list[Any], list[list[int]]]] = [
     ("tail", pa.array([[1, 2, 3], [4], []]), [ops.Tail(2)], [[2, 3], [4], []]),
     ("null elements filled", pa.array([[1, None], [None]]), [ops.FillNull(9)], [[1, 9], [9]]),
     ("dictionary", pa.array([7, 8, 7]).dictionary_encode(), [], [[7], [8], [7]]),
+    ("buckets", pa.array([[0.5, 1.0], None, [NAN]]), [ops.Bucketize([1, 2])], [[0, 1], [], [2]]),
+    ("days", pa.array([0, None], pa.timestamp("s")), [ops.DateParts("day_of_week")], [[3], []]),
 ]
 
 
@@ -154,6 +170,7 @@ REFUSED: list[tuple[str, pa.Array, Feature, str]] = [
     ("uint64 beyond int64", pa.array([2**63], pa.uint64()), Sparse("x"), "HashBucket"),
     ("decimal", pa.array([Decimal("1.5")]), Dense("x"), "Cast"),
     ("timestamp", pa.array([0], pa.timestamp("us")), Dense("x"), "Cast"),
+    ("hour of a date", pa.array([0], pa.date32()), Dense("x", ops=[ops.DateParts("hour")]), "hour"),
     ("string", pa.array(["a"]), Dense("x"), "Cast"),
     (
         "fraction cast to an integer",

@@ -75,6 +75,24 @@ AT = "dataset.features[1].ops[0]"
         (with_op({"hashBucket": {"numBuckets": 2**32 + 1}}), f"{AT}.hash_bucket.num_buckets"),
         (with_op({"tail": {}}), f"{AT}.tail.count"),
         (with_op({"tail": {"count": 2**31}}), f"{AT}.tail.count"),
+        (with_op({"logit": {"epsilon": 0.5}}), f"{AT}.logit.epsilon"),
+        (with_op({"logit": {"epsilon": "NaN"}}), f"{AT}.logit.epsilon"),
+        (with_op({"boxCox": {"lmbda": "Infinity"}}), f"{AT}.box_cox.lmbda"),
+        (with_op({"normalize": {"mean": 1}}), f"{AT}.normalize.std"),
+        (with_op({"normalize": {"mean": "NaN", "std": 1}}), f"{AT}.normalize.mean"),
+        (with_op({"normalize": {"std": "Infinity"}}), f"{AT}.normalize.std"),
+        (with_op({"minMax": {"min": 1, "max": 1}}), f"{AT}.min_max"),
+        (with_op({"minMax": {"min": -1e308, "max": 1e308}}), f"{AT}.min_max"),
+        (with_op({"minMax": {"max": "NaN"}}), f"{AT}.min_max.max"),
+        (with_op({"bucketize": {}}), f"{AT}.bucketize.boundaries"),
+        (with_op({"bucketize": {"boundaries": [1, 1]}}), f"{AT}.bucketize.boundaries[1]"),
+        (with_op({"bucketize": {"boundaries": ["NaN"]}}), f"{AT}.bucketize.boundaries[0]"),
+        (with_op({"dateParts": {}}), f"{AT}.date_parts.part"),
+        (with_op({"dateParts": {"part": 99}}), f"{AT}.date_parts.part"),
+        (
+            with_op({"dateParts": {"part": 1, "timeZone": "Nowhere"}}),
+            f"{AT}.date_parts.time_zone",
+        ),
     ],
 )
 def test_malformed_datasets_are_refused(message: dict[str, Any], field: str) -> None:
@@ -93,6 +111,11 @@ def test_malformed_datasets_are_refused(message: dict[str, Any], field: str) -> 
         {"fillNull": {"value": {"text": ""}}},
         {"fillNull": {"value": {"number": 0.0}}},
         {"log1p": {}},
+        {"logit": {}},
+        {"boxCox": {}},
+        {"normalize": {"std": 5e-324}},
+        {"bucketize": {"boundaries": [-1.7e308, 1.7e308]}},
+        {"dateParts": {"part": "DATE_PART_YEAR"}},
     ],
 )
 def test_bounds_are_allowed(op: dict[str, Any]) -> None:
