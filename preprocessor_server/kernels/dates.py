@@ -44,13 +44,14 @@ class Part(IntEnum):
 
 @inner
 def _floor(value: Any, divisor: Any) -> Any:
-    """Value / divisor rounded down, by one unsigned division and no branch."""
+    """The quotient rounded down, by one unsigned division and no branch."""
     sign = value >> 63
     return np.int64(np.uint64(value ^ sign) // np.uint64(divisor)) ^ sign
 
 
 @inner
 def _weekday(day: Any) -> Any:
+    # 1970 began on a Thursday.
     return day + 3 - _floor(day + 3, 7) * 7
 
 
