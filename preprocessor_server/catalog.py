@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,22 +17,25 @@ from typing import Generic, NamedTuple, TypeVar
 import pyarrow as pa
 
 from headrace.v1 import batch_pb2, dataset_pb2
-from preprocessor_server.errors import DatasetError, RequestError
+from preprocessor_server.errors import DatasetError, RequestError, ServerError, errors_in
 from preprocessor_server.plan.epoch import EpochPlan, RowGroups, plan_epoch
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
-from preprocessor_server.source.nesting import RowSchema, resolve_rows
+from preprocessor_server.source.nesting import RowSchema, bind_rows, resolve_rows
 from preprocessor_server.source.paths import Roots
 from preprocessor_server.source.reader import SplitReader
 from preprocessor_server.source.snapshot import Snapshot, take_snapshot
 from preprocessor_server.transform import (
     Filter,
     Transform,
+    bind_features,
+    bind_filter,
     compile_features,
     compile_filter,
     validate_spec,
 )
+from preprocessor_server.transform.features import suggest
 
 DEFAULT_MAX_SPLIT_BYTES = 256 * 1024 * 1024
 # Footers are read by threads of their own: they wait for storage, not for cores.
@@ -235,50 +238,86 @@ def _compile(spec: dataset_pb2.DatasetSpec, files: pa.Schema) -> _Compiled:
     try:
         return _compile_rows(spec, source)
     except DatasetError as error:
-        unknown = error.reason in {"FEATURE_UNMATCHED", "COLUMN_MISSING"}
-        if source.grouped or not (unknown and spec.source.parquet.rows):
+        told = _as_flat(error, spec, source)
+        if told is error:
             raise
-        raise DatasetError(
-            error.reason,
-            f"{error.message} (what source.parquet.rows names holds no list of rows here, so the "
-            "files are read as flat ones)",
-            field=error.field,
-        ) from error
+        raise told from error
+
+
+def find_faults(
+    spec: dataset_pb2.DatasetSpec, files: pa.Schema, unsound: Mapping[int, int]
+) -> Iterator[ServerError]:
+    """All that keeps a dataset from being read from files of a schema.
+
+    Where validate_spec refuses it already, unsound says from which operation on each feature is
+    not judged.
+    """
+    for source in bind_rows(spec, files):
+        if isinstance(source, DatasetError):
+            yield source
+            continue
+        found = (
+            *errors_in(bind_features(spec, source.schema, unsound)),
+            *errors_in(bind_filter(spec.where, source.schema)),
+            *_group_by_faults(spec, source),
+        )
+        yield from (_as_flat(error, spec, source) for error in found)
+
+
+def _as_flat(error: ServerError, spec: dataset_pb2.DatasetSpec, source: RowSchema) -> ServerError:
+    """The error, with the remark that files were read as flat ones if that may be why."""
+    unknown = error.reason in {"FEATURE_UNMATCHED", "COLUMN_MISSING"}
+    if source.grouped or not (unknown and spec.source.parquet.rows):
+        return error
+    return DatasetError(
+        error.reason,
+        f"{error.message} (what source.parquet.rows names holds no list of rows here, so the "
+        "files are read as flat ones)",
+        field=error.field,
+    )
 
 
 def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> _Compiled:
     schema = source.schema
     transform = compile_features(spec, schema)
     where = compile_filter(spec.where, schema)
-    needed = {*transform.columns, *(where.columns if where else ())}
+    fault = next(_group_by_faults(spec, source), None)
+    if fault is not None:
+        raise fault
+    group_by = spec.source.parquet.group_by
+    needed = {*transform.columns, *(where.columns if where else ()), *group_by}
+    return _Compiled(source, source.select(needed), transform, where)
+
+
+def _group_by_faults(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> Iterator[DatasetError]:
+    schema = source.schema
     in_lists = {column.name for column in source.columns if column.in_lists}
     for i, name in enumerate(spec.source.parquet.group_by):
         field = f"dataset.source.parquet.group_by[{i}]"
         if schema.get_field_index(name) < 0:
-            raise DatasetError(
+            yield DatasetError(
                 "COLUMN_MISSING",
-                f"group_by names column {name!r}, which the source does not have; its columns are "
-                f"{', '.join(schema.names)}",
+                f"group_by names column {name!r}, which the source does not have; "
+                + suggest(name, schema.names),
                 field=field,
             )
+            continue
         kind = schema.field(name).type
         if not _is_comparable(kind):
-            raise DatasetError(
+            yield DatasetError(
                 "TYPE_UNFIT",
                 f"group_by column {name!r} is {kind}; group by numbers, booleans, strings, binary, "
                 "dates or times (no float16)",
                 field=field,
             )
         if name in in_lists:
-            raise DatasetError(
+            yield DatasetError(
                 "TYPE_UNFIT",
                 f"group_by column {name!r} lies in lists with one element a row; a group is made "
                 "of whole Parquet rows, so group by columns that hold one value a Parquet row, or "
                 "by none, which keeps the rows of each Parquet row together",
                 field=field,
             )
-        needed.add(name)
-    return _Compiled(source, source.select(needed), transform, where)
 
 
 def _is_comparable(kind: pa.DataType) -> bool:

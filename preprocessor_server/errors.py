@@ -15,7 +15,12 @@ So does FleetError, of who starts or changes a fleet on Ray.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 import grpc
+
+T = TypeVar("T")
 
 STATUS_BY_REASON: dict[str, grpc.StatusCode] = {
     "PATH_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
@@ -71,6 +76,23 @@ class ServerError(Exception):
     def at(self, place: str) -> ServerError:
         """The same error with the place (a file and row group) put before its message."""
         return type(self)(self.reason, f"{place}: {self.message}", field=self.field)
+
+
+def raising(found: Iterable[T | ServerError]) -> Iterator[T]:
+    """What a search found, up to the first error, which is raised.
+
+    Who looks for faults yields them beside what is sound: a server stops at the first one, and
+    whoever writes a dataset is shown all (errors_in).
+    """
+    for each in found:
+        if isinstance(each, ServerError):
+            raise each
+        yield each
+
+
+def errors_in(found: Iterable[object]) -> Iterator[ServerError]:
+    """The errors among what a search found."""
+    return (each for each in found if isinstance(each, ServerError))
 
 
 class RequestError(ServerError):

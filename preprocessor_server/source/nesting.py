@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -12,7 +12,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from headrace.v1 import dataset_pb2
-from preprocessor_server.errors import DataError, DatasetError
+from preprocessor_server.errors import DataError, DatasetError, raising
 
 _FIELD = "dataset.source.parquet.rows"
 
@@ -69,36 +69,61 @@ def resolve_rows(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> RowSchema:
     Raises DatasetError (DATASET_INVALID) if the source's rows do not fit the schema, or if nothing
     shows whether the files are grouped.
     """
+    return next(raising(bind_rows(spec, schema)))
+
+
+def bind_rows(
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema
+) -> Iterator[RowSchema | DatasetError]:
+    """The columns of a dataset's rows, or all that resolve_rows refuses."""
     patterns = spec.source.parquet.rows
     named = {name for pattern in patterns for name in _matches(pattern, schema.names)}
-    if not patterns or not _is_grouped(spec, schema, named):
+    try:
+        grouped = bool(patterns) and _is_grouped(spec, schema, named)
+    except DatasetError as error:
+        yield error
+        return
+    if not grouped:
         flat = (RowColumn(field.name, field.type, field.name) for field in schema)
-        return RowSchema(tuple(flat), grouped=False)
+        yield RowSchema(tuple(flat), grouped=False)
+        return
+    faults = [*_unfit_patterns(patterns, schema)]
+    if faults:
+        yield from faults
+        return
+    columns = tuple(column for field in schema for column in _columns(field, named))
+    for name, times in Counter(column.name for column in columns).items():
+        clash = [column for column in columns if column.name == name and column.field is not None]
+        if times > 1 and clash:
+            faults.append(
+                _invalid(
+                    f"field {name!r} in the lists of {clash[0].source!r} has the name of another "
+                    "column of the rows; rename one of them in the files"
+                )
+            )
+    yield from faults
+    if not faults:
+        yield RowSchema(columns, grouped=True)
+
+
+def _unfit_patterns(patterns: Sequence[str], schema: pa.Schema) -> Iterator[DatasetError]:
+    """What is wrong with the rows of a source whose files are grouped."""
     for index, pattern in enumerate(patterns):
         matched = _matches(pattern, schema.names)
         if not matched:
-            raise _invalid(
+            yield _invalid(
                 f"{pattern!r} names no column of these grouped files; "
                 + _suggest(pattern, schema.names),
                 index,
             )
         for name in matched:
             if not is_list(schema.field(name).type):
-                raise _invalid(
+                yield _invalid(
                     f"{pattern!r} names column {name!r}, which is {schema.field(name).type}, among "
                     "others that are lists with one element a row; leave it out (a column with "
                     "one value a Parquet row holds for all its rows)",
                     index,
                 )
-    columns = tuple(column for field in schema for column in _columns(field, named))
-    for name, times in Counter(column.name for column in columns).items():
-        clash = [column for column in columns if column.name == name and column.field is not None]
-        if times > 1 and clash:
-            raise _invalid(
-                f"field {name!r} in the lists of {clash[0].source!r} has the name of another "
-                "column of the rows; rename one of them in the files"
-            )
-    return RowSchema(columns, grouped=True)
 
 
 def check_columns(name: str, schema: pa.Schema, expected: RowSchema, first: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessor_server.errors import DatasetError, ServerError
+from preprocessor_server.errors import DatasetError, ServerError, raising
 
 _MAGIC = frozenset("*?[")
 
@@ -48,25 +48,32 @@ class Roots:
         Raises DatasetError for a path that names nothing, lies outside the roots, or names a file
         that another path has named already.
         """
-        files: list[NamedFile] = []
+        return list(raising(self.look_up(paths)))
+
+    def look_up(self, paths: Sequence[str]) -> Iterator[NamedFile | ServerError]:
+        """Every file that the paths name, or what expand refuses about it."""
         named_by: dict[Path, str] = {}
         for i, path in enumerate(paths):
             field = f"dataset.source.parquet.paths[{i}]"
             found = 0
-            for file in self._expand_one(path, field):
-                found += 1
-                if file.real in named_by:
-                    raise DatasetError(
-                        "DATASET_INVALID",
-                        f"file {file.name!r} is named twice, by {named_by[file.real]!r} and by "
-                        f"{path!r}: its rows would be delivered twice; name it once",
-                        field=field,
-                    )
-                named_by[file.real] = path
-                files.append(file)
+            try:
+                for file in self._expand_one(path, field):
+                    found += 1
+                    if file.real in named_by:
+                        yield DatasetError(
+                            "DATASET_INVALID",
+                            f"file {file.name!r} is named twice, by {named_by[file.real]!r} and by "
+                            f"{path!r}: its rows would be delivered twice; name it once",
+                            field=field,
+                        )
+                        continue
+                    named_by[file.real] = path
+                    yield file
+            except ServerError as error:
+                yield error
+                continue
             if not found:
-                raise DatasetError("PATH_NOT_FOUND", self._nothing(path), field=field)
-        return files
+                yield DatasetError("PATH_NOT_FOUND", self._nothing(path), field=field)
 
     def _expand_one(self, path: str, field: str) -> Iterator[NamedFile]:
         literal = path.split("/")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from preprocessor_server.transform.features import Output, Transform, compile_features
-from preprocessor_server.transform.filter import Filter, compile_filter
+from preprocessor_server.transform.features import (
+    Output,
+    Transform,
+    bind_features,
+    compile_features,
+)
+from preprocessor_server.transform.filter import Filter, bind_filter, compile_filter
 from preprocessor_server.transform.from_arrow import arrow_to_column
 from preprocessor_server.transform.validate import validate_spec
 
@@ -12,6 +17,8 @@ __all__ = [
     "Output",
     "Transform",
     "arrow_to_column",
+    "bind_features",
+    "bind_filter",
     "compile_features",
     "compile_filter",
     "validate_spec",

@@ -6,7 +6,7 @@ import difflib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.v1 import batch_pb2, dataset_pb2
-from preprocessor_server.errors import DatasetError
+from preprocessor_server.errors import DatasetError, raising
 from preprocessor_server.frame import Column, Frame, Runs
 from preprocessor_server.stage_clock import count_parts
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
@@ -132,26 +132,51 @@ def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transf
     DATASET_INVALID for a column selected twice, TYPE_UNFIT for an operation or a feature that does
     not fit its column.
     """
-    outputs: dict[str, Output] = {}
+    outputs = tuple(raising(bind_features(spec, schema)))
+    used = {output.column for output in outputs}
+    return Transform(outputs, tuple(name for name in schema.names if name in used))
+
+
+def bind_features(
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, unsound: Mapping[int, int] | None = None
+) -> Iterator[Output | DatasetError]:
+    """Every feature of every column, or what compile_features refuses about it.
+
+    unsound has, for features with an operation that validate_spec refuses, the first such
+    operation: what comes after it cannot be judged. Features without a kind are left out.
+    """
+    taken: dict[str, str] = {}
     for index, feature in enumerate(spec.features):
         path = f"dataset.features[{index}]"
-        for name, field in _select(body(feature), path, schema):
-            if name in outputs:
-                raise invalid(
+        if feature.WhichOneof("kind") is None:
+            continue
+        for selected in _select(body(feature), path, schema):
+            if isinstance(selected, DatasetError):
+                yield selected
+                continue
+            name, field = selected
+            if name in taken:
+                yield invalid(
                     field,
-                    f"column {name!r} is selected by {outputs[name].place} already; a column "
+                    f"column {name!r} is selected by {taken[name]} already; a column "
                     "makes one feature, so leave it out of one of them (globs count too)",
                 )
-            outputs[name] = _compile(feature, path, name, field, schema)
-    columns = tuple(name for name in schema.names if name in outputs)
-    return Transform(tuple(outputs.values()), columns)
+                continue
+            taken[name] = f"feature {name!r} ({shorten(path)})"
+            try:
+                output = _compile(feature, path, name, field, schema, (unsound or {}).get(index))
+            except DatasetError as error:
+                yield error
+                continue
+            if output is not None:
+                yield output
 
 
 def _select(
     part: dataset_pb2.DenseFeature | dataset_pb2.SparseFeature | dataset_pb2.LabelFeature,
     path: str,
     schema: pa.Schema,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str] | DatasetError]:
     """The columns that a feature selects, each with the field that names it."""
     times = Counter(schema.names)
     for index, pattern in enumerate(part.columns):
@@ -161,7 +186,7 @@ def _select(
         else:
             names = [name for name in times if fnmatchcase(name, pattern)]
         if not names:
-            raise DatasetError(
+            yield DatasetError(
                 "FEATURE_UNMATCHED",
                 f"{shorten(field)}: {pattern!r} matches no column of the source; "
                 + suggest(pattern, schema.names),
@@ -169,11 +194,12 @@ def _select(
             )
         for name in names:
             if times[name] > 1:
-                raise invalid(
+                yield invalid(
                     field,
                     f"the source has {times[name]} columns called {name!r}; rename all but one",
                 )
-            yield name, field
+            else:
+                yield name, field
 
 
 def suggest(name: str, names: list[str]) -> str:
@@ -188,8 +214,14 @@ def suggest(name: str, names: list[str]) -> str:
 
 
 def _compile(
-    feature: dataset_pb2.Feature, path: str, name: str, field: str, schema: pa.Schema
-) -> Output:
+    feature: dataset_pb2.Feature,
+    path: str,
+    name: str,
+    field: str,
+    schema: pa.Schema,
+    unsound: int | None,
+) -> Output | None:
+    """The feature of a column; None if it has an unsound operation and is right up to there."""
     kind = feature.WhichOneof("kind")
     assert kind is not None
     arrow = schema.field(name).type
@@ -206,7 +238,7 @@ def _compile(
     if column.family is Family.NULL:
         step, column = null_typed(column, np.dtype(np.int64 if kind == "sparse" else np.float64))
         steps.append(step)
-    ops = body(feature).ops
+    ops = body(feature).ops[:unsound]
     given: list[ColumnType] = []
     done: list[ColumnOp] = []
     for index, op in enumerate(ops):
@@ -217,6 +249,8 @@ def _compile(
         except UnfitError as error:
             raise unfit(error, f"{shorten(at)} {op_title(op)}", at, name, column) from error
         done.append(step)
+    if unsound is not None:
+        return None
     steps += fuse_ids(ops, given, done) if kind == "sparse" else done
     try:
         steps.append(_DELIVER[kind](column))

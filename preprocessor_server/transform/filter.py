@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessor_server.errors import DataError
+from preprocessor_server.errors import DataError, DatasetError, raising
 from preprocessor_server.frame import Flat, Mask
 from preprocessor_server.transform import duck
 from preprocessor_server.transform.column_type import Family, column_type
@@ -67,14 +68,35 @@ def compile_filter(where: str, schema: pa.Schema) -> Filter | None:
     Raises DatasetError (FILTER_INVALID) if it does not parse, is made of what is not supported,
     names no column, does not fit a column's type, or is not a boolean.
     """
+    return next(raising(bind_filter(where, schema)), None)
+
+
+def bind_filter(where: str, schema: pa.Schema) -> Iterator[Filter | DatasetError]:
+    """The filter, or all that compile_filter refuses about it; nothing for an empty one."""
     if not where.strip():
-        return None
-    expression = parse_filter(where, schema.names)
+        return
+    for parsed in parse_filter(where, schema.names):
+        if isinstance(parsed, DatasetError):
+            yield parsed
+            continue
+        unfit = list(_unfit_columns(parsed, schema))
+        yield from unfit
+        if not unfit:
+            yield _bind(where, parsed, schema)
+
+
+def _unfit_columns(expression: Expression, schema: pa.Schema) -> Iterator[DatasetError]:
     for name in expression.columns:
-        if name in expression.values:
-            _check_comparable(name, schema.field(name).type)
-        if name in expression.conditions:
-            _check_condition(name, schema.field(name).type)
+        try:
+            if name in expression.values:
+                _check_comparable(name, schema.field(name).type)
+            if name in expression.conditions:
+                _check_condition(name, schema.field(name).type)
+        except DatasetError as error:
+            yield error
+
+
+def _bind(where: str, expression: Expression, schema: pa.Schema) -> Filter | DatasetError:
     # A row of nulls, and not none: so that a literal that cannot be converted fails here.
     nulls = (
         schema.empty_table()
@@ -88,9 +110,9 @@ def compile_filter(where: str, schema: pa.Schema) -> Filter | None:
             (column,) = cursor.description or []
             cursor.fetchall()
     except duckdb.Error as error:
-        raise filter_invalid(_explain(error, expression.columns)) from error
+        return filter_invalid(_explain(error, expression.columns))
     if str(column[1]) != "BOOLEAN":
-        raise filter_invalid(
+        return filter_invalid(
             f"the expression is {column[1]}, not boolean; compare it with something"
         )
     return Filter(where, expression.columns, expression)

@@ -8,7 +8,7 @@ and literals. DuckDB's tree is checked node by node, columns get the names c0, c
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,13 +76,21 @@ class Expression:
 @dataclass(slots=True)
 class _Walk:
     where: str
-    names: Sequence[str]
+    names: Sequence[str] | None
     refs: list[Node] = field(default_factory=list)
     values: set[str] = field(default_factory=set)
     conditions: set[str] = field(default_factory=set)
+    errors: list[DatasetError] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
 
     def visit(self, node: Node) -> None:
-        """Checks an expression and all it is made of, and keeps the columns it refers to."""
+        """Checks an expression and all it is made of, and keeps the columns and the errors."""
+        try:
+            self._visit(node)
+        except DatasetError as error:
+            self.errors.append(error)
+
+    def _visit(self, node: Node) -> None:
         kind, type_ = node["class"], node["type"]
         if kind == "COLUMN_REF":
             self.values.add(self.reference(node))
@@ -111,7 +119,10 @@ class _Walk:
         if node["class"] == "COLUMN_REF":
             self.conditions.add(node["column_names"][0])
         elif node["class"] == "CONSTANT" and node["literal"]["kind"] not in _TRUTH_VALUES:
-            raise self.unsupported(node, f"{node['literal']['text']!r} as a condition")
+            self.errors.append(
+                self.unsupported(node, f"{node['literal']['text']!r} as a condition")
+            )
+            return
         self.visit(node)
 
     def reference(self, node: Node) -> str:
@@ -120,12 +131,13 @@ class _Walk:
         if len(path) > 1:
             raise self.unsupported(node, f"the qualified name {'.'.join(path)!r}")
         name = str(path[0])
-        count = self.names.count(name)
-        if count != 1:
+        count = 1 if self.names is None else self.names.count(name)
+        if count != 1 and name not in self.unknown:
+            self.unknown.add(name)
             why = (
                 f"the source has {count} columns called {name!r}; rename all but one"
                 if count
-                else f"column {name!r} is not in the source; {suggest(name, list(self.names))}"
+                else f"column {name!r} is not in the source; {suggest(name, list(self.names or ()))}"
             )
             raise filter_invalid(f"{why} (at character {self.position(node)})")
         self.refs.append(node)
@@ -142,20 +154,20 @@ class _Walk:
         return filter_invalid(f"{what} is not supported{at}; {_ALLOWED}")
 
 
-def parse_filter(where: str, names: Sequence[str]) -> Expression:
+def parse_filter(where: str, names: Sequence[str]) -> Iterator[Expression | DatasetError]:
     """Reads a filter over columns of the given names.
 
-    Raises DatasetError (FILTER_INVALID) that says what does not parse, is not supported, or names
-    no column, and where.
+    Gives the expression, or else every DatasetError (FILTER_INVALID) that says what does not parse,
+    is not supported, or names no column, and where.
     """
     try:
-        tree = _parse(where)
-        walk = _Walk(where, names)
-        walk.condition(tree["statements"][0]["node"]["where_clause"])
-    except RecursionError as error:
-        raise filter_invalid(
-            "the expression is nested too deeply; write alternatives as one IN list"
-        ) from error
+        tree, walk = _walk(where, names)
+    except DatasetError as error:
+        yield error
+        return
+    if walk.errors:
+        yield from walk.errors
+        return
     used = {node["column_names"][0] for node in walk.refs}
     columns = tuple(name for name in names if name in used)
     for node in walk.refs:
@@ -163,12 +175,37 @@ def parse_filter(where: str, names: Sequence[str]) -> Expression:
     with duck.cursor() as cursor:
         row = cursor.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
     assert row is not None
-    return Expression(
+    yield Expression(
         sql=str(row[0]).removeprefix(_PREFIX),
         columns=columns,
         values=frozenset(walk.values),
         conditions=frozenset(walk.conditions),
     )
+
+
+def find_syntax_faults(where: str) -> Iterator[DatasetError]:
+    """What is wrong in a filter, whatever the columns of the source."""
+    if not where.strip():
+        return
+    try:
+        _, walk = _walk(where, None)
+    except DatasetError as error:
+        yield error
+        return
+    yield from walk.errors
+
+
+def _walk(where: str, names: Sequence[str] | None) -> tuple[Node, _Walk]:
+    """DuckDB's tree of a filter, and what a walk over it found; None for names not known."""
+    walk = _Walk(where, names)
+    try:
+        tree = _parse(where)
+        walk.condition(tree["statements"][0]["node"]["where_clause"])
+    except RecursionError as error:
+        raise filter_invalid(
+            "the expression is nested too deeply; write alternatives as one IN list"
+        ) from error
+    return tree, walk
 
 
 def filter_invalid(message: str) -> DatasetError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -23,27 +23,30 @@ def validate_spec(spec: dataset_pb2.DatasetSpec) -> None:
     Raises DatasetError: DATASET_TOO_NEW for a field that this server does not know, anywhere;
     DATASET_INVALID with the path of the field otherwise.
     """
-    _refuse_unknown(spec, "dataset")
+    fault = next(find_faults(spec), None)
+    if fault is not None:
+        raise fault
+
+
+def find_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
+    """All that validate_spec refuses, in its order."""
+    yield from _unknown_fields(spec, "dataset")
     source = spec.source.WhichOneof("kind") if spec.HasField("source") else None
     if source is None:
-        raise invalid("dataset.source", "the dataset names no source; give parquet and its paths")
-    parquet = spec.source.parquet
-    if not parquet.paths:
-        raise invalid("dataset.source.parquet.paths", "the source names no path; give at least one")
-    _refuse_empty(parquet.paths, "dataset.source.parquet.paths", "path")
-    _refuse_empty(parquet.group_by, "dataset.source.parquet.group_by", "column")
-    _refuse_empty(parquet.rows, "dataset.source.parquet.rows", "column")
+        yield invalid("dataset.source", "the dataset names no source; give parquet and its paths")
+    else:
+        yield from _source_faults(spec.source.parquet)
     size = spec.max_split_bytes
     if size and not MIN_SPLIT_BYTES <= size <= MAX_SPLIT_BYTES:
-        raise invalid(
+        yield invalid(
             "dataset.max_split_bytes",
             f"max_split_bytes is {size:,}; it lies between {MIN_SPLIT_BYTES:,} (1 MiB) and "
             f"{MAX_SPLIT_BYTES:,} (64 GiB), or is 0 for the default",
         )
     if not spec.features:
-        raise invalid("dataset.features", "the dataset has no feature; give at least one")
+        yield invalid("dataset.features", "the dataset has no feature; give at least one")
     for index, feature in enumerate(spec.features):
-        _check_feature(feature, f"dataset.features[{index}]")
+        yield from _feature_faults(feature, f"dataset.features[{index}]")
 
 
 def body(
@@ -66,11 +69,11 @@ def op_title(op: dataset_pb2.Op) -> str:
     return type(getattr(op, kind)).__name__
 
 
-def _refuse_unknown(message: Message, path: str) -> None:
+def _unknown_fields(message: Message, path: str) -> Iterator[DatasetError]:
     unknown = UnknownFieldSet(message)
     if len(unknown):
         numbers = ", ".join(str(unknown[i].field_number) for i in range(len(unknown)))
-        raise DatasetError(
+        yield DatasetError(
             "DATASET_TOO_NEW",
             f"{shorten(path)}: this server does not know field number {numbers} of "
             f"{message.DESCRIPTOR.name}, and leaving it out could mean other data; upgrade the "
@@ -81,24 +84,36 @@ def _refuse_unknown(message: Message, path: str) -> None:
         if field.type != FieldDescriptor.TYPE_MESSAGE:
             continue
         if isinstance(value, Message):
-            _refuse_unknown(value, f"{path}.{field.name}")
+            yield from _unknown_fields(value, f"{path}.{field.name}")
             continue
         for index, item in enumerate(value):
-            _refuse_unknown(item, f"{path}.{field.name}[{index}]")
+            yield from _unknown_fields(item, f"{path}.{field.name}[{index}]")
 
 
-def _refuse_empty(names: Sequence[str], path: str, what: str) -> None:
+def _source_faults(parquet: dataset_pb2.ParquetSource) -> Iterator[DatasetError]:
+    if not parquet.paths:
+        yield invalid("dataset.source.parquet.paths", "the source names no path; give at least one")
+    yield from _empty_names(parquet.paths, "dataset.source.parquet.paths", "path")
+    yield from _empty_names(parquet.group_by, "dataset.source.parquet.group_by", "column")
+    yield from _empty_names(parquet.rows, "dataset.source.parquet.rows", "column")
+
+
+def _empty_names(names: Sequence[str], path: str, what: str) -> Iterator[DatasetError]:
     for index, name in enumerate(names):
         if not name:
-            raise invalid(f"{path}[{index}]", f"an empty {what}; name it, or leave it out")
+            yield invalid(f"{path}[{index}]", f"an empty {what}; name it, or leave it out")
 
 
-def _check_feature(feature: dataset_pb2.Feature, path: str) -> None:
+def _feature_faults(feature: dataset_pb2.Feature, path: str) -> Iterator[DatasetError]:
     if feature.WhichOneof("kind") is None:
-        raise invalid(path, "the feature has no kind; make it dense, sparse or label")
+        yield invalid(path, "the feature has no kind; make it dense, sparse or label")
+        return
     part = body(feature)
     if not part.columns:
-        raise invalid(f"{path}.columns", "the feature selects no column; give at least one")
-    _refuse_empty(part.columns, f"{path}.columns", "column")
+        yield invalid(f"{path}.columns", "the feature selects no column; give at least one")
+    yield from _empty_names(part.columns, f"{path}.columns", "column")
     for index, op in enumerate(part.ops):
-        check_op(op, f"{path}.ops[{index}]")
+        try:
+            check_op(op, f"{path}.ops[{index}]")
+        except DatasetError as error:
+            yield error
