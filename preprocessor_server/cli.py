@@ -13,9 +13,10 @@ import click
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from headrace.v1 import dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.errors import DatasetError, FleetError, ServerError, SettingsError
+from preprocessor_server.authoring.reading import load_dataset
+from preprocessor_server.cli_check import check
+from preprocessor_server.errors import FleetError, ServerError, SettingsError
 from preprocessor_server.settings import ENV_PREFIX, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,6 +34,9 @@ def main() -> None:
 @click.version_option(package_name="headrace")
 def cli() -> None:
     """Reads Parquet, transforms features, and streams compact batches to trainers."""
+
+
+cli.add_command(check)
 
 
 def settings_options(command: Command, but: Collection[str] = ()) -> Command:
@@ -164,25 +168,6 @@ def _show(response: M, as_json: bool, text: Callable[[M], str]) -> None:
         click.echo(json_format.MessageToJson(response, preserving_proto_field_name=True))
     else:
         click.echo(text(response))
-
-
-def load_dataset(path: Path) -> dataset_pb2.DatasetSpec:
-    """The dataset of a YAML file: the canonical JSON form of DatasetSpec, written as YAML.
-
-    Raises DatasetError that names the file and what is wrong in it.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError("DATASET_INVALID", f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise DatasetError("DATASET_INVALID", f"{path} holds no mapping with source and features")
-    try:
-        return json_format.ParseDict(content, dataset_pb2.DatasetSpec())
-    except json_format.ParseError as error:
-        raise DatasetError("DATASET_INVALID", f"{path}: {error}") from None
 
 
 @contextmanager

@@ -76,12 +76,17 @@ class Expression:
 @dataclass(slots=True)
 class _Walk:
     where: str
+    # None: not known, so any name is one.
     names: Sequence[str] | None
     refs: list[Node] = field(default_factory=list)
     values: set[str] = field(default_factory=set)
     conditions: set[str] = field(default_factory=set)
     errors: list[DatasetError] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.names or ())
 
     def visit(self, node: Node) -> None:
         """Checks an expression and all it is made of, and keeps the columns and the errors."""
@@ -137,7 +142,7 @@ class _Walk:
             why = (
                 f"the source has {count} columns called {name!r}; rename all but one"
                 if count
-                else f"column {name!r} is not in the source; {suggest(name, list(self.names or ()))}"
+                else f"column {name!r} is not in the source; {suggest(name, self.columns)}"
             )
             raise filter_invalid(f"{why} (at character {self.position(node)})")
         self.refs.append(node)
