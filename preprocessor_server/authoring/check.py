@@ -115,7 +115,7 @@ class _Check:
             self._not_checked.append(f"{others}: mend the mistakes first")
             return
         self._add(_describe_faults(self._file.spec, data))
-        self._checked.append(f"the footers of all {len(files):,} files")
+        self._checked.append(f"the footers of all its files: {len(files):,}")
 
     def _files(self, data: Data) -> list[NamedFile]:
         if data.instead is None:

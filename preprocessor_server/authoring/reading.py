@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,14 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT32: "an integer from 0 to 2^32 - 1",
     FieldDescriptor.CPPTYPE_UINT64: "an integer from 0 to 2^64 - 1",
 }
+# What YAML makes of a plain value that looks like one.
+_KINDS = {
+    bool: "a truth value",
+    int: "an integer",
+    float: "a number",
+    datetime.date: "a date",
+    datetime.datetime: "a time",
+}
 _START = Place(1, 1, 1, 1)
 
 
@@ -38,7 +48,8 @@ class DatasetFile:
     """What a file holds, as far as it can be read: what is wrong stands in mistakes.
 
     places has the place of every field that is given, by its path. damaged are the fields that are
-    not what the file says, so that what is wrong with their values follows from a mistake.
+    not what the file says, so that what is wrong with their values follows from a mistake; lost
+    are those of which nothing is known, whatever lies in them.
     complete says that nothing was left out unseen.
     """
 
@@ -47,18 +58,19 @@ class DatasetFile:
     mistakes: list[Mistake] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=lambda: {ROOT: _START})
     damaged: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     complete: bool = True
 
     def place(self, path: str) -> Place:
         """Where a field stands, or the innermost one around it that is there."""
-        while path not in self.places:
-            path = path[: max(path.rfind("."), path.rfind("["))]
-        return self.places[path]
+        return next(self.places[each] for each in _outwards(path) if each in self.places)
 
     def follows(self, path: str) -> bool:
         """Whether a fault of a field follows from a mistake that was noted already."""
         missing = path not in self.places
-        return path in self.damaged or (missing and not self.complete)
+        if path in self.damaged or (missing and not self.complete):
+            return True
+        return any(each in self.lost for each in _outwards(path))
 
 
 def read_file(path: Path) -> DatasetFile:
@@ -121,23 +133,26 @@ class _Reading:
 
     file: DatasetFile
 
-    def message(self, node: yaml.Node, message: Message, path: str, inner: str) -> None:
+    def message(
+        self, node: yaml.Node, message: Message, path: str, inner: str, parent: str | None = None
+    ) -> None:
         """Fills a message from its node; its fields have paths that start with inner."""
         self.file.places.setdefault(path, place_of(node))
         # The stubs know two classes of descriptors, one of them private.
         descriptor: Any = message.DESCRIPTOR
         if node.tag == UNREADABLE:
-            self.damage(path)
+            self.file.lost.add(inner)
             return
         if not isinstance(node, yaml.MappingNode):
-            self.refuse(node, path, _wanted_mapping(node, descriptor))
+            self.refuse(node, path, _wanted_mapping(node, descriptor), parent)
+            self.file.lost.add(inner)
             return
         fields = {name: each for each in descriptor.fields for name in _names(each)}
         given: dict[str, yaml.Node] = {}
         for key, value in node.value:
             known = fields.get(key.value) if isinstance(key, yaml.ScalarNode) else None
             if known is None:
-                known = self.unknown(key, path, descriptor, {each.value for each, _ in node.value})
+                known = self.unknown(key, path, inner, descriptor, node)
             if known is None:
                 continue
             child = f"{inner}.{known.name}"
@@ -197,7 +212,7 @@ class _Reading:
                 child.SetInParent()
             # Errors of a dataset leave out the kind of a feature.
             is_kind = message.DESCRIPTOR is _FEATURE
-            self.message(node, child, path, parent if is_kind else path)
+            self.message(node, child, path, parent if is_kind else path, parent)
             return
         self.file.places.setdefault(path, place_of(node))
         part = type(message)()
@@ -214,7 +229,7 @@ class _Reading:
         message.MergeFrom(part)
 
     def unknown(
-        self, key: yaml.Node, path: str, descriptor: Descriptor, given: set[Any]
+        self, key: yaml.Node, path: str, inner: str, descriptor: Descriptor, around: yaml.Node
     ) -> FieldDescriptor | None:
         """Refuses a key that is no field; the field that it is taken for, if it is clear."""
         text = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
@@ -224,8 +239,9 @@ class _Reading:
         hint = f"did you mean {near[0]!r}?" if near else f"there is {known}"
         self.note(key, path, f"{text!r} is no field of {descriptor.name}; {hint}")
         self.damage(path)
-        if not near or near[0] in given:
+        if not near or near[0] in {each.value for each, _ in around.value}:
             return None
+        self.damage(f"{inner}.{near[0]}")
         alike = difflib.SequenceMatcher(None, str(text), near[0]).ratio()
         return descriptor.fields_by_name[near[0]] if alike >= ALIKE else None
 
@@ -242,6 +258,13 @@ class _Reading:
         self.file.damaged.add(path)
         if parent is not None and parent != ROOT:
             self.file.damaged.add(parent)
+
+
+def _outwards(path: str) -> Iterator[str]:
+    """A path, and those of all that is around it."""
+    while path:
+        yield path
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
 
 
 def _names(known: FieldDescriptor) -> tuple[str, str]:
@@ -292,7 +315,8 @@ def _parse(node: yaml.Node, message: Message, known: FieldDescriptor) -> str | N
     if is_text and not isinstance(value, str):
         if not isinstance(node, yaml.ScalarNode):
             return f"{shown}; give a string"
-        return f"{shown}, a {type(value).__name__}; write it as the string {json.dumps(node.value)}"
+        kind = _KINDS.get(type(value), "no string")
+        return f"{shown}, {kind}; write it as the string {json.dumps(node.value)}"
     try:
         single = not known.is_repeated or _is_map(known)
         json_format.ParseDict({known.name: value if single else [value]}, message)

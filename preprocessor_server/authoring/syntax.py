@@ -66,6 +66,9 @@ def read(text: str) -> Syntax:
             if "single document" in str(error.context):
                 del lines[at:]
                 continue
+            if not lines[at]:
+                # What is left of the text gives no place to go on from.
+                break
             complete &= _leave_out(lines, at, again=at in tried)
             tried.add(at)
         except yaml.reader.ReaderError as error:
