@@ -75,6 +75,7 @@ fmt: $(STAMP) ## Format the code and the contract, fix what can be fixed
 
 proto: $(STAMP) ## Generate the Python form of the contract
 	@$(PY) proto/generate.py
+	@$(PY) proto/json_schema.py
 
 docs: $(STAMP) ## Write the table of operations in docs/ops.md from the code
 	@$(PY) docs/generate.py

@@ -23,11 +23,12 @@ def generate(out: Path) -> None:
     """Writes the generated code under out; raises CalledProcessError when protoc refuses."""
     out.mkdir(parents=True, exist_ok=True)
     files = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    _protoc(f"--python_out={out}", f"--pyi_out={out}", *files)
-    _protoc(f"--grpc_python_out={out}", SERVICE)
+    run_protoc(f"--python_out={out}", f"--pyi_out={out}", *files)
+    run_protoc(f"--grpc_python_out={out}", SERVICE)
 
 
-def _protoc(*arguments: str) -> None:
+def run_protoc(*arguments: str) -> None:
+    """Runs protoc on the contract; raises CalledProcessError when it refuses."""
     well_known = resources.files("grpc_tools") / "_proto"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{well_known}"]
     subprocess.run([*command, *arguments], check=True, cwd=PROTO)
