@@ -10,12 +10,15 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from headrace.v1 import dataset_pb2
 from trainer_client import ops as operations
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
+
+if TYPE_CHECKING:
+    from trainer_client.dataset_preview import Preview
 
 MIN_SPLIT_BYTES, MAX_SPLIT_BYTES = 1 << 20, 64 << 30
 
@@ -177,6 +180,18 @@ class Dataset:
     def fingerprint(self) -> str:
         """The text "sha256:" and the hexadecimal SHA-256 of the deterministic serialisation."""
         return _fingerprint(self.to_proto())
+
+    def preview(
+        self, rows: int = 5, *, target: str = "local://1", timeout: float = 60.0
+    ) -> Preview:
+        """The first rows, from 1 to 100, before and after transformation: a table where shown.
+
+        target are the servers to ask, as of BatchStream; timeout is in seconds. Raises the
+        HeadraceError that a stream would: a dataset that a server refuses, files at fault.
+        """
+        from trainer_client.dataset_preview import fetch_preview
+
+        return fetch_preview(self.to_proto(), rows, target, timeout)
 
     def to_yaml(self) -> str:
         """The canonical JSON form of the message, as YAML."""

@@ -1,0 +1,166 @@
+"""The first rows of a dataset, before and after transformation, as tables for people."""
+
+from __future__ import annotations
+
+import html
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from google.protobuf import json_format
+
+from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
+from trainer_client.errors import RequestError
+from trainer_client.transport.asking import connected
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Value: TypeAlias = float | str | bool | list["Value"] | dict[str, "Value"] | None
+
+MAX_ROWS = 100
+# What a table shows of a list, and of a text.
+_ELEMENTS, _LETTERS = 4, 40
+
+_DTYPE_PREFIX = "SCALAR_TYPE_"
+_CSS = "text-align: left"
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewColumn:
+    """A column of the source, or a feature: its values, one a row.
+
+    block and dtype are those of a feature's block, "" for a column of the source. Integers that
+    JSON cannot hold exactly, binary values and times are strings, as PreviewBatch gives them.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    block: str = ""
+    dtype: str = ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Preview:
+    """The first rows that pass the filter: columns that are read, and features made of them.
+
+    repr() is a table, and so is what a notebook shows; rows are across, so that hundreds of
+    features stay readable.
+    """
+
+    source: tuple[PreviewColumn, ...]
+    features: tuple[PreviewColumn, ...]
+    row_count: int
+    rows_scanned: int
+
+    def __repr__(self) -> str:
+        """Both tables, as wide as the terminal."""
+        from rich.console import Console
+
+        out = io.StringIO()
+        console = Console(
+            file=out, width=shutil.get_terminal_size().columns, highlight=False, markup=False
+        )
+        for title, head, columns in self._tables():
+            console.print(_rich_table(title, [*head, *self._row_names()], columns))
+        console.print(self._summary())
+        return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+    def _repr_html_(self) -> str:
+        """Both tables, for a notebook."""
+        parts = []
+        for title, head, columns in self._tables():
+            parts.append(f"<table><caption style='{_CSS}'>{html.escape(title)}</caption>")
+            parts.append(_html_row("th", [*head, *self._row_names()]))
+            parts += [_html_row("td", _cells(column)) for column in columns]
+            parts.append("</table>")
+        return "".join([*parts, f"<p>{html.escape(self._summary())}</p>"])
+
+    def _tables(self) -> Iterator[tuple[str, list[str], tuple[PreviewColumn, ...]]]:
+        yield "before: columns of the source", ["column"], self.source
+        yield "after: features", ["feature", "block", "dtype"], self.features
+
+    def _row_names(self) -> list[str]:
+        return [f"row {index}" for index in range(self.row_count)]
+
+    def _summary(self) -> str:
+        rows = f"{self.row_count} row{'' if self.row_count == 1 else 's'}"
+        if self.row_count == 0:
+            rows = "no row passes the filter"
+        return f"{rows}; {self.rows_scanned:,} scanned"
+
+
+def fetch_preview(
+    dataset: dataset_pb2.DatasetSpec, rows: int, target: str, timeout_s: float
+) -> Preview:
+    """The first rows of a dataset, from a fleet. Raises HeadraceError as a stream would."""
+    if type(rows) is not int or not 1 <= rows <= MAX_ROWS:
+        raise RequestError(f"rows is {rows!r}: it must be an integer from 1 to {MAX_ROWS}")
+    request = preprocessor_service_pb2.PreviewBatchRequest(dataset=dataset, row_count=rows)
+    with connected(target, timeout_s) as connection:
+        return _preview(connection.call("PreviewBatch", request, what="previewing the dataset"))
+
+
+def _preview(response: preprocessor_service_pb2.PreviewBatchResponse) -> Preview:
+    before: list[dict[str, Any]] = [json_format.MessageToDict(row.source) for row in response.rows]
+    after: list[dict[str, Any]] = [json_format.MessageToDict(row.output) for row in response.rows]
+    return Preview(
+        source=tuple(
+            PreviewColumn(name, tuple(row.get(name) for row in before))
+            for name in sorted({name for row in before for name in row})
+        ),
+        features=tuple(
+            PreviewColumn(name, tuple(row.get(name) for row in after), block.name, _dtype(block))
+            for block in response.output_schema.blocks
+            for name in block.features
+        ),
+        row_count=len(response.rows),
+        rows_scanned=response.rows_scanned,
+    )
+
+
+def _dtype(block: batch_pb2.BlockSchema) -> str:
+    return dataset_pb2.ScalarType.Name(block.dtype).removeprefix(_DTYPE_PREFIX).lower()
+
+
+def _cells(column: PreviewColumn) -> list[str]:
+    head = [column.name, column.block, column.dtype] if column.block else [column.name]
+    return [*head, *map(_show, column.values)]
+
+
+def _show(value: Value) -> str:
+    """A value in few letters."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
+        case str():
+            return value if len(value) <= _LETTERS else f"{value[:_LETTERS]}…"
+        case list():
+            shown = ", ".join(map(_show, value[:_ELEMENTS]))
+            more = f", … {len(value):,} in all" if len(value) > _ELEMENTS else ""
+            return f"[{shown}{more}]"
+        case _:
+            return "{" + ", ".join(f"{name}: {_show(part)}" for name, part in value.items()) + "}"
+
+
+def _rich_table(title: str, head: Sequence[str], columns: Sequence[PreviewColumn]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for column in columns:
+        table.add_row(*_cells(column))
+    return table
+
+
+def _html_row(kind: str, cells: Sequence[str]) -> str:
+    inner = "".join(f"<{kind} style='{_CSS}'>{html.escape(cell)}</{kind}>" for cell in cells)
+    return f"<tr>{inner}</tr>"
