@@ -4,6 +4,8 @@ from trainer_client import ops
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset, Dense, Label, Sparse, parquet
+from trainer_client.dataset_plan import DatasetPlan
+from trainer_client.dataset_preview import Preview
 from trainer_client.errors import (
     CorruptBatchError,
     DataError,
@@ -32,6 +34,7 @@ __all__ = [
     "Cursor",
     "DataError",
     "Dataset",
+    "DatasetPlan",
     "DeduplicatedBlock",
     "Dense",
     "DeploymentError",
@@ -40,6 +43,7 @@ __all__ = [
     "InvalidDatasetError",
     "JaggedView",
     "Label",
+    "Preview",
     "RayFleet",
     "RequestError",
     "ServerStats",

@@ -18,6 +18,7 @@ from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
 
 if TYPE_CHECKING:
+    from trainer_client.dataset_plan import DatasetPlan
     from trainer_client.dataset_preview import Preview
 
 MIN_SPLIT_BYTES, MAX_SPLIT_BYTES = 1 << 20, 64 << 30
@@ -192,6 +193,16 @@ class Dataset:
         from trainer_client.dataset_preview import fetch_preview
 
         return fetch_preview(self.to_proto(), rows, target, timeout)
+
+    def explain(self, *, target: str = "local://1", timeout: float = 60.0) -> DatasetPlan:
+        """What servers do for this dataset: columns read, operations, output; drawn where shown.
+
+        target are the servers to ask, as of BatchStream; timeout is in seconds. Raises the
+        HeadraceError that a stream would. What bounds the rate of a run stream.explain() says.
+        """
+        from trainer_client.dataset_plan import fetch_plan
+
+        return fetch_plan(self, target, timeout)
 
     def to_yaml(self) -> str:
         """The canonical JSON form of the message, as YAML."""

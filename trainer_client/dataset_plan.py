@@ -1,0 +1,160 @@
+"""What servers do for a dataset: what they read, how often they work, and what comes out."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
+from trainer_client.dataset import Dataset, Feature
+from trainer_client.transport.asking import connected
+
+# How often a feature's operations work on a value of its column.
+PER_PARQUET_ROW = "once a Parquet row"
+PER_RUN = "once a row, or run of equal values"
+
+_DTYPE_PREFIX = "SCALAR_TYPE_"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFeature:
+    """A feature: the column it is made of, that column's Arrow type, what is done to it, how often.
+
+    block is the name of the output block it lies in.
+    """
+
+    name: str
+    type: str
+    ops: tuple[str, ...]
+    work: str
+    block: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBlock:
+    """An output block: its name, the dtype of its values and what a batch of B rows has of it."""
+
+    name: str
+    dtype: str
+    shape: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DatasetPlan:
+    """How a dataset is read and made into batches. repr() draws it.
+
+    columns are those that are read, of column_count; other_columns those among them that only the
+    filter or group_by needs. row_count is None where the filter decides it.
+    """
+
+    columns: tuple[str, ...]
+    column_count: int
+    other_columns: tuple[str, ...]
+    where: str
+    features: tuple[PlannedFeature, ...]
+    blocks: tuple[PlannedBlock, ...]
+    file_count: int
+    row_group_count: int
+    decoded_bytes: int
+    unfiltered_row_count: int
+    row_count: int | None
+
+    def __repr__(self) -> str:
+        """The plan, from files to batches."""
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        """The same, for a notebook."""
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _lines(self) -> Iterator[str]:
+        yield (
+            f"read       {len(self.columns)} of {self.column_count} columns, "
+            f"{self.unfiltered_row_count:,} rows in {self.row_group_count:,} row groups of "
+            f"{self.file_count:,} files; {self.decoded_bytes:,} bytes decoded (an estimate)"
+        )
+        yield "pushdown   columns: no other is read; row groups and pages: none is skipped"
+        if self.where:
+            kept = "an unknown number" if self.row_count is None else f"{self.row_count:,}"
+            yield f"filter     {self.where}"
+            yield f"           on every row that is read; keeps {kept}"
+        else:
+            yield "filter     none"
+        if self.other_columns:
+            yield f"           read for filter or group_by alone: {', '.join(self.other_columns)}"
+        for block in self.blocks:
+            yield f"block      {block.name}: {block.dtype} {block.shape}"
+            yield from self._feature_lines(block)
+
+    def _feature_lines(self, block: PlannedBlock) -> Iterator[str]:
+        members = [feature for feature in self.features if feature.block == block.name]
+        rows = [
+            (feature.name, feature.type, " → ".join(feature.ops) or "as it is", feature.work)
+            for feature in members
+        ]
+        widths = [max(len(row[part]) for row in rows) for part in range(3)]
+        for *parts, work in rows:
+            padded = [f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)]
+            yield f"           {'  '.join([*padded, work])}"
+
+
+def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
+    """The plan of a dataset, from a fleet. Raises HeadraceError as a stream would."""
+    message = dataset.to_proto()
+    request = preprocessor_service_pb2.DescribeDatasetRequest(dataset=message)
+    with connected(target, timeout_s) as connection:
+        found: preprocessor_service_pb2.DescribeDatasetResponse = connection.call(
+            "DescribeDataset", request, what="describing the dataset"
+        )
+    types = {column.name: column for column in found.source_columns}
+    makers = dict(_makers(dataset, types))
+    grouped = any(column.list_column for column in found.source_columns)
+    features = []
+    for block in found.output_schema.blocks:
+        for name in block.features:
+            column = types[name]
+            once = grouped and not column.list_column
+            ops = tuple(map(repr, makers[name].ops))
+            work = PER_PARQUET_ROW if once else PER_RUN
+            features.append(PlannedFeature(name, column.type, ops, work, block.name))
+    needed = tuple(column.name for column in found.source_columns if column.needed)
+    used = {feature.name for feature in features}
+    return DatasetPlan(
+        columns=needed,
+        column_count=len(found.source_columns),
+        other_columns=tuple(name for name in needed if name not in used),
+        where=dataset.where,
+        features=tuple(features),
+        blocks=tuple(
+            PlannedBlock(block.name, _dtype(block), _shape(block))
+            for block in found.output_schema.blocks
+        ),
+        file_count=found.file_count,
+        row_group_count=found.row_group_count,
+        decoded_bytes=found.decoded_bytes,
+        unfiltered_row_count=found.unfiltered_row_count,
+        row_count=found.row_count if found.HasField("row_count") else None,
+    )
+
+
+def _makers(dataset: Dataset, names: Collection[str]) -> Iterator[tuple[str, Feature]]:
+    """Which feature of the dataset makes something of a column; the server has checked that one."""
+    for feature in dataset.features:
+        for pattern in feature.columns:
+            if pattern in names:
+                yield pattern, feature
+            else:
+                yield from ((name, feature) for name in names if fnmatchcase(name, pattern))
+
+
+def _dtype(block: batch_pb2.BlockSchema) -> str:
+    return dataset_pb2.ScalarType.Name(block.dtype).removeprefix(_DTYPE_PREFIX).lower()
+
+
+def _shape(block: batch_pb2.BlockSchema) -> str:
+    count = len(block.features)
+    if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
+        return f"values of lists, lengths int32 [{count}, B]"
+    return f"[B, {count}]"
