@@ -64,7 +64,8 @@ class Preview:
             file=out, width=shutil.get_terminal_size().columns, highlight=False, markup=False
         )
         for title, head, columns in self._tables():
-            console.print(_rich_table(title, [*head, *self._row_names()], columns))
+            console.print(title)
+            console.print(_rich_table([*head, *self._row_names()], columns))
         console.print(self._summary())
         return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
@@ -149,11 +150,11 @@ def _show(value: Value) -> str:
             return "{" + ", ".join(f"{name}: {_show(part)}" for name, part in value.items()) + "}"
 
 
-def _rich_table(title: str, head: Sequence[str], columns: Sequence[PreviewColumn]) -> Table:
+def _rich_table(head: Sequence[str], columns: Sequence[PreviewColumn]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in head:
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for column in columns:

@@ -1,0 +1,120 @@
+"""What Dataset.preview and Dataset.explain show, from real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from preprocessor_server.server import Server
+from trainer_client import (
+    Dataset,
+    Dense,
+    InvalidDatasetError,
+    Label,
+    RequestError,
+    Sparse,
+    StreamTimeoutError,
+    ops,
+    parquet,
+)
+from trainer_client.dataset_plan import PER_PARQUET_ROW, PER_RUN, PlannedBlock, PlannedFeature
+
+FLAT = {
+    "age": [20.0, None, 7.25],
+    "name": ["<b>", "x" * 60, None],
+    "history": [[1, 2, 3, 4, 5, 6], [], None],
+    "at": pa.array([0, 1, 2], pa.timestamp("us")),
+    "label": [0, 1, 1],
+}
+DATASET = Dataset(
+    source=parquet("flat.parquet"),
+    where="label >= 0",
+    features=[
+        Dense("age", ops=[ops.FillNull(0.0), ops.Log1p()]),
+        Sparse("name", ops=[ops.HashBucket(10)]),
+        Sparse("hist*"),
+        Label("label"),
+    ],
+)
+
+
+@pytest.fixture
+def target(tmp_path: Path, start_server: Callable[..., Server]) -> str:
+    pq.write_table(pa.table(FLAT), tmp_path / "flat.parquet")
+    items = [[{"item": 1, "label": 0}, {"item": 2, "label": 1}]]
+    rows = pa.table({"user": [5], "items": items, "unused": [1]})
+    pq.write_table(rows, tmp_path / "grouped.parquet")
+    return f"static:///{start_server(data_root=(tmp_path,)).address}"
+
+
+def test_a_preview_is_a_table(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    preview = DATASET.preview(3, target=target)
+    lines = repr(preview).splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert cells["age"] == ["dense", "float32", "3.04452", "0", "2.11021"]
+    assert " ".join(cells["history"]) == "sparse int64 [1, 2, 3, 4, … 6 in all] [] []"
+    assert lines[-1] == "3 rows; 3 scanned"
+    (name,) = [column for column in preview.source if column.name == "name"]
+    assert name.values == ("<b>", "x" * 60, None)
+    page = preview._repr_html_()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert page.count("<table>") == page.count("</table>") == 2
+
+
+def test_a_preview_of_no_row_says_so(target: str) -> None:
+    empty = Dataset(source=DATASET.source, where="label > 5", features=DATASET.features)
+    preview = empty.preview(target=target)
+    assert preview.row_count == 0
+    assert repr(preview).endswith("no row passes the filter; 3 scanned")
+
+
+def test_the_plan_of_flat_files(target: str) -> None:
+    plan = DATASET.explain(target=target)
+    assert plan.columns == ("age", "name", "history", "label")
+    assert (plan.column_count, plan.unfiltered_row_count, plan.row_count) == (5, 3, None)
+    assert plan.blocks == (
+        PlannedBlock("dense", "float32", "[B, 1]"),
+        PlannedBlock("sparse", "int64", "values of lists, lengths int32 [2, B]"),
+        PlannedBlock("labels", "float32", "[B, 1]"),
+    )
+    assert plan.features[0] == PlannedFeature(
+        "age", "double", ("FillNull(value=0.0)", "Log1p()"), PER_RUN, "dense"
+    )
+    drawn = repr(plan)
+    assert "read       4 of 5 columns, 3 rows in 1 row groups of 1 files; " in drawn
+    assert "pushdown   columns: no other is read; row groups and pages: none is skipped" in drawn
+    assert "age  double  FillNull(value=0.0) → Log1p()  once a row, or run of equal values" in drawn
+    assert plan._repr_html_().startswith("<pre>read ")
+
+
+def test_the_plan_of_grouped_files(target: str) -> None:
+    source = parquet("grouped.parquet", rows="items")
+    plan = Dataset(source=source, features=[Sparse("user", "item"), Label("label")]).explain(
+        target=target
+    )
+    assert [feature.work for feature in plan.features] == [PER_PARQUET_ROW, PER_RUN, PER_RUN]
+    assert plan.row_count == plan.unfiltered_row_count == 2
+    assert plan.columns == ("user", "item", "label")
+
+
+def test_errors_say_what_to_do(target: str) -> None:
+    wrong = Dataset(source=DATASET.source, features=[Label("lable")])
+    for ask in (wrong.preview, wrong.explain):
+        with pytest.raises(InvalidDatasetError, match="did you mean 'label'"):
+            ask(target=target)  # type: ignore[operator]
+    for rows in (0, 101, "5"):
+        with pytest.raises(RequestError, match=f"rows is {rows!r}: it must be an integer from 1"):
+            DATASET.preview(rows, target=target)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="timeout is 0: it must be a number of seconds above 0"):
+        DATASET.explain(target=target, timeout=0)
+    with pytest.raises(RequestError, match="the forms are local://"):
+        DATASET.preview(target="here")
+    with pytest.raises(StreamTimeoutError, match="describing the dataset"):
+        DATASET.explain(target="static:///127.0.0.1:9", timeout=0.2)
