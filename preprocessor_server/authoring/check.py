@@ -15,7 +15,7 @@ from preprocessor_server.errors import DatasetError, ServerError, errors_in
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.paths import NamedFile, Roots
-from preprocessor_server.transform.filter_syntax import find_syntax_faults
+from preprocessor_server.transform.filter_syntax import FilterError, find_syntax_faults
 from preprocessor_server.transform.validate import find_faults
 
 _PATHS = "dataset.source.parquet.paths"
@@ -87,7 +87,10 @@ class _Check:
             if field in told or file.follows(field):
                 continue
             self._told.add(field)
-            self._mistakes.append(Mistake(file.place(field), field, error.message, error.reason))
+            place = file.place(field)
+            if isinstance(error, FilterError) and error.character is not None:
+                place = file.place_in_text(field, file.spec.where, error.character)
+            self._mistakes.append(Mistake(place, field, error.message, error.reason))
 
     def _check_data(self, data: Data) -> None:
         if self._file.follows(_ROWS) and self._file.places.get(_ROWS):
@@ -158,8 +161,10 @@ def _one_a_place(errors: Iterable[ServerError]) -> Iterator[ServerError]:
         alike.setdefault(key, []).append(error)
     for same in alike.values():
         first, more = same[0], len(same) - 1
-        columns = f" (and {more} more column{'s' if more > 1 else ''} likewise)" if more else ""
-        yield DatasetError(first.reason, first.message + columns, field=first.field)
+        if more:
+            columns = f" (and {more} more column{'s' if more > 1 else ''} likewise)"
+            first = DatasetError(first.reason, first.message + columns, field=first.field)
+        yield first
 
 
 def _describe_faults(spec: dataset_pb2.DatasetSpec, data: Data) -> Iterator[ServerError]:

@@ -65,6 +65,16 @@ class DatasetFile:
         """Where a field stands, or the innermost one around it that is there."""
         return next(self.places[each] for each in _outwards(path) if each in self.places)
 
+    def place_in_text(self, path: str, text: str, character: int) -> Place:
+        """Where a character (from 1) of a field's text stands; of a text over lines its start."""
+        place = self.place(path)
+        beside = place.end_column - place.column - len(text)
+        # Without quotes, or with them and nothing escaped inside.
+        if place.line != place.end_line or beside not in {0, 2}:
+            return place
+        column = place.column + beside // 2 + character - 1
+        return Place(place.line, column, place.line, column + 1)
+
     def follows(self, path: str) -> bool:
         """Whether a fault of a field follows from a mistake that was noted already."""
         missing = path not in self.places
@@ -132,6 +142,7 @@ class _Reading:
     """Fills a message from nodes, and notes what does not fit."""
 
     file: DatasetFile
+    open: set[int] = field(default_factory=set)
 
     def message(
         self, node: yaml.Node, message: Message, path: str, inner: str, parent: str | None = None
@@ -147,6 +158,16 @@ class _Reading:
             self.refuse(node, path, _wanted_mapping(node, descriptor), parent)
             self.file.lost.add(inner)
             return
+        if id(node) in self.open:
+            self.refuse(node, path, "it holds itself, by an alias; write it out", parent)
+            return
+        self.open.add(id(node))
+        self.fields(node, message, path, inner)
+        self.open.remove(id(node))
+
+    def fields(self, node: yaml.MappingNode, message: Message, path: str, inner: str) -> None:
+        """Fills the fields of a message from its mapping."""
+        descriptor: Any = message.DESCRIPTOR
         fields = {name: each for each in descriptor.fields for name in _names(each)}
         given: dict[str, yaml.Node] = {}
         for key, value in node.value:
@@ -310,6 +331,8 @@ def _parse(node: yaml.Node, message: Message, known: FieldDescriptor) -> str | N
         value = SafeConstructor().construct_document(node)
     except yaml.YAMLError:
         return f"it has the tag {node.tag!r}, which says nothing here; leave it out"
+    except ValueError as error:
+        return f"it is {node.value!r}, which YAML cannot read ({error}); write it in quotes"
     shown = f"it is {node.value!r}" if isinstance(node, yaml.ScalarNode) else f"it is {value!r}"
     is_text = known.cpp_type == FieldDescriptor.CPPTYPE_STRING
     if is_text and not isinstance(value, str):

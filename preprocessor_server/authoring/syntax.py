@@ -51,7 +51,7 @@ class Syntax:
 
 def read(text: str) -> Syntax:
     """Composes YAML. A line that is not YAML is noted and left out, and the rest read."""
-    lines = text.split("\n")
+    lines = text.replace("\r\n", "\n").split("\n")
     mistakes: list[Mistake] = []
     tried: set[int] = set()
     complete = True
@@ -74,6 +74,10 @@ def read(text: str) -> Syntax:
         except yaml.reader.ReaderError as error:
             mistakes.append(_unprintable(text, error))
             return Syntax(None, tuple(mistakes), complete=False)
+        except RecursionError:
+            place = Place(1, 1, 1, 1)
+            told = "not YAML of a dataset: it is nested too deeply; write less in one another"
+            return Syntax(None, (*mistakes, Mistake(place, "dataset", told)), complete=False)
         else:
             return Syntax(root, tuple(mistakes), complete)
     return Syntax(None, tuple(mistakes), complete=False)

@@ -59,6 +59,12 @@ _NAMES = {
 }
 
 
+class FilterError(DatasetError):
+    """Fix the filter, at a character of it (from 1; None: not known)."""
+
+    character: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Expression:
     """A checked filter: its SQL over columns c0, c1, …, and the source columns these stand for.
@@ -144,7 +150,7 @@ class _Walk:
                 if count
                 else f"column {name!r} is not in the source; {suggest(name, self.columns)}"
             )
-            raise filter_invalid(f"{why} (at character {self.position(node)})")
+            raise filter_invalid(why, self.position(node))
         self.refs.append(node)
         return name
 
@@ -153,10 +159,9 @@ class _Walk:
         return len(before.decode(errors="replace")) - len(_PREFIX) + 1
 
     def unsupported(self, node: Node, what: str) -> DatasetError:
-        at = ""
-        if node["query_location"] != _NOWHERE:
-            at = f" (at character {self.position(node)})"
-        return filter_invalid(f"{what} is not supported{at}; {_ALLOWED}")
+        known = node["query_location"] != _NOWHERE
+        at = self.position(node) if known else None
+        return filter_invalid(f"{what} is not supported", at, _ALLOWED)
 
 
 def parse_filter(where: str, names: Sequence[str]) -> Iterator[Expression | DatasetError]:
@@ -213,9 +218,13 @@ def _walk(where: str, names: Sequence[str] | None) -> tuple[Node, _Walk]:
     return tree, walk
 
 
-def filter_invalid(message: str) -> DatasetError:
-    """The error for a filter at fault."""
-    return DatasetError("FILTER_INVALID", f"where: {message}", field="dataset.where")
+def filter_invalid(message: str, character: int | None = None, way_out: str = "") -> FilterError:
+    """The error for a filter at fault, with the character at which the fault is, from 1."""
+    at = "" if character is None else f" (at character {character})"
+    end = f"; {way_out}" if way_out else ""
+    error = FilterError("FILTER_INVALID", f"where: {message}{at}{end}", field="dataset.where")
+    error.character = character
+    return error
 
 
 def _parse(where: str) -> Node:
@@ -223,7 +232,7 @@ def _parse(where: str) -> Node:
     tree = _serialize(_PREFIX + where)
     if tree["error"]:
         position = int(tree.get("position", len(_PREFIX))) - len(_PREFIX) + 1
-        raise filter_invalid(f"{tree['error_message']} (at character {position})")
+        raise filter_invalid(tree["error_message"], position)
     # What parses after WHERE, but not in brackets, is an expression and something more.
     if len(tree["statements"]) != 1 or _serialize(f"{_PREFIX}(\n{where}\n)")["error"]:
         raise filter_invalid(f"something follows the expression; {_ALLOWED}")

@@ -85,6 +85,7 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         modules = {str(path.relative_to(source)) for path in (source / package).rglob("*.py")}
         assert modules <= set(names)
     assert not [name for name in names if name.endswith((".pyc", ".so"))]
+    assert "headrace/v1/dataset.schema.json" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

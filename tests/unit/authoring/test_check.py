@@ -49,7 +49,7 @@ ten.yaml:3:27: source.parquet.paths[1]: glob 'missing/*.parquet' matches no file
 check it with ls
 ten.yaml:4:16: source.parquet.group_by[0]: group_by names column 'usr_id', which the source does \
 not have; did you mean 'user_id'?
-ten.yaml:5:8: where: column 'lable' is not in the source; did you mean 'label'? (at character 23)
+ten.yaml:5:30: where: column 'lable' is not in the source; did you mean 'label'? (at character 23)
 ten.yaml:6:18: max_split_bytes: max_split_bytes is 1,000; it lies between 1,048,576 (1 MiB) and \
 68,719,476,736 (64 GiB), or is 0 for the default
 ten.yaml:9:16: dataset: not YAML: while parsing a flow sequence expected ',' or ']', but got ':'; \

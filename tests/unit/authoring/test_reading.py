@@ -107,6 +107,15 @@ def test_what_stands_in_a_misspelt_field_is_looked_at_too() -> None:
     ]
 
 
+def test_files_of_other_systems_and_odd_ones() -> None:
+    assert not mistakes(SOUND.replace("\n", "\r\n"))
+    assert not mistakes("\ufeff" + SOUND)
+    (told,) = mistakes(SOUND.replace("'x > 1'", "2026-13-45"))
+    assert told.startswith("2:8: where: it is '2026-13-45', which YAML cannot read (month must")
+    (told,) = mistakes("features: " + "[" * 9999 + "]" * 9999)
+    assert "nested too deeply" in told
+
+
 def test_files_that_hold_no_dataset(tmp_path: Path) -> None:
     assert mistakes("") == [
         "1:1: dataset: the file is empty; a dataset has at least source and features"
