@@ -20,6 +20,8 @@ from preprocessor_server.transform.validate import find_faults
 
 _PATHS = "dataset.source.parquet.paths"
 _ROWS = "dataset.source.parquet.rows"
+# Files that are no Parquet, until one is that shows the columns.
+_FILES_TRIED = 20
 _OPS = re.compile(r"dataset\.features\[(\d+)\](?:\.\w+)?\.ops(?:\[(\d+)\])?")
 
 
@@ -101,24 +103,29 @@ class _Check:
             self._add(find_syntax_faults(self._file.spec.where))
             self._not_checked.append("columns and types: no file is found")
             return
-        first = files[0].name
-        try:
-            schema = FooterCache().read(files[0]).schema
-        except ServerError as error:
-            self._add([error])
-            self._not_checked.append(f"columns and types: {first} cannot be read")
+        for file in files[:_FILES_TRIED]:
+            try:
+                schema = FooterCache().read(file).schema
+                break
+            except ServerError as error:
+                self._add([error])
+        else:
+            self._not_checked.append(f"columns and types: {files[0].name} cannot be read")
             return
         found = catalog.find_faults(self._file.spec, schema, self._unsound())
         self._add(_one_a_place(found))
         self._checked.append(
-            f"features, filter and group_by against the {len(schema.names)} columns of {first}"
+            f"features, filter and group_by against the {len(schema.names)} columns of {file.name}"
         )
         if self._mistakes:
             others = "the other files" if len(files) > 1 else "what its row groups hold"
             self._not_checked.append(f"{others}: mend the mistakes first")
             return
         self._add(_describe_faults(self._file.spec, data))
-        self._checked.append(f"the footers of all its files: {len(files):,}")
+        if not self._mistakes:
+            self._checked.append(f"the footers of all its files: {len(files):,}")
+        elif len(files) > 1:
+            self._not_checked.append("the files after the one at fault")
 
     def _files(self, data: Data) -> list[NamedFile]:
         if data.instead is None:

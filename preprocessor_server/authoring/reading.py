@@ -24,6 +24,8 @@ from preprocessor_server.errors import DatasetError
 ROOT = "dataset"
 # How alike a key must be to a field to be read as it: then what stands in it is checked too.
 ALIKE = 0.75
+# Less alike is no suggestion.
+_LIKE = 0.65
 
 _FEATURE = dataset_pb2.Feature.DESCRIPTOR
 _INTEGERS = {
@@ -199,8 +201,12 @@ class _Reading:
         """Fills a field of a message. parent is the path of the message."""
         if isinstance(value, yaml.ScalarNode) and value.tag == "tag:yaml.org,2002:null":
             self.file.places.setdefault(path, place_of(key))
-            empty = _is_message(known) and not known.is_repeated
-            way_out = f"write {known.name}: {{}}" if empty else "give a value"
+            way_out = "give a value"
+            if _is_message(known) and not known.is_repeated:
+                kind: Any = known.message_type
+                names = ", ".join(each.name for each in kind.fields)
+                way_out = f"indent its fields below it ({names})"
+                way_out = way_out if names else f"write {known.name}: {{}}"
             self.refuse(key, path, f"it is empty; {way_out}, or leave the line out", parent)
             return
         self.file.places.setdefault(path, place_of(value))
@@ -217,7 +223,8 @@ class _Reading:
             way_out = "start each item with '- '"
             if isinstance(value, yaml.ScalarNode):
                 way_out = f"write [{json.dumps(value.value, ensure_ascii=False)}]"
-            self.refuse(value, path, f"a list is wanted; {way_out}", parent)
+            # It is read as a list of one.
+            self.note(value, path, f"a list is wanted; {way_out}")
         for index, item in enumerate(items):
             self.value(item, message, known, path, f"{path}[{index}]")
 
@@ -255,7 +262,7 @@ class _Reading:
         """Refuses a key that is no field; the field that it is taken for, if it is clear."""
         text = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
         names = [each.name for each in descriptor.fields]
-        near = difflib.get_close_matches(str(text), names, n=1)
+        near = difflib.get_close_matches(str(text), names, n=1, cutoff=_LIKE)
         known = ", ".join(names) or "nothing ({})"
         hint = f"did you mean {near[0]!r}?" if near else f"there is {known}"
         self.note(key, path, f"{text!r} is no field of {descriptor.name}; {hint}")

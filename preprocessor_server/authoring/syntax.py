@@ -129,6 +129,13 @@ def _leave_out(lines: list[str], at: int, *, again: bool) -> bool:
 
     Returns whether it is known what is missing now.
     """
+    text = lines[at].lstrip()
+    if not again and "\t" in lines[at][: -len(text)]:
+        # The lines around it show what was meant.
+        nearby = [line for line in (*lines[at + 1 :], *lines[:at][::-1]) if line.strip("\t ")]
+        near = next((line for line in nearby if not line.startswith("\t")), "")
+        lines[at] = near[: len(near) - len(near.lstrip(" "))] + text
+        return True
     found = _LINE.match(lines[at])
     assert found is not None
     lead, key = found["lead"], found["key"]
@@ -138,8 +145,8 @@ def _leave_out(lines: list[str], at: int, *, again: bool) -> bool:
     lines[at] = f"{lead}{key}: {UNREADABLE} x" if key else f"{lead}{UNREADABLE} x"
     depth = len(lead) if key else lead.rindex("-")
     for below in range(at + 1, len(lines)):
-        text = lines[below]
-        if text.strip() and len(text) - len(text.lstrip(" ")) <= depth:
+        line = lines[below]
+        if line.strip() and len(line) - len(line.lstrip(" ")) <= depth:
             break
         lines[below] = ""
     return True

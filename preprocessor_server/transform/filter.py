@@ -110,7 +110,9 @@ def _bind(where: str, expression: Expression, schema: pa.Schema) -> Filter | Dat
             (column,) = cursor.description or []
             cursor.fetchall()
     except duckdb.Error as error:
-        return filter_invalid(_explain(error, expression.columns))
+        return filter_invalid(
+            f"{_explain(error, expression.columns)}; compare columns with literals of their type"
+        )
     if str(column[1]) != "BOOLEAN":
         return filter_invalid(
             f"the expression is {column[1]}, not boolean; compare it with something"

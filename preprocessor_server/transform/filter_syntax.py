@@ -232,7 +232,7 @@ def _parse(where: str) -> Node:
     tree = _serialize(_PREFIX + where)
     if tree["error"]:
         position = int(tree.get("position", len(_PREFIX))) - len(_PREFIX) + 1
-        raise filter_invalid(tree["error_message"], position)
+        raise filter_invalid(tree["error_message"], position, _ALLOWED)
     # What parses after WHERE, but not in brackets, is an expression and something more.
     if len(tree["statements"]) != 1 or _serialize(f"{_PREFIX}(\n{where}\n)")["error"]:
         raise filter_invalid(f"something follows the expression; {_ALLOWED}")

@@ -58,6 +58,13 @@ def test_a_sound_file_is_the_canonical_json_form() -> None:
         ("'x > 1'", "", "2:1", "where", "it is empty; give a value, or leave the line out"),
         ("log1p: {}", "log1p:", "11:7", "features[0].ops[2].log1p", "it is empty; write log1p: {}"),
         (
+            "parquet: {paths: [data], groupBy: [user]}",
+            "parquet: ",
+            "1:10",
+            "source.parquet",
+            "it is",
+        ),
+        (
             "log1p: {}",
             "log1p: 1",
             "11:14",
