@@ -63,7 +63,7 @@ def test_everything_is_described() -> None:
 
 def test_the_dataset_of_the_demo_validates(validator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from examples.train_movielens import movielens
+    from train_movielens import movielens
 
     validator.validate(yaml.safe_load(movielens("data").to_yaml()))
 

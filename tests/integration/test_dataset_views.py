@@ -108,7 +108,7 @@ def test_errors_say_what_to_do(target: str) -> None:
     wrong = Dataset(source=DATASET.source, features=[Label("lable")])
     for ask in (wrong.preview, wrong.explain):
         with pytest.raises(InvalidDatasetError, match="did you mean 'label'"):
-            ask(target=target)  # type: ignore[operator]
+            ask(target=target)
     for rows in (0, 101, "5"):
         with pytest.raises(RequestError, match=f"rows is {rows!r}: it must be an integer from 1"):
             DATASET.preview(rows, target=target)  # type: ignore[arg-type]
