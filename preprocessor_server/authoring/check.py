@@ -61,13 +61,17 @@ class _Check:
         self._file = file
         self._mistakes = list(file.mistakes)
         self._told = {mistake.field for mistake in file.mistakes}
+        # Fields that validate_spec refuses, also where that follows from a mistake.
+        self._faulty: set[str] = set()
         self._checked = ["the structure"]
         self._not_checked: list[str] = []
 
     def run(self, data: Data | None) -> Report:
         if not self._file.complete:
             self._not_checked.append("what stands in lines that are not YAML")
-        self._add(find_faults(self._file.spec))
+        faults = list(find_faults(self._file.spec))
+        self._faulty = {fault.field for fault in faults}
+        self._add(faults)
         if data is None:
             self._add(find_syntax_faults(self._file.spec.where))
             self._checked.append("the syntax of the filter")
@@ -152,7 +156,7 @@ class _Check:
     def _unsound(self) -> dict[int, int]:
         """For each feature with an operation at fault, the first such operation."""
         first: dict[int, int] = {}
-        for field in (*self._told, *self._file.damaged):
+        for field in self._faulty | self._told | self._file.damaged | self._file.lost:
             found = _OPS.match(field)
             if found is not None:
                 feature, op = int(found[1]), int(found[2] or 0)

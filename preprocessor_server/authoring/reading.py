@@ -221,6 +221,9 @@ class _Reading:
             items = value.value
         else:
             way_out = "start each item with '- '"
+            if not _is_message(known) and not isinstance(value, yaml.ScalarNode):
+                self.refuse(value, path, f"a list is wanted; {way_out}", parent)
+                return
             if isinstance(value, yaml.ScalarNode):
                 way_out = f"write [{json.dumps(value.value, ensure_ascii=False)}]"
             # It is read as a list of one.
@@ -267,11 +270,14 @@ class _Reading:
         hint = f"did you mean {near[0]!r}?" if near else f"there is {known}"
         self.note(key, path, f"{text!r} is no field of {descriptor.name}; {hint}")
         self.damage(path)
-        if not near or near[0] in {each.value for each, _ in around.value}:
-            return None
-        self.damage(f"{inner}.{near[0]}")
-        alike = difflib.SequenceMatcher(None, str(text), near[0]).ratio()
-        return descriptor.fields_by_name[near[0]] if alike >= ALIKE else None
+        given = {each.value for each, _ in around.value}
+        if near and near[0] not in given:
+            alike = difflib.SequenceMatcher(None, str(text), near[0]).ratio()
+            if alike >= ALIKE:
+                return descriptor.fields_by_name[near[0]]
+        # It may stand for any field that is missing.
+        self.file.damaged.update(f"{inner}.{name}" for name in names if name not in given)
+        return None
 
     def refuse(self, node: yaml.Node, path: str, message: str, parent: str | None = None) -> None:
         """Notes that a field's value cannot be read."""

@@ -14,8 +14,9 @@ UNREADABLE = "!unreadable"
 # A file with more is no dataset.
 MAX_SYNTAX_ERRORS = 50
 
-# The beginning of a line: its indentation with the dashes of list items, and a plain key.
-_LINE = re.compile(r"(?P<lead> *(?:- +)*)(?:(?P<key>[A-Za-z_]\w*) *:(?= |$))?")
+# The beginning of a line: its indentation with the dashes of list items, and a key, perhaps behind
+# a quote or a bracket that does not belong there.
+_LINE = re.compile(r"(?P<lead> *(?:- +)*)(?:[\"'\[{]*(?P<key>[A-Za-z_]\w*)[\"']? *:(?= |$))?")
 # Contexts whose beginning is nearer to the mistake than where the scanner gave up.
 _BLAMED_CONTEXTS = (
     "while scanning a quoted",
@@ -142,6 +143,10 @@ def _leave_out(lines: list[str], at: int, *, again: bool) -> bool:
     if again or not (key or "-" in lead):
         lines[at] = ""
         return False
+    if key and not lines[at][found.end() :].strip():
+        # Its value is below, and may be sound.
+        lines[at] = f"{lead}{key}:"
+        return True
     lines[at] = f"{lead}{key}: {UNREADABLE} x" if key else f"{lead}{UNREADABLE} x"
     depth = len(lead) if key else lead.rindex("-")
     for below in range(at + 1, len(lines)):

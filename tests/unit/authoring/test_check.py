@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,37 @@ features: [{label: {columns: [label]}}, {sparse: {columns: [shop]}}]
 GROUPED = """\
 source: {parquet: {paths: [grouped.parquet], rows: [itemz, label, user]}}
 features: [{label: {columns: [label]}}]
+"""
+MANY_KEYS = """\
+source:
+  parquet:
+    paths: [rows.parquet]
+    group_by: [user_id]
+where: label = 1
+max_split_bytes: 2000000
+features:
+- dense:
+    columns: [age]
+    ops:
+    - fill_null:
+        value: {number: 1.5}
+    - clip:
+        min: {integer: 0}
+        max: {number: 5}
+    - log1p: {}
+- sparse:
+    columns: [country]
+    ops:
+    - hash_bucket:
+        num_buckets: 100
+        seed: 3
+- sparse:
+    columns: [history]
+    ops:
+    - tail:
+        count: 5
+- label:
+    columns: [label]
 """
 
 
@@ -181,12 +213,18 @@ def fields(text: str) -> list[str]:
         # What only follows from a mistake is not told.
         (SOUND.replace("dense", "deep"), ["features[0]"]),
         (SOUND.replace("source", "sauce"), ["dataset"]),
+        (SOUND.replace("source", "from"), ["dataset"]),
+        (SOUND.replace("source", '"source'), ["dataset"]),
+        (SOUND.replace("features", "[features"), ["dataset"]),
+        (with_op("country", "!x y"), ["features[0].ops[0]"]),
+        (with_op("country", "[a"), ["dataset"]),
         (SOUND.replace("[rows.parquet]", "rows.parquet"), ["source.parquet.paths"]),
         (SOUND.replace("[rows.parquet]", "[rows.parquet, 5]"), ["source.parquet.paths[1]"]),
         (with_op("age", "{clip: {min: 1}}"), ["features[0].ops[0].clip.min"]),
         (with_op("country", "{cats: {to: SCALAR_TYPE_INT64}}"), ["features[0].ops[0]"]),
         (SOUND.replace("label IS", "'label IS"), ["dataset"]),
         # One mistake for all columns of a glob, and for a column that is named twice.
+        (with_op("country", "{cast: }").replace("ops", "steps"), ["features[0].dense"]),
         (with_op('"c*", "user*"', "{tail: {count: 1}}"), ["features[0].ops[0]"]),
         (SOUND.replace("IS NOT NULL", "= lable OR lable = 1"), ["where"]),
         # Independent ones in one place are told each.
@@ -199,6 +237,15 @@ def fields(text: str) -> list[str]:
 @pytest.mark.usefixtures("run")
 def test_each_mistake_is_told_once(text: str, found: list[str]) -> None:
     assert fields(text) == found
+
+
+@pytest.mark.parametrize("wrong", ["{}x", '"{}', "[{}", "zzz"])
+@pytest.mark.usefixtures("run")
+def test_one_wrong_key_is_one_mistake_wherever_it_is(wrong: str) -> None:
+    assert not fields(MANY_KEYS)
+    for key in re.finditer(r"[a-z_]\w*(?=:)", MANY_KEYS):
+        text = MANY_KEYS[: key.start()] + wrong.format(key[0]) + MANY_KEYS[key.end() :]
+        assert len(fields(text)) == 1, text
 
 
 COLUMNS = st.sampled_from(
