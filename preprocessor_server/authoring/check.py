@@ -67,7 +67,7 @@ class _Check:
         self._not_checked: list[str] = []
 
     def run(self, data: Data | None) -> Report:
-        if not self._file.complete:
+        if self._file.left_out:
             self._not_checked.append("what stands in lines that are not YAML")
         faults = list(find_faults(self._file.spec))
         self._faulty = {fault.field for fault in faults}
@@ -150,7 +150,10 @@ class _Check:
     def _at_own_place(self, errors: Iterable[ServerError]) -> Iterator[ServerError]:
         own = [index for index, path in enumerate(self._paths()) if path]
         for error in errors:
-            index = int(error.field.rpartition("[")[2].rstrip("]")) if error.field else own[0]
+            if not error.field:
+                yield error
+                continue
+            index = int(error.field.rpartition("[")[2].rstrip("]"))
             yield DatasetError(error.reason, error.message, field=f"{_PATHS}[{own[index]}]")
 
     def _unsound(self) -> dict[int, int]:

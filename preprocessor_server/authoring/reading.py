@@ -52,7 +52,7 @@ class DatasetFile:
     places has the place of every field that is given, by its path. damaged are the fields that are
     not what the file says, so that what is wrong with their values follows from a mistake; lost
     are those of which nothing is known, whatever lies in them.
-    complete says that nothing was left out unseen.
+    left_out says that some lines are not YAML, complete that it is known which fields they hold.
     """
 
     name: str
@@ -61,6 +61,7 @@ class DatasetFile:
     places: dict[str, Place] = field(default_factory=lambda: {ROOT: _START})
     damaged: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    left_out: bool = False
     complete: bool = True
 
     def place(self, path: str) -> Place:
@@ -91,7 +92,7 @@ def read_file(path: Path) -> DatasetFile:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        file = DatasetFile(str(path), complete=False)
+        file = DatasetFile(str(path), left_out=True, complete=False)
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         file.mistakes.append(
@@ -110,6 +111,7 @@ def read_text(text: str, name: str) -> DatasetFile:
     file = DatasetFile(name)
     syntax = read(text)
     file.mistakes += syntax.mistakes
+    file.left_out = bool(syntax.mistakes)
     file.complete = syntax.complete
     if syntax.root is not None:
         _Reading(file).message(syntax.root, file.spec, ROOT, ROOT)

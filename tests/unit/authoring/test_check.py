@@ -66,6 +66,7 @@ ten.yaml:20:24: features[4].columns[1]: column 'user_cat_1' is selected by featu
 ten.yaml: 10 mistakes
   checked: the structure
   checked: features, filter and group_by against the 8 columns of rows.parquet
+  not checked: what stands in lines that are not YAML
   not checked: what its row groups hold: mend the mistakes first
 """
 SOUND = """\
