@@ -23,9 +23,12 @@ from preprocessor_server.pipeline import Pipeline
 from preprocessor_server.service import MAX_SHORT_CALLS, SERVICE, PreprocessorService
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import Metrics, log
+from preprocessor_server.tls import read as read_tls
 
 # Threads beside those of streams and short calls: health checks, reflection, refusals.
 SPARE_THREADS = 16
+# Of --health-listen: the probes of one kubelet.
+PROBE_THREADS = 2
 # For the last messages of the calls that ended to leave. Health watches never end by themselves.
 FLUSH_S = 0.5
 # For the transport to close.
@@ -44,10 +47,14 @@ _KEEPALIVE_OPTIONS = [
 
 
 class Server:
-    """One server: built, listening and warm in start(); drained and closed in stop()."""
+    """One server: built, listening and warm in start(); drained and closed in stop().
+
+    Raises SettingsError if the files of TLS cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._tls = read_tls(settings)
         self._metrics = Metrics()
         self._catalog = Catalog(settings)
         self._pipeline = Pipeline(settings, self._catalog, self._metrics)
@@ -68,7 +75,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._probe_calls = futures.ThreadPoolExecutor(PROBE_THREADS, "probe")
+        self._probes = self._make_probes()
         self.address = ""
+        self.health_address = ""
         self.budget = self._pipeline.budget
 
     def start(self) -> None:
@@ -77,9 +87,13 @@ class Server:
         Raises SettingsError if an address cannot be listened on.
         """
         began = time.monotonic()
-        self.address = self._listen()
+        self.address = self._listen(self._server, "listen", self._credentials())
         self._server.start()
-        log.info("listening", address=self.address, pid=os.getpid())
+        log.info("listening", address=self.address, pid=os.getpid(), tls=self._tls is not None)
+        if self._probes is not None:
+            self.health_address = self._listen(self._probes, "health_listen", None)
+            self._probes.start()
+            log.info("health", address=self.health_address)
         if self._settings.metrics_listen:
             log.info("metrics", port=self._serve_metrics())
         log.info("kernel cache", place=cache_place())
@@ -95,19 +109,45 @@ class Server:
         self._pipeline.draining.set()
         if not self._service.wait_until_idle(self._settings.drain_timeout_s):
             log.warning("cutting calls that did not end in time")
+        if self._probes is not None:
+            self._probes.stop(None).wait(STOP_TIMEOUT_S)
         self._server.stop(FLUSH_S).wait(FLUSH_S + STOP_TIMEOUT_S)
         self._calls.shutdown(wait=False)
+        self._probe_calls.shutdown(wait=False)
         self._pipeline.close()
         self._catalog.close()
         log.info("stopped", after_s=round(time.monotonic() - began, 2))
 
-    def _listen(self) -> str:
-        listen = self._settings.listen
+    def _make_probes(self) -> grpc.Server | None:
+        """A server of its own for health alone: a second port of the first would serve all."""
+        if not self._settings.health_listen:
+            return None
+        probes = grpc.server(self._probe_calls, options=_KEEPALIVE_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, probes)
+        return probes
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        if self._tls is None:
+            return None
+        return grpc.ssl_server_credentials(
+            [(self._tls.key, self._tls.cert)],
+            root_certificates=self._tls.client_ca,
+            require_client_auth=self._tls.client_ca is not None,
+        )
+
+    def _listen(
+        self, server: grpc.Server, setting: str, credentials: grpc.ServerCredentials | None
+    ) -> str:
+        listen: str = getattr(self._settings, setting)
         try:
-            port = self._server.add_insecure_port(listen)
+            if credentials is None:
+                port = server.add_insecure_port(listen)
+            else:
+                port = server.add_secure_port(listen, credentials)
         except RuntimeError as error:
             raise SettingsError(
-                f"--listen={listen}: cannot listen there ({error}); is another server on it?"
+                f"--{setting.replace('_', '-')}={listen}: cannot listen there ({error}); is "
+                "another server on it?"
             ) from None
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 

@@ -41,6 +41,24 @@ class Settings(BaseModel):
         description="Address to listen on: host:port, port 0 picks one and logs it; or "
         "unix:/path. The default is not reachable from other machines.",
     )
+    tls_cert: str = Field(
+        default="",
+        description="File (PEM) with the server's certificate, followed by what leads to its CA: "
+        "all of --listen is TLS then. Empty for plain text.",
+    )
+    tls_key: str = Field(
+        default="", description="File (PEM) with the private key of --tls-cert, not encrypted."
+    )
+    tls_client_ca: str = Field(
+        default="",
+        description="File (PEM) with CAs: only clients with a certificate of one of them are "
+        "served (mTLS). Empty for anyone.",
+    )
+    health_listen: str = Field(
+        default="",
+        description="Address (host:port) that serves gRPC health alone, in plain text, for probes "
+        "that speak no TLS, as those of Kubernetes. Empty for none.",
+    )
     cpu_threads: int = Field(
         default_factory=lambda: min(len(os.sched_getaffinity(0)), 64),
         ge=1,
@@ -122,7 +140,7 @@ class Settings(BaseModel):
                 raise ValueError(f"{root} is not a folder")
         return tuple(root.resolve() for root in roots)
 
-    @field_validator("listen", "metrics_listen")
+    @field_validator("listen", "health_listen", "metrics_listen")
     @classmethod
     def _address(cls, address: str) -> str:
         if not address or address.startswith("unix:"):
