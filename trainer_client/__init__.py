@@ -25,6 +25,7 @@ from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, Sp
 from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
 from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
+from trainer_client.tls import Tls
 
 __all__ = [
     "Batch",
@@ -56,6 +57,7 @@ __all__ = [
     "StreamClosedError",
     "StreamStats",
     "StreamTimeoutError",
+    "Tls",
     "merge_state_dicts",
     "ops",
     "parquet",

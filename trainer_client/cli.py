@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from trainer_client.cli_tls import NAMES as TLS_NAMES
+from trainer_client.cli_tls import tls_options
 from trainer_client.cli_verify import show, verify
 from trainer_client.errors import HeadraceError
+from trainer_client.tls import Tls
 
 if TYPE_CHECKING:
     from trainer_client.batch import Batch
@@ -50,6 +53,7 @@ cli.add_command(show)
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an epoch, and no bar.")
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Serves Prometheus metrics there.")
+@tls_options
 def pull(
     dataset: str,
     *,
@@ -64,6 +68,7 @@ def pull(
     timeout: float,
     as_json: bool,
     metrics_listen: str | None,
+    tls: Tls | None,
 ) -> None:
     """Drains DATASET (a YAML file) as a trainer would, and says how fast it came."""
     # Imported here so that --help and wrong usage answer at once, without torch.
@@ -82,6 +87,7 @@ def pull(
             interleave=interleave,
             prefetch_bytes=prefetch_bytes,
             timeout=timeout,
+            tls=tls,
         )
         said: set[str] = set()
         with stream:
@@ -117,6 +123,7 @@ def pull(
     help="How long to draw batches, once the first ones are there.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@tls_options
 def explain(dataset: str, *, seconds: float, as_json: bool, **options: Any) -> None:
     """Draws batches of DATASET (a YAML file) and says what bounds their rate.
 
@@ -144,7 +151,7 @@ def explain(dataset: str, *, seconds: float, as_json: bool, **options: Any) -> N
 explain.params += [
     option
     for option in pull.params
-    if option.name not in {"dataset", "epochs", "as_json", "metrics_listen"}
+    if option.name not in {"dataset", "epochs", "as_json", "metrics_listen", *TLS_NAMES}
 ]
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainer_client.cli_tls import tls_options
 from trainer_client.errors import HeadraceError, RequestError
+from trainer_client.tls import Tls
 
 if TYPE_CHECKING:
     from trainer_client.batch import Batch
@@ -40,6 +42,7 @@ _TIMEOUT = click.option(
 @_TARGET
 @_SNAPSHOTS
 @_TIMEOUT
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def verify(
     a: Path,
@@ -49,6 +52,7 @@ def verify(
     target: str | None,
     snapshot_dir: Path | None,
     timeout: float,
+    tls: Tls | None,
     as_json: bool,
 ) -> None:
     """Says whether runs A and B trained on the same bytes, or where they first part.
@@ -65,7 +69,7 @@ def verify(
     with _errors_mean_unknown():
         if b is not None:
             sys.exit(_compare(a, b, as_json=as_json))
-        sys.exit(_complete(a, target, snapshot_dir, timeout, as_json=as_json))
+        sys.exit(_complete(a, target, snapshot_dir, timeout, tls, as_json=as_json))
 
 
 @click.command()
@@ -77,6 +81,7 @@ def verify(
 @_TARGET
 @_SNAPSHOTS
 @_TIMEOUT
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(
     run: Path,
@@ -88,6 +93,7 @@ def show(
     target: str | None,
     snapshot_dir: Path | None,
     timeout: float,
+    tls: Tls | None,
     as_json: bool,
 ) -> None:
     """Fetches a batch that RUN's ledger names, and compares it with what the ledger says of it.
@@ -96,7 +102,7 @@ def show(
     2: cannot tell.
     """
     with _errors_mean_unknown():
-        found = _fetch(run, (epoch, shard, index), rows, target, snapshot_dir, timeout)
+        found = _fetch(run, (epoch, shard, index), rows, target, snapshot_dir, timeout, tls)
         if as_json:
             click.echo(json.dumps(found))
         else:
@@ -137,14 +143,20 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> int:
 
 
 def _complete(
-    a: Path, target: str | None, snapshot_dir: Path | None, timeout: float, *, as_json: bool
+    a: Path,
+    target: str | None,
+    snapshot_dir: Path | None,
+    timeout: float,
+    tls: Tls | None,
+    *,
+    as_json: bool,
 ) -> int:
     from trainer_client.ledger.run import load
     from trainer_client.verify import complete, report
     from trainer_client.verify.served import connected
 
     run = load(a)
-    with connected(run, target, snapshot_dir, timeout) as served:
+    with connected(run, target, snapshot_dir, timeout, tls) as served:
         reports = complete.check(run, served.shards)
     verdict = complete.verdict_of(reports, run)
     if as_json:
@@ -171,6 +183,7 @@ def _fetch(
     target: str | None,
     snapshot_dir: Path | None,
     timeout: float,
+    tls: Tls | None,
 ) -> dict[str, Any]:
     from trainer_client.ledger.lines import HASH_MASK
     from trainer_client.ledger.run import load
@@ -186,7 +199,7 @@ def _fetch(
     row = table.first_of(table.where(key(shard, index)))
     place = None if row is None else table.place(row)
     cursor = None if place is None else place.cursor
-    with connected(run, target, snapshot_dir, timeout) as served:
+    with connected(run, target, snapshot_dir, timeout, tls) as served:
         fetched = served.fetch(run.epochs[number], shard, index, cursor)
     found = fetched.value
     return {

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from trainer_client.errors import RequestError
+from trainer_client.tls import Tls
 
 U64 = (1 << 64) - 1
 
@@ -58,6 +59,8 @@ class Options:
     """The snapshot to use, by id; "" for the pinned one, or a new one."""
     snapshot_dir: str | os.PathLike[str] | None
     """Where snapshots are kept and the dataset's is pinned; None for the user's cache, unpinned."""
+    tls: Tls | None = None
+    """TLS to the servers (docs/security.md); None is plain text."""
     ledger: str | os.PathLike[str] | None = None
     """A folder in which to write down what the trainer is handed (docs/ledger.md); None: none."""
 
@@ -88,6 +91,15 @@ class Options:
             )
         self._seconds("timeout", self.timeout_s, 0.0)
         self._seconds("resolve_interval", self.resolve_interval_s, 0.1)
+
+        if self.tls is not None:
+            if not isinstance(self.tls, Tls):
+                raise RequestError(
+                    f"tls is {self.tls!r}: it must be Tls(ca=..., cert=..., key=...), Tls() to "
+                    "trust the roots of this machine, or None for plain text"
+                )
+            # Now rather than where the stream connects: an hour of waiting for a node ends there.
+            self.tls.read()
 
     def _seconds(self, name: str, value: float, low: float) -> None:
         numeric = isinstance(value, int | float) and not isinstance(value, bool)

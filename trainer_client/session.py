@@ -36,7 +36,7 @@ from trainer_client.telemetry import Meter
 from trainer_client.transport import counting, planner
 from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.local import LocalFleet
-from trainer_client.transport.opening import open_fleet
+from trainer_client.transport.opening import credentials_for, open_fleet
 from trainer_client.transport.shard_stream import Codec, Job, ShardStream
 from trainer_client.transport.stall import StallGuard
 from trainer_client.transport.targets import Target
@@ -242,8 +242,10 @@ class Session:
                 return self._connection
         # Not under the lock: local servers take up to a minute to start, and close() may come
         # from a signal handler of this very thread.
+        tls = credentials_for(self._target, self._options.tls)
         fleet = open_fleet(self._target, self._world_size, self._options.resolve_interval_s)
-        opened = Connection(fleet, timeout_s=self._options.timeout_s, meter=self._meter)
+        timeout_s, meter = self._options.timeout_s, self._meter
+        opened = Connection(fleet, timeout_s=timeout_s, meter=meter, tls=tls)
         with self._lock:
             if not self._closed and self._connection is None:
                 self._connection = opened

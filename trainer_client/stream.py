@@ -30,6 +30,7 @@ from trainer_client.ray_fleet import RayFleet
 from trainer_client.schedule import Position
 from trainer_client.session import Session
 from trainer_client.telemetry import Meter, StreamStats
+from trainer_client.tls import Tls
 from trainer_client.transport.targets import parse_target
 
 
@@ -48,6 +49,7 @@ class BatchStream(IterableDataset[Batch]):
         *,
         target: str,
         fleet: RayFleet | None = None,
+        tls: Tls | None = None,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
@@ -97,6 +99,7 @@ class BatchStream(IterableDataset[Batch]):
             resolve_interval_s=resolve_interval,
             snapshot=snapshot or "",
             snapshot_dir=snapshot_dir,
+            tls=tls,
             ledger=ledger,
         )
         self._fingerprint = dataset.fingerprint
@@ -334,18 +337,15 @@ class BatchStream(IterableDataset[Batch]):
         self._to_skip = 0
 
     def _plan(self) -> RankPlan:
-        progress = self._progress
-        return self._session.plan(self._epoch, progress.deals if progress else ())
+        return self._session.plan(self._epoch, self._progress.deals if self._progress else ())
 
     def _count(self, batch: Batch) -> None:
         if batch.padding:
             self._meter.add(padded_batches=1)
             return
+        wire, arena = batch.wire_bytes, batch.memory.nbytes
         self._meter.delivered(
-            server=batch.server,
-            rows=batch.batch_size,
-            wire_bytes=batch.wire_bytes,
-            arena_bytes=batch.memory.nbytes,
+            server=batch.server, rows=batch.batch_size, wire_bytes=wire, arena_bytes=arena
         )
 
     def _end_iterator(self) -> None:

@@ -16,7 +16,7 @@ from tests.fakes.fleet import FakeFleet, Servicer
 from trainer_client import decode
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
-from trainer_client.errors import ServerUnavailableError
+from trainer_client.errors import HeadraceError, ServerUnavailableError
 from trainer_client.header import end_checksum
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.telemetry import Meter
@@ -157,6 +157,7 @@ class _Connection(Connection):
         self._clock = fleet.clock
         self.placement = Placement(fleet.clock)
         self.pool: Any = _Pool(fleet)
+        self.diagnosis: Any = _NoDiagnosis()
         self.closed: Any = _Pause(fleet.clock)
 
     def attempts(self, what: str, key: bytes, avoid: str = "") -> Attempts:
@@ -167,6 +168,16 @@ class _Connection(Connection):
             avoid=avoid,
             clock=self._clock,
         )
+
+
+class _NoDiagnosis:
+    """There is no network here to look at."""
+
+    def answered(self, _address: str) -> None:
+        """Takes no notice."""
+
+    def of(self, error: HeadraceError) -> HeadraceError:
+        return error
 
 
 class _Guard:

@@ -17,7 +17,9 @@ from trainer_client.errors import (
     from_rpc_error,
 )
 from trainer_client.telemetry import Meter
+from trainer_client.tls import Credentials
 from trainer_client.transport.channels import ChannelPool
+from trainer_client.transport.diagnosis import Diagnosis
 from trainer_client.transport.fleet import Fleet
 from trainer_client.transport.placement import Placement
 from trainer_client.transport.retry import Attempts
@@ -39,11 +41,14 @@ class Snapshot:
 class Connection:
     """A fleet, its channels, and the limits of everything that is asked of it."""
 
-    def __init__(self, fleet: Fleet, *, timeout_s: float, meter: Meter) -> None:
+    def __init__(
+        self, fleet: Fleet, *, timeout_s: float, meter: Meter, tls: Credentials | None = None
+    ) -> None:
         self.fleet = fleet
-        self.pool = ChannelPool()
+        self.pool = ChannelPool(tls)
         self.placement = Placement()
-        self.counters = ServerCounters()
+        self.counters = ServerCounters(tls)
+        self.diagnosis = Diagnosis(tls, timeout_s)
         self.timeout_s = timeout_s
         self.meter = meter
         self.closed = threading.Event()
@@ -68,7 +73,9 @@ class Connection:
             error: HeadraceError
             try:
                 with attempts.server() as address:
-                    return self.pool.ask(address, method, request, attempts.patience_s())
+                    answer = self.pool.ask(address, method, request, attempts.patience_s())
+                    self.diagnosis.answered(address)
+                    return answer
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error, address)
                 error.__cause__ = rpc_error
@@ -99,7 +106,7 @@ class Connection:
         """
         if self.closed.is_set():
             raise StreamClosedError("the stream was closed meanwhile") from error
-        pause_s = attempts.failed(error)
+        pause_s = attempts.failed(self.diagnosis.of(error))
         self.meter.add(retries=1)
         self.closed.wait(pause_s)
 

@@ -11,12 +11,13 @@ from google.protobuf.message import DecodeError, Message
 
 from headrace.v1 import preprocessor_service_pb2
 from trainer_client.errors import CorruptBatchError, DeploymentError, StreamClosedError
+from trainer_client.tls import Credentials
 
 # The key of metadata that holds the XXH64 of a request's name and bytes, or of the bytes of the
 # first message of an answer.
 CHECKSUM_KEY = "headrace-checksum"
 
-OPTIONS: tuple[tuple[str, int], ...] = (
+OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 512 << 20),
     ("grpc.max_send_message_length", 512 << 20),
     # What may be on its way for a stream that nobody reads from just now. gRPC's own estimate grows
@@ -58,11 +59,14 @@ def _announced(request: Message, data: bytes) -> tuple[tuple[str, str]]:
 class ChannelPool:
     """Channels by address; any thread may use it.
 
-    Channels to one address share a connection, other than with own_connections.
+    Channels to one address share a connection, other than with own_connections. Without tls they
+    are plain.
     """
 
-    def __init__(self, *, own_connections: bool = False) -> None:
+    def __init__(self, tls: Credentials | None = None, *, own_connections: bool = False) -> None:
         self._options = (*OPTIONS, ("grpc.use_local_subchannel_pool", int(own_connections)))
+        self._tls = tls
+        self._credentials = tls and grpc.ssl_channel_credentials(tls.ca, tls.key, tls.own)
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._closed = False
@@ -73,8 +77,14 @@ class ChannelPool:
             if self._closed:
                 raise StreamClosedError("the stream is closed")
             if address not in self._channels:
-                self._channels[address] = grpc.insecure_channel(address, options=self._options)
+                self._channels[address] = self._open(address)
             return self._channels[address]
+
+    def _open(self, address: str) -> grpc.Channel:
+        if self._tls is None or self._credentials is None:
+            return grpc.insecure_channel(address, options=self._options)
+        name = ("grpc.ssl_target_name_override", self._tls.name_for(address))
+        return grpc.secure_channel(address, self._credentials, options=(*self._options, name))
 
     def ask(self, address: str, method: str, request: Message, timeout_s: float) -> Any:
         """The answer of a server to a short call. Raises CorruptBatchError if it is damaged."""

@@ -94,7 +94,9 @@ class LocalFleet:
         """Starts the servers; the writing end of their lifeline."""
         reader, writer = lifeline.make_lifeline(self.directory)
         threads = max(1, len(os.sched_getaffinity(0)) // self._count)
-        environment = {k: v for k, v in os.environ.items() if k != "HEADRACE_METRICS_LISTEN"}
+        # What is for servers that others reach too. These are reached by nobody but this user.
+        foreign = ("HEADRACE_TLS_", "HEADRACE_METRICS_LISTEN", "HEADRACE_HEALTH_LISTEN")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         try:
             for k in range(self._count):

@@ -1,7 +1,10 @@
-"""From a target to its fleet."""
+"""From a target to its fleet, and to what secures the way there."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from trainer_client.tls import Credentials, Tls
 from trainer_client.transport.fleet import DnsFleet, Fleet, StaticFleet
 from trainer_client.transport.local import LocalFleet
 from trainer_client.transport.on_ray import FleetOnRay
@@ -20,3 +23,17 @@ def open_fleet(target: Target, world_size: int, resolve_interval_s: float) -> Fl
     if isinstance(target, RayTarget):
         return FleetOnRay(target, resolve_interval_s)
     return StaticFleet(target)
+
+
+def credentials_for(target: Target, tls: Tls | None) -> Credentials | None:
+    """What connections to a target use; None is plain, as are the servers of local://.
+
+    The servers of dns:/// are known by its name: their addresses come and go. Raises RequestError
+    for files that cannot be used.
+    """
+    if tls is None or isinstance(target, LocalTarget):
+        return None
+    credentials = tls.read()
+    if isinstance(target, DnsTarget) and not credentials.server_name:
+        return replace(credentials, server_name=target.host.strip("[]"))
+    return credentials

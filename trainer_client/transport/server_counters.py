@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from headrace.v1.preprocessor_service_pb2 import GetCountersRequest, GetCountersResponse
 from trainer_client.errors import HeadraceError
+from trainer_client.tls import Credentials
 from trainer_client.transport.channels import ChannelPool
 
 # The key of metadata that holds the counters of the server as a stream of batches begins.
@@ -37,7 +38,8 @@ class Reading(NamedTuple):
 class ServerCounters:
     """Counters by address; any thread may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Credentials | None = None) -> None:
+        self._tls = tls
         self._lock = threading.Lock()
         self._before: dict[str, GetCountersResponse] = {}
         self._round_trips_s: dict[str, float] = {}
@@ -70,7 +72,7 @@ class ServerCounters:
         if not addresses:
             return {}
         # On connections of their own: an answer must not queue behind the batches of streams.
-        pool = ChannelPool(own_connections=True)
+        pool = ChannelPool(self._tls, own_connections=True)
         deadline_s = time.monotonic() + TIMEOUT_S
         try:
             threads = min(MAX_THREADS, len(addresses))

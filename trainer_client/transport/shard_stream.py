@@ -214,6 +214,7 @@ class ShardStream(Generic[T]):
                 response = read_response(message)
                 if response.schema is not None and decode is None:
                     check_announced(message, call, f"the schema from {address}", address)
+                    self._job.connection.diagnosis.answered(address)
                     self._job.connection.counters.opened(address, call, arrived_s - asked_s)
                     decode = self._decoder(response, response.schema, address)
                 elif response.batch is not None and decode is not None:

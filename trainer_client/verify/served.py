@@ -23,9 +23,10 @@ from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
 from trainer_client.telemetry import Meter
+from trainer_client.tls import Tls
 from trainer_client.transport import counting, planner
 from trainer_client.transport.calls import Connection, Snapshot
-from trainer_client.transport.opening import open_fleet
+from trainer_client.transport.opening import credentials_for, open_fleet
 from trainer_client.transport.shard_stream import Codec, Fetched, Job, ShardStream
 from trainer_client.transport.stall import StallGuard
 from trainer_client.transport.targets import parse_target
@@ -109,12 +110,18 @@ class Served:
 
 @contextmanager
 def connected(
-    run: Run, target: str | None, snapshot_dir: str | os.PathLike[str] | None, timeout_s: float
+    run: Run,
+    target: str | None,
+    snapshot_dir: str | os.PathLike[str] | None,
+    timeout_s: float,
+    tls: Tls | None = None,
 ) -> Iterator[Served]:
     """The fleet of a target, or of the one that the run used last."""
     used = run.sessions[-1].header["target"]
-    fleet = open_fleet(parse_target(target or used), 1, 3.0)
-    connection = Connection(fleet, timeout_s=timeout_s, meter=Meter())
+    servers = parse_target(target or used)
+    credentials = credentials_for(servers, tls)
+    fleet = open_fleet(servers, 1, 3.0)
+    connection = Connection(fleet, timeout_s=timeout_s, meter=Meter(), tls=credentials)
     try:
         yield Served(connection, run, snapshot_dir)
     finally:

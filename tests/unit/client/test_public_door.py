@@ -35,6 +35,7 @@ PUBLIC = [
     "StreamClosedError",
     "StreamStats",
     "StreamTimeoutError",
+    "Tls",
     "merge_state_dicts",
     "ops",
     "parquet",
