@@ -90,6 +90,7 @@ THEN: tuple[Check, ...] = (
     fleet_checks.grace_time,
     fleet_checks.resources,
     fleet_checks.data_roots,
+    fleet_checks.certificates,
     fleet_checks.selectors,
 )
 

@@ -48,7 +48,7 @@ def known_settings(tree: Tree) -> Iterator[Finding]:
 
 
 def probe_ports(tree: Tree) -> Iterator[Finding]:
-    """Every probe asks a health service that there is, at the port the server listens on."""
+    """Every probe asks a health service that there is, at a port where it answers in plain text."""
     for server, settings in _parsed(tree):
         host, _, port = settings.listen.rpartition(":")
         if host not in ALL_INTERFACES:
@@ -58,6 +58,18 @@ def probe_ports(tree: Tree) -> Iterator[Finding]:
                 settings.listen,
                 "probes and trainers come from outside the pod: listen on 0.0.0.0",
             )
+        variable = f"{ENV_PREFIX}LISTEN"
+        if settings.tls_cert or settings.health_listen:
+            variable = f"{ENV_PREFIX}HEALTH_LISTEN"
+            host, _, port = settings.health_listen.rpartition(":")
+            if host not in ALL_INTERFACES:
+                yield Finding(
+                    _settings_file(tree, server),
+                    variable,
+                    settings.health_listen,
+                    "probes speak no TLS: have health answer in plain text on 0.0.0.0:50052",
+                )
+                continue
         listens = int(port) if port.isdigit() else None
         for name in PROBES:
             path = f"{server.path}.{name}.grpc"
@@ -70,7 +82,7 @@ def probe_ports(tree: Tree) -> Iterator[Finding]:
                     server.file,
                     f"{path}.port",
                     probe.get("port"),
-                    f"the server listens on {port} ({ENV_PREFIX}LISTEN): set it to {port}",
+                    f"the server listens on {port} ({variable}): set it to {port}",
                 )
             if probe.get("service", "") not in SERVICE_NAMES:
                 yield Finding(
@@ -82,10 +94,14 @@ def probe_ports(tree: Tree) -> Iterator[Finding]:
 
 
 def container_ports(tree: Tree) -> Iterator[Finding]:
-    """The ports grpc and metrics are those that the settings name."""
+    """The ports grpc, health and metrics are those that the settings name."""
     for server, settings in _parsed(tree):
         ports = {port.get("name"): port for port in server.body.get("ports", ())}
-        wanted = {"grpc": settings.listen, "metrics": settings.metrics_listen}
+        wanted = {
+            "grpc": settings.listen,
+            "health": settings.health_listen,
+            "metrics": settings.metrics_listen,
+        }
         for name, address in wanted.items():
             port = address.rpartition(":")[2]
             value = ports.get(name, {}).get("containerPort")
@@ -179,6 +195,23 @@ def data_roots(tree: Tree) -> Iterator[Finding]:
                     f"{server.path}.volumeMounts",
                     sorted(mounts),
                     f"mount a volume at {root} ({ENV_PREFIX}DATA_ROOT), with readOnly: true",
+                )
+
+
+def certificates(tree: Tree) -> Iterator[Finding]:
+    """The files of TLS lie in a Secret that is mounted read-only."""
+    for server, settings in _parsed(tree):
+        mounts = server.mounts("secret")
+        for name in ("tls_cert", "tls_key", "tls_client_ca"):
+            file = getattr(settings, name)
+            folder = mounts.get(str(PurePosixPath(file).parent), {})
+            if file and folder.get("readOnly") is not True:
+                yield Finding(
+                    server.file,
+                    f"{server.path}.volumeMounts",
+                    sorted(mounts),
+                    f"mount a Secret at {PurePosixPath(file).parent} ({ENV_PREFIX}{name.upper()}), "
+                    "with readOnly: true",
                 )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-KUSTOMIZATIONS = ("k8s/base", "k8s/trainer")
+KUSTOMIZATIONS = ("k8s/base", "k8s/trainer", "k8s/tls")
 KUBECTL_TIMEOUT_S = 60.0
 
 _GENERATED_SUFFIX = re.compile(r"-[a-z0-9]{10}$")
@@ -154,13 +154,13 @@ class Tree:
         return variables
 
 
-def build(root: Path) -> Tree:
-    """Builds every kustomization under root.
+def build(root: Path, kustomizations: Sequence[str] = KUSTOMIZATIONS) -> Tree:
+    """Builds kustomizations under root.
 
     Raises BuildError if kubectl is missing or refuses one.
     """
     documents: list[Document] = []
-    for folder in KUSTOMIZATIONS:
+    for folder in kustomizations:
         files = _files(root, folder)
         for body in yaml.safe_load_all(_kustomize(root, folder)):
             kind, name = body["kind"], body["metadata"]["name"]

@@ -61,7 +61,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
-    return build(ROOT)
+    return build(ROOT, ("k8s/base", "k8s/trainer"))
 
 
 @pytest.fixture(params=["as it is", "another user on a read-only root"])

@@ -18,6 +18,8 @@ COPIED = ("Dockerfile.server", "Dockerfile.trainer", "pyproject.toml", "k8s", "e
 DEPLOYMENT = "k8s/base/deployment.yaml"
 SETTINGS = "k8s/base/settings.env"
 JOB = "k8s/trainer/job.yaml"
+TLS = "k8s/tls/kustomization.yaml"
+TLS_SETTINGS = "k8s/tls/settings.env"
 
 Edit = Callable[[str, str, str], None]
 Failures = Callable[[], list[str]]
@@ -238,6 +240,22 @@ MUTATIONS = {
     "no such field": (
         (DEPLOYMENT, "failureThreshold: 30", "failureTreshold: 30"),
         (DEPLOYMENT, "'failureTreshold' was unexpected"),
+    ),
+    "probes that would have to speak TLS": (
+        (TLS_SETTINGS, "HEADRACE_HEALTH_LISTEN=0.0.0.0:50052\n", ""),
+        (TLS_SETTINGS, "HEADRACE_HEALTH_LISTEN is ''", "probes speak no TLS"),
+    ),
+    "probe of the port with TLS": (
+        (
+            "k8s/tls/deployment.yaml",
+            "livenessProbe:\n            grpc:\n              port: 50052",
+            "livenessProbe:\n            grpc:\n              port: 50051",
+        ),
+        (TLS, "livenessProbe.grpc.port is 50051", "set it to 50052"),
+    ),
+    "certificate that is not mounted": (
+        (TLS_SETTINGS, "/etc/headrace/tls/tls.crt", "/etc/tls/tls.crt"),
+        (TLS, "volumeMounts", "mount a Secret at /etc/tls (HEADRACE_TLS_CERT)"),
     ),
     "selector that chooses nothing": (
         (

@@ -66,7 +66,9 @@ class ChannelPool:
     def __init__(self, tls: Credentials | None = None, *, own_connections: bool = False) -> None:
         self._options = (*OPTIONS, ("grpc.use_local_subchannel_pool", int(own_connections)))
         self._tls = tls
-        self._credentials = tls and grpc.ssl_channel_credentials(tls.ca, tls.key, tls.own)
+        self._credentials: grpc.ChannelCredentials | None = None
+        if tls is not None:
+            self._credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.own)
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._closed = False

@@ -113,6 +113,25 @@ def test_one_process_has_its_servers_to_itself(short_tmp: Path) -> None:
     assert list(short_tmp.iterdir()) == []
 
 
+def test_settings_for_servers_that_others_reach_are_not_handed_on(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = (
+        "TLS_CERT",
+        "TLS_KEY",
+        "TLS_CLIENT_CA",
+        "HEALTH_LISTEN",
+        "METRICS_LISTEN",
+        "ZSTD_LEVEL",
+    )
+    for name in names:
+        monkeypatch.setenv(f"HEADRACE_{name}", "1")
+    trainer = Trainer(short_tmp, "private")
+    log = (trainer.directory() / "server-0.log").read_text()
+    assert "settings ['HEADRACE_ZSTD_LEVEL']" in log
+    trainer.leave()
+
+
 def test_a_killed_trainer_leaves_no_process_and_its_folder_goes_with_the_next(
     short_tmp: Path,
 ) -> None:
