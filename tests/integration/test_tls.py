@@ -27,6 +27,7 @@ from tests.fakes.certificates import Authority, Pair
 from tests.fakes.parquet import ROW_COUNT
 from tests.fakes.process import ROOT
 from trainer_client import (
+    Batch,
     BatchStream,
     Dataset,
     DeploymentError,
@@ -124,6 +125,11 @@ def stream_from(*addresses: str, tls: Tls | None, timeout: float = TIMEOUT_S) ->
     return BatchStream(DATASET, target=target, batch_size=512, tls=tls, timeout=timeout)
 
 
+def ids_of(batch: Batch) -> list[list[int]]:
+    assert batch.sparse is not None
+    return batch.sparse["id"].to_list()
+
+
 def refusal(address: str, tls: Tls | None) -> str:
     with stream_from(address, tls=tls) as stream, pytest.raises(DeploymentError) as caught:
         next(iter(stream))
@@ -138,7 +144,7 @@ def test_an_epoch_with_certificates_is_the_same_as_one_in_plain_text(
     seen: list[dict[tuple[int, int], list[list[int]]]] = []
     for addresses, secured in ((servers, tls(files.ca, files.trainer)), ([start().address], None)):
         with stream_from(*addresses, tls=secured) as stream:
-            ids = {(b.shard, b.index): b["id"].to_list() for b in stream}
+            ids = {(b.shard, b.index): ids_of(b) for b in stream}
             assert stream.stats().retries == 0
             # Servers are asked for their counters on connections of their own.
             explained = stream.explain().situation.servers
