@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,14 @@ def test_what_cannot_be_used_is_named(
     with pytest.raises(RequestError) as caught:
         Tls(*map(resolve, (ca, cert, key))).read()
     assert words in str(caught.value)
+
+
+def test_an_encrypted_key_is_said_to_be_one(files: Files, tmp_path: Path) -> None:
+    locked = tmp_path / "locked.key"
+    words = ["openssl", "ec", "-in", str(files.own.key), "-aes128", "-passout", "pass:x"]
+    subprocess.run([*words, "-out", str(locked)], check=True, capture_output=True, timeout=30)
+    with pytest.raises(RequestError, match=r"locked\.key': it is encrypted"):
+        Tls(cert=files.own.cert, key=locked).read()
 
 
 def test_the_stream_checks_its_option_when_it_is_made(
