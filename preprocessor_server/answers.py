@@ -16,6 +16,7 @@ from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.errors import RequestError, ServerError, TemporaryError
 from preprocessor_server.plan.epoch import EpochPlan
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
+from preprocessor_server.preview import Preview
 
 ERROR_DOMAIN = "headrace"
 # A trainer sent elsewhere may come back after this long.
@@ -45,6 +46,7 @@ def describe_response(
         encoding_version=ENCODING_VERSION,
         server_version=server_version(),
     )
+    response.udfs.extend(snapshot.message.udfs if dataset.udfs else ())
     needed = set(dataset.columns.columns)
     for column in dataset.source.columns:
         response.source_columns.add(
@@ -101,6 +103,19 @@ def plan_response(
             row_count=None if rows is None else rows[shard],
             batch_count=None if batches is None else batches[shard],
         )
+    return response
+
+
+def preview_response(dataset: BoundDataset, found: Preview) -> pb.PreviewBatchResponse:
+    """Rows that were found, as JSON has them."""
+    response = pb.PreviewBatchResponse(
+        output_schema=dataset.schema, rows_scanned=found.rows_scanned
+    )
+    response.elapsed.FromNanoseconds(int(found.elapsed_s * 1e9))
+    for source, output in found.rows:
+        row = response.rows.add()
+        row.source.update(source)
+        row.output.update(output)
     return response
 
 

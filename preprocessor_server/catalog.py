@@ -36,6 +36,8 @@ from preprocessor_server.transform import (
     validate_spec,
 )
 from preprocessor_server.transform.features import suggest
+from preprocessor_server.udf.run import Udfs, bind_udfs
+from preprocessor_server.udf.workers import WorkerProcesses, Workers
 
 DEFAULT_MAX_SPLIT_BYTES = 256 * 1024 * 1024
 # Footers are read by threads of their own: they wait for storage, not for cores.
@@ -88,11 +90,17 @@ class BoundDataset:
     columns: RowSchema
     transform: Transform
     filter: Filter | None
+    udfs: Udfs
 
     @property
     def group_by(self) -> tuple[str, ...]:
         """The columns whose equal values keep adjacent rows together."""
         return tuple(self.spec.source.parquet.group_by)
+
+    @cached_property
+    def used_columns(self) -> frozenset[str]:
+        """The columns that features and filter use, those that functions make included."""
+        return frozenset((*self.transform.columns, *(self.filter.columns if self.filter else ())))
 
     @property
     def counts_known(self) -> bool:
@@ -125,7 +133,8 @@ class BoundDataset:
 class Catalog:
     """Binds requests to datasets; looks at files when asked to, and only then."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, udf_workers: Workers | None = None) -> None:
+        self._udf_workers = udf_workers or WorkerProcesses(settings)
         self._roots = Roots(settings.data_root)
         self._footers = FooterCache()
         self._footer_pool = ThreadPoolExecutor(FOOTER_THREADS, "footer")
@@ -151,8 +160,10 @@ class Catalog:
                 "PATH_NOT_FOUND", "the dataset names no file", field="dataset.source.parquet.paths"
             )
         schema = self._footers.read(files[0]).schema
-        columns = _compile(spec, schema).columns
-        snapshot = take_snapshot(files, schema, columns, self._footers, self._footer_pool)
+        compiled = _compile(spec, schema, self._udf_workers)
+        snapshot = take_snapshot(files, schema, compiled.columns, self._footers, self._footer_pool)
+        if compiled.udfs:
+            snapshot = snapshot.with_udfs(compiled.udfs.look())
         self._snapshots.put(snapshot.id, snapshot)
         return self._bind(spec, snapshot)
 
@@ -200,14 +211,15 @@ class Catalog:
             return plan
 
     def close(self) -> None:
-        """Ends the threads that read footers; nobody waits for them."""
+        """Ends the processes of functions, and the threads that read footers: nobody waits."""
+        self._udf_workers.close()
         self._footer_pool.shutdown(wait=False, cancel_futures=True)
 
     def _bind(self, spec: dataset_pb2.DatasetSpec, snapshot: Snapshot) -> BoundDataset:
         key = (spec.SerializeToString(deterministic=True), snapshot.id)
         bound = self._bound.get(key)
         if bound is None:
-            compiled = _compile(spec, snapshot.schema)
+            compiled = _compile(spec, snapshot.schema, self._udf_workers)
             needed = {column.measured_name for column in compiled.columns.columns}
             others = sorted(needed - set(snapshot.message.measured_columns))
             if others:
@@ -217,6 +229,7 @@ class Catalog:
                     f"{', '.join(others)}; take a snapshot of this dataset (refresh_snapshot)",
                     field="snapshot_id",
                 )
+            compiled = compiled._replace(udfs=compiled.udfs.of(snapshot))
             bound = BoundDataset(spec, snapshot, *compiled)
             self._bound.put(key, bound)
         return bound
@@ -227,16 +240,17 @@ class _Compiled(NamedTuple):
     columns: RowSchema
     transform: Transform
     filter: Filter | None
+    udfs: Udfs
 
 
-def _compile(spec: dataset_pb2.DatasetSpec, files: pa.Schema) -> _Compiled:
+def _compile(spec: dataset_pb2.DatasetSpec, files: pa.Schema, workers: Workers) -> _Compiled:
     """All columns of the rows, those that features, filter and group_by need, and the former two.
 
     files is the schema of the files.
     """
     source = resolve_rows(spec, files)
     try:
-        return _compile_rows(spec, source)
+        return _compile_rows(spec, source, workers)
     except DatasetError as error:
         told = _as_flat(error, spec, source)
         if told is error:
@@ -277,16 +291,17 @@ def _as_flat(error: ServerError, spec: dataset_pb2.DatasetSpec, source: RowSchem
     )
 
 
-def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> _Compiled:
+def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema, workers: Workers) -> _Compiled:
     schema = source.schema
-    transform = compile_features(spec, schema)
-    where = compile_filter(spec.where, schema)
+    udfs = bind_udfs(spec, schema, workers)
+    transform = compile_features(spec, udfs.declared.schema)
+    where = compile_filter(spec.where, udfs.declared.schema)
     fault = next(_group_by_faults(spec, source), None)
     if fault is not None:
         raise fault
-    group_by = spec.source.parquet.group_by
-    needed = {*transform.columns, *(where.columns if where else ()), *group_by}
-    return _Compiled(source, source.select(needed), transform, where)
+    used = udfs.declared.sources({*transform.columns, *(where.columns if where else ())})
+    columns = source.select({*used, *spec.source.parquet.group_by})
+    return _Compiled(source, columns, transform, where, udfs)
 
 
 def _group_by_faults(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> Iterator[DatasetError]:

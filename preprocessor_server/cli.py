@@ -46,7 +46,7 @@ def settings_options(command: Command, but: Collection[str] = ()) -> Command:
             continue
         kind = info.annotation
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        many = name == "data_root"
+        many = name in {"data_root", "udf_module"}
         option = click.option(
             f"--{name.replace('_', '-')}",
             name,
@@ -73,7 +73,8 @@ def serve(**flags: Any) -> None:
     from preprocessor_server import telemetry
 
     with explained():
-        flags["data_root"] = flags["data_root"] or None
+        for name in ("data_root", "udf_module"):
+            flags[name] = flags[name] or None
         settings = Settings.from_env(os.environ, **flags)
         telemetry.configure_logging(settings.log_format, settings.log_level)
         telemetry.log.info("starting", pid=os.getpid(), **_readable(settings))
@@ -94,6 +95,12 @@ def _local_options(command: Command) -> Command:
         command
     )
     command = click.option(
+        "--udf-module",
+        multiple=True,
+        help="Module whose functions the dataset may run (UDFs), with those of the modules below "
+        "it.",
+    )(command)
+    command = click.option(
         "--data-root",
         multiple=True,
         type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -107,12 +114,14 @@ def _local_options(command: Command) -> Command:
 
 @cli.command()
 @_local_options
-def describe(dataset: Path, data_root: tuple[Path, ...], as_json: bool) -> None:
+def describe(
+    dataset: Path, data_root: tuple[Path, ...], udf_module: tuple[str, ...], as_json: bool
+) -> None:
     """Show what DATASET (a YAML file) names: schema, counts, snapshot."""
     with explained():
         from preprocessor_server import inspect_local
 
-        response = inspect_local.describe(load_dataset(dataset), data_root)
+        response = inspect_local.describe(load_dataset(dataset), data_root, udf_module)
         _show(response, as_json, inspect_local.describe_text)
 
 
@@ -126,6 +135,7 @@ def describe(dataset: Path, data_root: tuple[Path, ...], as_json: bool) -> None:
 def plan(
     dataset: Path,
     data_root: tuple[Path, ...],
+    udf_module: tuple[str, ...],
     as_json: bool,
     batch_size: int,
     num_shards: int,
@@ -144,19 +154,44 @@ def plan(
             epoch=epoch,
             shuffle=shuffle,
         )
-        response = inspect_local.plan(load_dataset(dataset), identity, data_root)
+        response = inspect_local.plan(load_dataset(dataset), identity, data_root, udf_module)
         _show(response, as_json, inspect_local.plan_text)
 
 
 @cli.command()
 @_local_options
 @click.option("--rows", type=click.IntRange(1), default=5, show_default=True)
-def preview(dataset: Path, data_root: tuple[Path, ...], as_json: bool, rows: int) -> None:
+@click.option(
+    "--split",
+    default="",
+    metavar="FILE,ROW_GROUP,FIRST_ROW,ROW_COUNT",
+    help="Run the UDFs on all of one split, in this process and not in workers, so that a "
+    "debugger and breakpoint() reach them; an error names the split. Then show its first rows.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, help="With --split.")
+@click.option("--epoch", type=click.IntRange(0, 2**64 - 1), default=0, help="With --split.")
+def preview(
+    dataset: Path,
+    data_root: tuple[Path, ...],
+    udf_module: tuple[str, ...],
+    as_json: bool,
+    rows: int,
+    split: str,
+    seed: int,
+    epoch: int,
+) -> None:
     """Show the first rows of DATASET, before and after transformation."""
     with explained():
         from preprocessor_server import inspect_local
 
-        response = inspect_local.preview_rows(load_dataset(dataset), rows, data_root)
+        spec = load_dataset(dataset)
+        if split:
+            identity = pb.BatchIdentity(seed=seed, epoch=epoch)
+            response = inspect_local.preview_split_rows(
+                spec, split, identity, rows, data_root, udf_module
+            )
+        else:
+            response = inspect_local.preview_rows(spec, rows, data_root, udf_module)
         _show(response, as_json, inspect_local.preview_text)
 
 

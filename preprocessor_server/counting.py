@@ -13,6 +13,7 @@ from preprocessor_server.plan.epoch import cut_row_groups
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.nesting import RowSchema
 from preprocessor_server.source.reader import describe_split
+from preprocessor_server.udf.run import SplitPlace
 from preprocessor_server.window import decoded_bytes, passing
 
 # An answer comes after about so long: whoever asks sees progress, and notices a server that hangs.
@@ -36,7 +37,15 @@ def count_rows(pipeline: Pipeline, dataset: BoundDataset, first: int, limit: int
     end = min(end, first + limit) if limit else end
     if dataset.filter is None:
         return [int(rows) for rows in groups.rows[first:end]]
-    columns = dataset.columns.select(dataset.filter.columns)
+    random = dataset.udfs.random_ones(dataset.filter.columns)
+    if random:
+        raise RequestError(
+            "REQUEST_INVALID",
+            f"which rows pass cannot be counted: the filter uses columns of {random[0]}, which "
+            "draws random numbers, others in each epoch; leave count='exact' out",
+            field="dataset.where",
+        )
+    columns = dataset.columns.select(dataset.udfs.declared.sources(dataset.filter.columns))
     counts: list[int] = []
     deadline = time.monotonic() + ANSWER_S
     while first + len(counts) < end and (not counts or time.monotonic() < deadline):
@@ -51,6 +60,10 @@ def _count(pipeline: Pipeline, dataset: BoundDataset, split: Split, columns: Row
     def work() -> int:
         with pipeline.metrics.stage("read"):
             table = pipeline.catalog.reader.read(dataset.snapshot, split, columns)
+        if dataset.udfs and dataset.filter is not None:
+            with pipeline.metrics.stage("transform"):
+                place = SplitPlace(dataset.snapshot, split)
+                table = dataset.udfs.apply(table, place, dataset.filter.columns)
         try:
             with pipeline.metrics.stage("transform"):
                 return int(np.count_nonzero(passing(dataset, table)))
@@ -61,6 +74,6 @@ def _count(pipeline: Pipeline, dataset: BoundDataset, split: Split, columns: Row
     try:
         # What all needed columns take is more than enough, and may be more than there is.
         lease.acquire(min(decoded_bytes(dataset, split), pipeline.budget.capacity))
-        return pipeline.pool.submit(work).result()
+        return pipeline.pool_of(dataset).submit(work).result()
     finally:
         lease.close()

@@ -10,19 +10,30 @@ from google.protobuf import json_format
 
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.catalog import Catalog
+from preprocessor_server.answers import preview_response
+from preprocessor_server.catalog import BoundDataset, Catalog
+from preprocessor_server.errors import RequestError
 from preprocessor_server.pipeline import Pipeline
-from preprocessor_server.service import PreprocessorService
+from preprocessor_server.plan.identity import Split
+from preprocessor_server.preview import preview_split
+from preprocessor_server.service import PreprocessorService, checked_splits
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import Metrics
+from preprocessor_server.udf.in_process import InProcess
+from preprocessor_server.udf.run import SplitPlace
 
 # Shards listed by plan_text; the JSON form has all.
 _SHARDS_SHOWN = 20
 
 
+def _settings(data_root: Sequence[Path], udf_module: Sequence[str]) -> Settings:
+    roots = tuple(data_root) or (Path.cwd(), Path("/"))
+    return Settings(data_root=roots, udf_module=tuple(udf_module))
+
+
 @contextmanager
-def _service(data_root: Sequence[Path]) -> Iterator[PreprocessorService]:
-    settings = Settings(data_root=tuple(data_root) or (Path.cwd(), Path("/")))
+def _service(data_root: Sequence[Path], udf_module: Sequence[str]) -> Iterator[PreprocessorService]:
+    settings = _settings(data_root, udf_module)
     catalog = Catalog(settings)
     pipeline = Pipeline(settings, catalog, Metrics())
     try:
@@ -33,18 +44,21 @@ def _service(data_root: Sequence[Path]) -> Iterator[PreprocessorService]:
 
 
 def describe(
-    spec: dataset_pb2.DatasetSpec, data_root: Sequence[Path]
+    spec: dataset_pb2.DatasetSpec, data_root: Sequence[Path], udf_module: Sequence[str] = ()
 ) -> pb.DescribeDatasetResponse:
     """As DescribeDataset. Raises ServerError."""
-    with _service(data_root) as service:
+    with _service(data_root, udf_module) as service:
         return service.describe_dataset(pb.DescribeDatasetRequest(dataset=spec))
 
 
 def plan(
-    spec: dataset_pb2.DatasetSpec, identity: pb.BatchIdentity, data_root: Sequence[Path]
+    spec: dataset_pb2.DatasetSpec,
+    identity: pb.BatchIdentity,
+    data_root: Sequence[Path],
+    udf_module: Sequence[str] = (),
 ) -> pb.PlanEpochResponse:
     """As PlanEpoch, all pages in one. Raises ServerError."""
-    with _service(data_root) as service:
+    with _service(data_root, udf_module) as service:
         request = pb.PlanEpochRequest(dataset=spec, identity=identity)
         response = service.plan_epoch(request)
         request.snapshot_id = response.snapshot_id
@@ -57,11 +71,56 @@ def plan(
 
 
 def preview_rows(
-    spec: dataset_pb2.DatasetSpec, row_count: int, data_root: Sequence[Path]
+    spec: dataset_pb2.DatasetSpec,
+    row_count: int,
+    data_root: Sequence[Path],
+    udf_module: Sequence[str] = (),
 ) -> pb.PreviewBatchResponse:
     """As PreviewBatch. Raises ServerError."""
-    with _service(data_root) as service:
+    with _service(data_root, udf_module) as service:
         return service.preview_batch(pb.PreviewBatchRequest(dataset=spec, row_count=row_count))
+
+
+def preview_split_rows(
+    spec: dataset_pb2.DatasetSpec,
+    split: str,
+    identity: pb.BatchIdentity,
+    row_count: int,
+    data_root: Sequence[Path],
+    udf_module: Sequence[str],
+) -> pb.PreviewBatchResponse:
+    """The first rows of one split, its functions called in this process, as a debugger needs.
+
+    split is FILE,ROW_GROUP,FIRST_ROW,ROW_COUNT, the file as the snapshot names it. Raises
+    ServerError, and whatever a function does.
+    """
+    settings = _settings(data_root, udf_module)
+    catalog = Catalog(settings, InProcess(settings))
+    try:
+        dataset = catalog.describe(spec)
+        place = SplitPlace(
+            dataset.snapshot, _parse_split(split, dataset), identity.seed, identity.epoch
+        )
+        found = preview_split(catalog.reader, dataset, place, row_count)
+        return preview_response(dataset, found)
+    finally:
+        catalog.close()
+
+
+def _parse_split(text: str, dataset: BoundDataset) -> Split:
+    names = [file.path for file in dataset.snapshot.message.files]
+    path, *numbers = text.rsplit(",", 3)
+    if path in names and len(numbers) == 3 and all(part.isdecimal() for part in numbers):
+        group, first, count = map(int, numbers)
+        message = pb.Split(
+            file=names.index(path), row_group=group, first_row=first, row_count=count
+        )
+        return checked_splits([message], dataset)[0]
+    raise RequestError(
+        "REQUEST_INVALID",
+        f"--split {text!r} is not FILE,ROW_GROUP,FIRST_ROW,ROW_COUNT with one of the dataset's "
+        f"{len(names)} files ({names[0]!r}, …)",
+    )
 
 
 def describe_text(response: pb.DescribeDatasetResponse) -> str:
@@ -81,6 +140,7 @@ def describe_text(response: pb.DescribeDatasetResponse) -> str:
         f"files        {response.file_count:,} ({response.file_bytes:,} bytes)",
         f"row groups   {response.row_group_count:,}",
         f"decoded      {response.decoded_bytes:,} bytes (estimate, needed columns)",
+        *(f"udf          {udf.function} {udf.fingerprint}" for udf in response.udfs),
         "",
         "source columns (* needed)",
     ]

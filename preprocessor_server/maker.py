@@ -20,13 +20,17 @@ SEND_FACTOR = 2
 
 
 class Workshop(NamedTuple):
-    """What the makers of a process share."""
+    """What the makers of a process share.
+
+    udf_pool prepares windows of datasets with functions: one that hangs holds up no other dataset.
+    """
 
     settings: Settings
     reader: SplitReader
     pool: Executor
     budget: MemoryBudget
     metrics: Metrics
+    udf_pool: Executor
 
 
 class Made(NamedTuple):
@@ -125,7 +129,7 @@ class BatchMaker:
                 self._shard,
                 self._cut_position,
                 self._workshop.reader,
-                self._workshop.pool,
+                self._workshop.udf_pool if self._shard.dataset.udfs else self._workshop.pool,
                 self._lease,
                 self._workshop.metrics,
                 self._workshop.settings.max_message_bytes,

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.budget import MemoryBudget
-from preprocessor_server.catalog import Catalog
+from preprocessor_server.catalog import BoundDataset, Catalog
 from preprocessor_server.cutter import Shard, Start
 from preprocessor_server.encode.checksum import end_checksum
 from preprocessor_server.errors import TemporaryError
@@ -27,7 +27,8 @@ from preprocessor_server.telemetry import Metrics
 class Pipeline:
     """What the streams of a process share: worker threads, memory, counters, and the drain.
 
-    pool does all work; closing the pipeline ends it.
+    pool does all work, but for what functions may hold up, which udf_pool does; closing the
+    pipeline ends both.
     """
 
     def __init__(
@@ -37,18 +38,24 @@ class Pipeline:
         self.catalog = catalog
         self.metrics = metrics
         self.pool = pool or ThreadPoolExecutor(settings.cpu_threads, "worker")
+        self.udf_pool = ThreadPoolExecutor(settings.cpu_threads, "udf")
         self.budget = MemoryBudget(settings.read_ahead_bytes)
         self.kept = KeptWindow(self.budget, settings.shared_bytes)
         reader = catalog.reader.sharing(self.kept)
-        workshop = Workshop(settings, reader, self.pool, self.budget, metrics)
+        workshop = Workshop(settings, reader, self.pool, self.budget, metrics, self.udf_pool)
         self.batches = SharedBatches(workshop, self.kept)
         self.draining = threading.Event()
         metrics.held_bytes.set_function(lambda: self.budget.used)
         metrics.shared_bytes.set_function(lambda: self.kept.used)
         metrics.evictions.set_function(lambda: self.budget.evictions)
 
+    def pool_of(self, dataset: BoundDataset) -> Executor:
+        """Where splits of a dataset are read."""
+        return self.udf_pool if dataset.udfs else self.pool
+
     def close(self) -> None:
         """Ends the worker threads; they finish what they are at, and nobody waits for them."""
+        self.udf_pool.shutdown(wait=False, cancel_futures=True)
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -7,7 +7,7 @@ import datetime
 import decimal
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,10 +17,12 @@ import pyarrow as pa
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.errors import RequestError, ServerError
 from preprocessor_server.frame import Flat, Frame, as_lists
+from preprocessor_server.plan.epoch import cut_row_groups
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.transform import arrow_to_column
+from preprocessor_server.udf.run import SplitPlace
 
 Json: TypeAlias = bool | float | str | list["Json"] | dict[str, "Json"] | None
 
@@ -55,6 +57,33 @@ def preview(reader: SplitReader, dataset: BoundDataset, row_count: int) -> Previ
     start = time.monotonic()
     rows: list[tuple[dict[str, Json], dict[str, Json]]] = []
     scanned = 0
+    for split, place in _udf_parts(dataset) if dataset.udfs else _parts(dataset):
+        if len(rows) >= wanted or scanned >= MAX_ROWS_SCANNED:
+            break
+        table = reader.read(dataset.snapshot, split, dataset.columns)
+        scanned += table.rows.num_rows
+        if place is not None:
+            table = dataset.udfs.apply(table, place, dataset.used_columns)
+        rows += _first_rows(dataset, split, table, wanted - len(rows))
+    return Preview(rows, scanned, time.monotonic() - start)
+
+
+def preview_split(
+    reader: SplitReader, dataset: BoundDataset, place: SplitPlace, row_count: int
+) -> Preview:
+    """The first rows of a split that pass the filter, after its functions have run on all of it.
+
+    Raises ServerError as a stream would.
+    """
+    start = time.monotonic()
+    table = reader.read(dataset.snapshot, place.split, dataset.columns)
+    table = dataset.udfs.apply(table, place, dataset.used_columns)
+    rows = _first_rows(dataset, place.split, table, row_count)
+    return Preview(rows, table.rows.num_rows, time.monotonic() - start)
+
+
+def _parts(dataset: BoundDataset) -> Iterator[tuple[Split, SplitPlace | None]]:
+    """A few rows at a time, in file order."""
     groups = dataset.snapshot.row_groups
     for file, index, count, held in zip(
         groups.file.tolist(),
@@ -66,19 +95,27 @@ def preview(reader: SplitReader, dataset: BoundDataset, row_count: int) -> Previ
         # So many Parquet rows that they hold about _STEP_ROWS rows.
         step = min(_STEP_ROWS, max(1, _STEP_ROWS * count // max(1, held)))
         for first in range(0, count, step):
-            if len(rows) >= wanted or scanned >= MAX_ROWS_SCANNED:
-                return Preview(rows, scanned, time.monotonic() - start)
-            split = Split(file, index, first, min(step, count - first))
-            table = reader.read(dataset.snapshot, split, dataset.columns)
-            scanned += table.rows.num_rows
-            rows += _first_rows(dataset, split, table, wanted - len(rows))
-    return Preview(rows, scanned, time.monotonic() - start)
+            yield Split(file, index, first, min(step, count - first)), None
+
+
+def _udf_parts(dataset: BoundDataset) -> Iterator[tuple[Split, SplitPlace]]:
+    """The rows of a block at a time, or where lists hold the rows all of a split, in file order."""
+    for split in cut_row_groups(dataset.snapshot.row_groups, dataset.max_split_bytes):
+        size = dataset.udfs.declared.block_rows
+        if dataset.columns.grouped:
+            yield split, SplitPlace(dataset.snapshot, split)
+            continue
+        for skipped in range(0, split.row_count, size):
+            count = min(size, split.row_count - skipped)
+            part = split._replace(first_row=split.first_row + skipped, row_count=count)
+            yield part, SplitPlace(dataset.snapshot, split, skipped_rows=skipped)
 
 
 def _first_rows(
     dataset: BoundDataset, split: Split, source: SplitTable, limit: int
 ) -> list[tuple[dict[str, Json], dict[str, Json]]]:
-    table = source.at_rows(dataset.columns.schema.names)
+    made = dataset.udfs.declared.made(dataset.used_columns)
+    table = source.at_rows([*dataset.columns.schema.names, *made])
     try:
         if dataset.filter is not None:
             table = table.filter(pa.array(dataset.filter.mask(table)))

@@ -201,7 +201,7 @@ def serve(settings: Settings) -> None:
 def _threads_ended() -> bool:
     """Waits for the threads of the pools, with a bound; whether all have ended."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    pools = tuple(f"{name}_" for name in ("worker", "footer", "call"))
+    pools = tuple(f"{name}_" for name in ("worker", "footer", "call", "udf"))
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(pools)]
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

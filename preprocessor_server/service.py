@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.answers import abort, describe_response, plan_response
+from preprocessor_server.answers import abort, describe_response, plan_response, preview_response
 from preprocessor_server.catalog import BoundDataset
 from preprocessor_server.counters import counters
 from preprocessor_server.counting import count_rows
@@ -124,15 +124,7 @@ class PreprocessorService:
         """Shows the first rows."""
         dataset = self._catalog.bind(request.dataset, request.snapshot_id)
         found = preview(self._catalog.reader, dataset, request.row_count)
-        response = pb.PreviewBatchResponse(
-            output_schema=dataset.schema, rows_scanned=found.rows_scanned
-        )
-        response.elapsed.FromNanoseconds(int(found.elapsed_s * 1e9))
-        for source, output in found.rows:
-            row = response.rows.add()
-            row.source.update(source)
-            row.output.update(output)
-        return response
+        return preview_response(dataset, found)
 
     def get_counters(self, request: pb.GetCountersRequest) -> pb.GetCountersResponse:
         """Says where the time has gone."""
@@ -165,7 +157,7 @@ class PreprocessorService:
         identity = Identity.from_proto(request.identity)
         dataset = self._catalog.bind(request.dataset, request.snapshot_id)
         if request.splits:
-            splits = _checked_splits(request.splits, dataset)
+            splits = checked_splits(request.splits, dataset)
         else:
             plan = self._catalog.plan(dataset, identity)
             if request.shard >= len(plan.shards):
@@ -253,7 +245,8 @@ def announced(
     return message
 
 
-def _checked_splits(messages: Sequence[pb.Split], dataset: BoundDataset) -> tuple[Split, ...]:
+def checked_splits(messages: Sequence[pb.Split], dataset: BoundDataset) -> tuple[Split, ...]:
+    """The splits of messages. Raises RequestError for one that is not in the snapshot."""
     files = dataset.snapshot.message.files
     groups = dataset.snapshot.row_groups
     splits = []

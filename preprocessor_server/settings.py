@@ -22,6 +22,12 @@ def _split_roots(value: Any) -> Any:
     return value
 
 
+def _split_names(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
 class Settings(BaseModel):
     """The settings of one server process.
 
@@ -126,6 +132,28 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged."
     )
+    udf_module: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = Field(
+        default=(),
+        description="Module whose functions datasets may run (UDFs), with those of the modules "
+        "below it; repeat it (in the environment: separate with ',') for several. Default: none, "
+        "and a dataset that names a function is refused.",
+    )
+    udf_timeout_s: float = Field(
+        default=20.0,
+        gt=0.0,
+        le=3600.0,
+        description="Seconds that a UDF may take for one block of rows, and for the import of its "
+        "module; then its process is ended. Default: below half of a trainer's timeout, so that "
+        "it hears why.",
+    )
+    udf_memory_bytes: int = Field(
+        default=2 * GIB,
+        ge=256 * MIB,
+        le=1024 * GIB,
+        description="Memory that each process of a UDF may take, in bytes, beside "
+        "--read-ahead-bytes; there are at most --cpu-threads of them for each function. Default: "
+        "a block of 65,536 rows of 4 kB, eight times.",
+    )
     lifeline: str = Field(
         default="",
         description="Path of a FIFO; the server drains and exits once no process holds it open "
@@ -139,6 +167,14 @@ class Settings(BaseModel):
             if not root.is_dir():
                 raise ValueError(f"{root} is not a folder")
         return tuple(root.resolve() for root in roots)
+
+    @field_validator("udf_module")
+    @classmethod
+    def _modules(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no module (as in package.module)")
+        return names
 
     @field_validator("listen", "health_listen", "metrics_listen")
     @classmethod

@@ -33,6 +33,7 @@ from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.stage_clock import count_bytes, count_parts
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import arrow_to_column
+from preprocessor_server.udf.run import SplitPlace
 
 # What the order of delivery takes beside them for a row: keys, order, rows, positions, offsets.
 ORDER_BYTES = 48
@@ -87,8 +88,15 @@ def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split], feature_share:
 
 
 def decoded_bytes(dataset: BoundDataset, split: Split) -> int:
-    """What the needed columns of a split take up in memory, in bytes; by its share of rows."""
-    return _share(dataset, split, dataset.snapshot.row_groups.decoded_bytes)
+    """What the needed columns of a split take up in memory, in bytes; by its share of rows.
+
+    Those that functions make included, as far as their types tell.
+    """
+    decoded = _share(dataset, split, dataset.snapshot.row_groups.decoded_bytes)
+    if not dataset.udfs:
+        return decoded
+    made = dataset.udfs.declared.row_bytes(dataset.used_columns)
+    return decoded + made * _row_count(dataset, split)
 
 
 def known_rows(dataset: BoundDataset, splits: Sequence[Split]) -> int | None:
@@ -206,6 +214,10 @@ def _prepare_split(
 ) -> _Part:
     with metrics.stage("read"):
         table = reader.read(dataset.snapshot, split, dataset.columns)
+    if dataset.udfs:
+        with metrics.stage("transform"):
+            place = SplitPlace(dataset.snapshot, split, identity.seed, identity.epoch)
+            table = dataset.udfs.apply(table, place, dataset.used_columns)
     try:
         with metrics.stage("transform"):
             began_ns = time.perf_counter_ns()

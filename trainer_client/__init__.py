@@ -18,6 +18,7 @@ from trainer_client.errors import (
     StateMismatchError,
     StreamClosedError,
     StreamTimeoutError,
+    UdfError,
 )
 from trainer_client.explain import Bound, Explanation
 from trainer_client.ray_fleet import RayFleet
@@ -26,6 +27,7 @@ from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
 from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
 from trainer_client.tls import Tls
+from trainer_client.udf import Udf
 
 __all__ = [
     "Batch",
@@ -58,6 +60,8 @@ __all__ = [
     "StreamStats",
     "StreamTimeoutError",
     "Tls",
+    "Udf",
+    "UdfError",
     "merge_state_dicts",
     "ops",
     "parquet",

@@ -16,6 +16,7 @@ from headrace.v1 import dataset_pb2
 from trainer_client import ops as operations
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
+from trainer_client.udf import MAX_BLOCK_ROWS, Udf
 
 if TYPE_CHECKING:
     from trainer_client.dataset_plan import DatasetPlan
@@ -109,6 +110,8 @@ class Dataset:
 
     where is an SQL boolean expression ("" keeps every row); max_split_bytes bounds the decoded
     size of what a server reads in one go (0: 256 MiB) and is part of what fixes the order of rows.
+    udfs make further columns, for each other, where and features, from blocks of udf_block_rows
+    rows (0: 65,536).
     Raises InvalidDatasetError that names the field at fault.
     """
 
@@ -116,6 +119,8 @@ class Dataset:
     features: Sequence[Feature]
     where: str = ""
     max_split_bytes: int = 0
+    udfs: Sequence[Udf] = ()
+    udf_block_rows: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, ParquetSource):
@@ -136,6 +141,18 @@ class Dataset:
                 f"max_split_bytes is {size!r}: it must be from 1 MiB ({MIN_SPLIT_BYTES}) to 64 GiB "
                 f"({MAX_SPLIT_BYTES}), or 0 for the default"
             )
+        object.__setattr__(self, "udfs", tuple(self.udfs))
+        for i, udf in enumerate(self.udfs):
+            if not isinstance(udf, Udf):
+                raise InvalidDatasetError(
+                    f'udfs[{i}] is {udf!r}: give Udf("package.module:function", ...)'
+                )
+        rows = self.udf_block_rows
+        if type(rows) is not int or not 0 <= rows <= MAX_BLOCK_ROWS:
+            raise InvalidDatasetError(
+                f"udf_block_rows is {rows!r}: it must be from 1 to {MAX_BLOCK_ROWS:,}, or 0 for "
+                "the default"
+            )
 
     def to_proto(self) -> dataset_pb2.DatasetSpec:
         """The message of this dataset."""
@@ -150,6 +167,8 @@ class Dataset:
             where=self.where,
             features=[_feature_to_proto(feature) for feature in self.features],
             max_split_bytes=self.max_split_bytes,
+            udfs=[udf.to_proto() for udf in self.udfs],
+            udf_block_rows=self.udf_block_rows,
         )
 
     @classmethod
@@ -170,6 +189,8 @@ class Dataset:
             features=tuple(features),
             where=message.where,
             max_split_bytes=message.max_split_bytes,
+            udfs=_udfs_from_proto(message),
+            udf_block_rows=message.udf_block_rows,
         )
         if _fingerprint(dataset.to_proto()) != _fingerprint(message):
             raise InvalidDatasetError(
@@ -255,6 +276,16 @@ def _feature_from_proto(message: dataset_pb2.Feature, place: str) -> Feature:
         return FEATURES[kind](*body.columns, ops=chain)
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{place}.{kind}: {error.message}") from error
+
+
+def _udfs_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Udf, ...]:
+    udfs = []
+    for i, udf in enumerate(message.udfs):
+        try:
+            udfs.append(Udf.from_proto(udf))
+        except InvalidDatasetError as error:
+            raise InvalidDatasetError(f"udfs[{i}]: {error.message}") from error
+    return tuple(udfs)
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@
     ├── StateMismatchError      restore into the stream the state came from (ValueError)
     ├── SnapshotMismatchError   give every rank the same snapshot
     ├── DataError               fix the files: they are not what the dataset expects
+    ├── UdfError                fix a function of the dataset, or give it more time or memory
     ├── DeploymentError         fix the fleet: a setting, a version or a codec
     ├── ServerUnavailableError  retried by the stream itself; the cause of a timeout
     ├── StreamTimeoutError      look at the servers named, or raise timeout (TimeoutError)
@@ -77,6 +78,10 @@ class DataError(HeadraceError):
     """Fix the files."""
 
 
+class UdfError(HeadraceError):
+    """Fix the function."""
+
+
 class DeploymentError(HeadraceError):
     """Fix the fleet."""
 
@@ -121,6 +126,9 @@ CLASS_BY_REASON: dict[str, type[HeadraceError]] = {
     "BATCH_TOO_LARGE": RequestError,
     "CODEC_UNSUPPORTED": DeploymentError,
     "ENCODING_UNSUPPORTED": DeploymentError,
+    "UDF_NOT_ALLOWED": DeploymentError,
+    "UDF_FAILED": UdfError,
+    "UDF_CHANGED": DeploymentError,
     "NULL_VALUE": DataError,
     "VALUE_OUT_OF_RANGE": DataError,
     "ROWS_UNEVEN": DataError,

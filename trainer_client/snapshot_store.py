@@ -122,7 +122,7 @@ def first_difference(one: bytes, other: bytes) -> str:
     longer = left if len(left) > len(right) else right
     if len(left) != len(right):
         return f"{longer[min(len(left), len(right))].path} is in only one of them"
-    return "their files are the same, the columns or row groups are not"
+    return "their files are the same; the columns, row groups or the code of functions are not"
 
 
 def _files(data: bytes) -> list[preprocessor_service_pb2.SnapshotFile]:

@@ -58,6 +58,13 @@ class Snapshot:
                 field="snapshot",
             ) from None
 
+    def with_udfs(self, udfs: Sequence[pb.SnapshotUdf]) -> Snapshot:
+        """The same snapshot, which also fixes the code of functions."""
+        message = pb.Snapshot()
+        message.CopyFrom(self.message)
+        message.udfs.extend(udfs)
+        return Snapshot.of(message)
+
     def _check(self) -> None:
         groups = sum(file.row_group_count for file in self.message.files)
         if not self.message.files:

@@ -24,57 +24,61 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/dataset.proto\x12\x0bheadrace.v1\"\x82\x01\n\x0b\x44\x61tasetSpec\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Source\x12\r\n\x05where\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Feature\x12\x17\n\x0fmax_split_bytes\x18\x04 \x01(\x04\"?\n\x06Source\x12-\n\x07parquet\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ParquetSourceH\x00\x42\x06\n\x04kind\">\n\rParquetSource\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x10\n\x08group_by\x18\x02 \x03(\t\x12\x0c\n\x04rows\x18\x03 \x03(\t\"\x97\x01\n\x07\x46\x65\x61ture\x12*\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x19.headrace.v1.DenseFeatureH\x00\x12,\n\x06sparse\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.SparseFeatureH\x00\x12*\n\x05label\x18\x03 \x01(\x0b\x32\x19.headrace.v1.LabelFeatureH\x00\x42\x06\n\x04kind\"=\n\x0c\x44\x65nseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\">\n\rSparseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"=\n\x0cLabelFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"\xf1\x03\n\x02Op\x12*\n\tfill_null\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FillNullH\x00\x12#\n\x05log1p\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Log1pH\x00\x12!\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x11.headrace.v1.ClipH\x00\x12!\n\x04\x63\x61st\x18\x04 \x01(\x0b\x32\x11.headrace.v1.CastH\x00\x12.\n\x0bhash_bucket\x18\x05 \x01(\x0b\x32\x17.headrace.v1.HashBucketH\x00\x12!\n\x04tail\x18\x06 \x01(\x0b\x32\x11.headrace.v1.TailH\x00\x12#\n\x05logit\x18\n \x01(\x0b\x32\x12.headrace.v1.LogitH\x00\x12&\n\x07\x62ox_cox\x18\x0b \x01(\x0b\x32\x13.headrace.v1.BoxCoxH\x00\x12+\n\tnormalize\x18\x0c \x01(\x0b\x32\x16.headrace.v1.NormalizeH\x00\x12&\n\x07min_max\x18\r \x01(\x0b\x32\x13.headrace.v1.MinMaxH\x00\x12+\n\tbucketize\x18\x0e \x01(\x0b\x32\x16.headrace.v1.BucketizeH\x00\x12,\n\ndate_parts\x18\x0f \x01(\x0b\x32\x16.headrace.v1.DatePartsH\x00\x42\x04\n\x02op\"F\n\x06Scalar\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\".\n\x08\x46illNull\x12\"\n\x05value\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x07\n\x05Log1p\"J\n\x04\x43lip\x12 \n\x03min\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\x12 \n\x03max\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"+\n\x04\x43\x61st\x12#\n\x02to\x18\x01 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"/\n\nHashBucket\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x15\n\x04Tail\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"\x18\n\x05Logit\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\"\x17\n\x06\x42oxCox\x12\r\n\x05lmbda\x18\x01 \x01(\x01\"&\n\tNormalize\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03std\x18\x02 \x01(\x01\"\"\n\x06MinMax\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x1f\n\tBucketize\x12\x12\n\nboundaries\x18\x01 \x03(\x01\"C\n\tDateParts\x12#\n\x04part\x18\x01 \x01(\x0e\x32\x15.headrace.v1.DatePart\x12\x11\n\ttime_zone\x18\x02 \x01(\t*\x89\x01\n\nScalarType\x12\x1b\n\x17SCALAR_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALAR_TYPE_INT32\x10\x01\x12\x15\n\x11SCALAR_TYPE_INT64\x10\x02\x12\x17\n\x13SCALAR_TYPE_FLOAT32\x10\x03\x12\x17\n\x13SCALAR_TYPE_FLOAT64\x10\x04*\xca\x01\n\x08\x44\x61tePart\x12\x19\n\x15\x44\x41TE_PART_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TE_PART_HOUR\x10\x01\x12\x14\n\x10\x44\x41TE_PART_MINUTE\x10\x02\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_WEEK\x10\x03\x12\x1a\n\x16\x44\x41TE_PART_DAY_OF_MONTH\x10\x04\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_YEAR\x10\x05\x12\x13\n\x0f\x44\x41TE_PART_MONTH\x10\x06\x12\x12\n\x0e\x44\x41TE_PART_YEAR\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/dataset.proto\x12\x0bheadrace.v1\"\xba\x01\n\x0b\x44\x61tasetSpec\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Source\x12\r\n\x05where\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Feature\x12\x17\n\x0fmax_split_bytes\x18\x04 \x01(\x04\x12\x1e\n\x04udfs\x18\x06 \x03(\x0b\x32\x10.headrace.v1.Udf\x12\x16\n\x0eudf_block_rows\x18\x07 \x01(\r\"`\n\x03Udf\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\'\n\x07outputs\x18\x03 \x03(\x0b\x32\x16.headrace.v1.UdfOutput\x12\x0e\n\x06random\x18\x04 \x01(\x08\"\'\n\tUdfOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"?\n\x06Source\x12-\n\x07parquet\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ParquetSourceH\x00\x42\x06\n\x04kind\">\n\rParquetSource\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x10\n\x08group_by\x18\x02 \x03(\t\x12\x0c\n\x04rows\x18\x03 \x03(\t\"\x97\x01\n\x07\x46\x65\x61ture\x12*\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x19.headrace.v1.DenseFeatureH\x00\x12,\n\x06sparse\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.SparseFeatureH\x00\x12*\n\x05label\x18\x03 \x01(\x0b\x32\x19.headrace.v1.LabelFeatureH\x00\x42\x06\n\x04kind\"=\n\x0c\x44\x65nseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\">\n\rSparseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"=\n\x0cLabelFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"\xf1\x03\n\x02Op\x12*\n\tfill_null\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FillNullH\x00\x12#\n\x05log1p\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Log1pH\x00\x12!\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x11.headrace.v1.ClipH\x00\x12!\n\x04\x63\x61st\x18\x04 \x01(\x0b\x32\x11.headrace.v1.CastH\x00\x12.\n\x0bhash_bucket\x18\x05 \x01(\x0b\x32\x17.headrace.v1.HashBucketH\x00\x12!\n\x04tail\x18\x06 \x01(\x0b\x32\x11.headrace.v1.TailH\x00\x12#\n\x05logit\x18\n \x01(\x0b\x32\x12.headrace.v1.LogitH\x00\x12&\n\x07\x62ox_cox\x18\x0b \x01(\x0b\x32\x13.headrace.v1.BoxCoxH\x00\x12+\n\tnormalize\x18\x0c \x01(\x0b\x32\x16.headrace.v1.NormalizeH\x00\x12&\n\x07min_max\x18\r \x01(\x0b\x32\x13.headrace.v1.MinMaxH\x00\x12+\n\tbucketize\x18\x0e \x01(\x0b\x32\x16.headrace.v1.BucketizeH\x00\x12,\n\ndate_parts\x18\x0f \x01(\x0b\x32\x16.headrace.v1.DatePartsH\x00\x42\x04\n\x02op\"F\n\x06Scalar\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\".\n\x08\x46illNull\x12\"\n\x05value\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x07\n\x05Log1p\"J\n\x04\x43lip\x12 \n\x03min\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\x12 \n\x03max\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"+\n\x04\x43\x61st\x12#\n\x02to\x18\x01 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"/\n\nHashBucket\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x15\n\x04Tail\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"\x18\n\x05Logit\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\"\x17\n\x06\x42oxCox\x12\r\n\x05lmbda\x18\x01 \x01(\x01\"&\n\tNormalize\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03std\x18\x02 \x01(\x01\"\"\n\x06MinMax\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x1f\n\tBucketize\x12\x12\n\nboundaries\x18\x01 \x03(\x01\"C\n\tDateParts\x12#\n\x04part\x18\x01 \x01(\x0e\x32\x15.headrace.v1.DatePart\x12\x11\n\ttime_zone\x18\x02 \x01(\t*\x89\x01\n\nScalarType\x12\x1b\n\x17SCALAR_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALAR_TYPE_INT32\x10\x01\x12\x15\n\x11SCALAR_TYPE_INT64\x10\x02\x12\x17\n\x13SCALAR_TYPE_FLOAT32\x10\x03\x12\x17\n\x13SCALAR_TYPE_FLOAT64\x10\x04*\xca\x01\n\x08\x44\x61tePart\x12\x19\n\x15\x44\x41TE_PART_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TE_PART_HOUR\x10\x01\x12\x14\n\x10\x44\x41TE_PART_MINUTE\x10\x02\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_WEEK\x10\x03\x12\x1a\n\x16\x44\x41TE_PART_DAY_OF_MONTH\x10\x04\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_YEAR\x10\x05\x12\x13\n\x0f\x44\x41TE_PART_MONTH\x10\x06\x12\x12\n\x0e\x44\x41TE_PART_YEAR\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.dataset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCALARTYPE']._serialized_start=1700
-  _globals['_SCALARTYPE']._serialized_end=1837
-  _globals['_DATEPART']._serialized_start=1840
-  _globals['_DATEPART']._serialized_end=2042
+  _globals['_SCALARTYPE']._serialized_start=1895
+  _globals['_SCALARTYPE']._serialized_end=2032
+  _globals['_DATEPART']._serialized_start=2035
+  _globals['_DATEPART']._serialized_end=2237
   _globals['_DATASETSPEC']._serialized_start=43
-  _globals['_DATASETSPEC']._serialized_end=173
-  _globals['_SOURCE']._serialized_start=175
-  _globals['_SOURCE']._serialized_end=238
-  _globals['_PARQUETSOURCE']._serialized_start=240
-  _globals['_PARQUETSOURCE']._serialized_end=302
-  _globals['_FEATURE']._serialized_start=305
-  _globals['_FEATURE']._serialized_end=456
-  _globals['_DENSEFEATURE']._serialized_start=458
-  _globals['_DENSEFEATURE']._serialized_end=519
-  _globals['_SPARSEFEATURE']._serialized_start=521
-  _globals['_SPARSEFEATURE']._serialized_end=583
-  _globals['_LABELFEATURE']._serialized_start=585
-  _globals['_LABELFEATURE']._serialized_end=646
-  _globals['_OP']._serialized_start=649
-  _globals['_OP']._serialized_end=1146
-  _globals['_SCALAR']._serialized_start=1148
-  _globals['_SCALAR']._serialized_end=1218
-  _globals['_FILLNULL']._serialized_start=1220
-  _globals['_FILLNULL']._serialized_end=1266
-  _globals['_LOG1P']._serialized_start=1268
-  _globals['_LOG1P']._serialized_end=1275
-  _globals['_CLIP']._serialized_start=1277
-  _globals['_CLIP']._serialized_end=1351
-  _globals['_CAST']._serialized_start=1353
-  _globals['_CAST']._serialized_end=1396
-  _globals['_HASHBUCKET']._serialized_start=1398
-  _globals['_HASHBUCKET']._serialized_end=1445
-  _globals['_TAIL']._serialized_start=1447
-  _globals['_TAIL']._serialized_end=1468
-  _globals['_LOGIT']._serialized_start=1470
-  _globals['_LOGIT']._serialized_end=1494
-  _globals['_BOXCOX']._serialized_start=1496
-  _globals['_BOXCOX']._serialized_end=1519
-  _globals['_NORMALIZE']._serialized_start=1521
-  _globals['_NORMALIZE']._serialized_end=1559
-  _globals['_MINMAX']._serialized_start=1561
-  _globals['_MINMAX']._serialized_end=1595
-  _globals['_BUCKETIZE']._serialized_start=1597
-  _globals['_BUCKETIZE']._serialized_end=1628
-  _globals['_DATEPARTS']._serialized_start=1630
-  _globals['_DATEPARTS']._serialized_end=1697
+  _globals['_DATASETSPEC']._serialized_end=229
+  _globals['_UDF']._serialized_start=231
+  _globals['_UDF']._serialized_end=327
+  _globals['_UDFOUTPUT']._serialized_start=329
+  _globals['_UDFOUTPUT']._serialized_end=368
+  _globals['_SOURCE']._serialized_start=370
+  _globals['_SOURCE']._serialized_end=433
+  _globals['_PARQUETSOURCE']._serialized_start=435
+  _globals['_PARQUETSOURCE']._serialized_end=497
+  _globals['_FEATURE']._serialized_start=500
+  _globals['_FEATURE']._serialized_end=651
+  _globals['_DENSEFEATURE']._serialized_start=653
+  _globals['_DENSEFEATURE']._serialized_end=714
+  _globals['_SPARSEFEATURE']._serialized_start=716
+  _globals['_SPARSEFEATURE']._serialized_end=778
+  _globals['_LABELFEATURE']._serialized_start=780
+  _globals['_LABELFEATURE']._serialized_end=841
+  _globals['_OP']._serialized_start=844
+  _globals['_OP']._serialized_end=1341
+  _globals['_SCALAR']._serialized_start=1343
+  _globals['_SCALAR']._serialized_end=1413
+  _globals['_FILLNULL']._serialized_start=1415
+  _globals['_FILLNULL']._serialized_end=1461
+  _globals['_LOG1P']._serialized_start=1463
+  _globals['_LOG1P']._serialized_end=1470
+  _globals['_CLIP']._serialized_start=1472
+  _globals['_CLIP']._serialized_end=1546
+  _globals['_CAST']._serialized_start=1548
+  _globals['_CAST']._serialized_end=1591
+  _globals['_HASHBUCKET']._serialized_start=1593
+  _globals['_HASHBUCKET']._serialized_end=1640
+  _globals['_TAIL']._serialized_start=1642
+  _globals['_TAIL']._serialized_end=1663
+  _globals['_LOGIT']._serialized_start=1665
+  _globals['_LOGIT']._serialized_end=1689
+  _globals['_BOXCOX']._serialized_start=1691
+  _globals['_BOXCOX']._serialized_end=1714
+  _globals['_NORMALIZE']._serialized_start=1716
+  _globals['_NORMALIZE']._serialized_end=1754
+  _globals['_MINMAX']._serialized_start=1756
+  _globals['_MINMAX']._serialized_end=1790
+  _globals['_BUCKETIZE']._serialized_start=1792
+  _globals['_BUCKETIZE']._serialized_end=1823
+  _globals['_DATEPARTS']._serialized_start=1825
+  _globals['_DATEPARTS']._serialized_end=1892
 # @@protoc_insertion_point(module_scope)

@@ -40,16 +40,40 @@ DATE_PART_MONTH: DatePart
 DATE_PART_YEAR: DatePart
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("source", "where", "features", "max_split_bytes")
+    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     MAX_SPLIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UDFS_FIELD_NUMBER: _ClassVar[int]
+    UDF_BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
     source: Source
     where: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
     max_split_bytes: int
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ...) -> None: ...
+    udfs: _containers.RepeatedCompositeFieldContainer[Udf]
+    udf_block_rows: int
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ...) -> None: ...
+
+class Udf(_message.Message):
+    __slots__ = ("function", "inputs", "outputs", "random")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    RANDOM_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    inputs: _containers.RepeatedScalarFieldContainer[str]
+    outputs: _containers.RepeatedCompositeFieldContainer[UdfOutput]
+    random: bool
+    def __init__(self, function: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., outputs: _Optional[_Iterable[_Union[UdfOutput, _Mapping]]] = ..., random: bool = ...) -> None: ...
+
+class UdfOutput(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("parquet",)

@@ -44,6 +44,9 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_FILTER_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_ROWS_UNEVEN: _ClassVar[ErrorReason]
     ERROR_REASON_REQUEST_CORRUPT: _ClassVar[ErrorReason]
+    ERROR_REASON_UDF_NOT_ALLOWED: _ClassVar[ErrorReason]
+    ERROR_REASON_UDF_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_UDF_CHANGED: _ClassVar[ErrorReason]
 
 class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -93,6 +96,9 @@ ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_FILTER_FAILED: ErrorReason
 ERROR_REASON_ROWS_UNEVEN: ErrorReason
 ERROR_REASON_REQUEST_CORRUPT: ErrorReason
+ERROR_REASON_UDF_NOT_ALLOWED: ErrorReason
+ERROR_REASON_UDF_FAILED: ErrorReason
+ERROR_REASON_UDF_CHANGED: ErrorReason
 END_REASON_UNSPECIFIED: EndReason
 END_REASON_SHARD_END: EndReason
 END_REASON_BATCH_LIMIT: EndReason
@@ -139,7 +145,7 @@ class Split(_message.Message):
     def __init__(self, file: _Optional[int] = ..., row_group: _Optional[int] = ..., first_row: _Optional[int] = ..., row_count: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows", "counted_filter", "row_group_passing_rows")
+    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows", "counted_filter", "row_group_passing_rows", "udfs")
     FILES_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_DECODED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +154,7 @@ class Snapshot(_message.Message):
     ROW_GROUP_INNER_ROWS_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FILTER_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_PASSING_ROWS_FIELD_NUMBER: _ClassVar[int]
+    UDFS_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[SnapshotFile]
     row_group_rows: _containers.RepeatedScalarFieldContainer[int]
     row_group_decoded_bytes: _containers.RepeatedScalarFieldContainer[int]
@@ -156,7 +163,16 @@ class Snapshot(_message.Message):
     row_group_inner_rows: _containers.RepeatedScalarFieldContainer[int]
     counted_filter: str
     row_group_passing_rows: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ..., counted_filter: _Optional[str] = ..., row_group_passing_rows: _Optional[_Iterable[int]] = ...) -> None: ...
+    udfs: _containers.RepeatedCompositeFieldContainer[SnapshotUdf]
+    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ..., counted_filter: _Optional[str] = ..., row_group_passing_rows: _Optional[_Iterable[int]] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ...) -> None: ...
+
+class SnapshotUdf(_message.Message):
+    __slots__ = ("function", "fingerprint")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    fingerprint: str
+    def __init__(self, function: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class SnapshotFile(_message.Message):
     __slots__ = ("path", "size_bytes", "mtime_ns", "row_group_count")
@@ -191,7 +207,7 @@ class SourceColumn(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., needed: bool = ..., list_column: _Optional[str] = ...) -> None: ...
 
 class DescribeDatasetResponse(_message.Message):
-    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count")
+    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count", "udfs")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +222,7 @@ class DescribeDatasetResponse(_message.Message):
     ENCODING_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNFILTERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UDFS_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: str
     snapshot: bytes
     source_columns: _containers.RepeatedCompositeFieldContainer[SourceColumn]
@@ -220,7 +237,8 @@ class DescribeDatasetResponse(_message.Message):
     encoding_version: int
     server_version: str
     unfiltered_row_count: int
-    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ...) -> None: ...
+    udfs: _containers.RepeatedCompositeFieldContainer[SnapshotUdf]
+    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ...) -> None: ...
 
 class PutSnapshotRequest(_message.Message):
     __slots__ = ("snapshot",)

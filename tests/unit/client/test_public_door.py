@@ -36,6 +36,8 @@ PUBLIC = [
     "StreamStats",
     "StreamTimeoutError",
     "Tls",
+    "Udf",
+    "UdfError",
     "merge_state_dicts",
     "ops",
     "parquet",

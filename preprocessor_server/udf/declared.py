@@ -1,0 +1,163 @@
+"""What a dataset declares of its functions: checked, and bound to the columns of its rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import xxhash
+
+from headrace.v1 import dataset_pb2
+from preprocessor_server.errors import DatasetError
+from preprocessor_server.transform.features import suggest
+from preprocessor_server.transform.invalid import invalid
+from preprocessor_server.udf.types import arrow_type, row_bytes
+
+DEFAULT_BLOCK_ROWS = 65_536
+MAX_BLOCK_ROWS = 1 << 24
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class UdfOutput:
+    """A column that a function makes."""
+
+    name: str
+    type_name: str
+    type: pa.DataType
+
+
+@dataclass(frozen=True)
+class DeclaredUdf:
+    """A function and the columns that it takes and makes; index is its place in the dataset."""
+
+    index: int
+    function: str
+    inputs: tuple[str, ...]
+    outputs: tuple[UdfOutput, ...]
+    random: bool
+
+    @property
+    def module(self) -> str:
+        """The module that it is imported from."""
+        return self.function.partition(":")[0]
+
+    @cached_property
+    def seed_word(self) -> int:
+        """Tells the random numbers of functions apart: XXH64 of the name, seed 0."""
+        return xxhash.xxh64_intdigest(self.function.encode())
+
+
+@dataclass(frozen=True)
+class DeclaredUdfs:
+    """The functions of a dataset in the order in which they run; schema has all columns of rows."""
+
+    udfs: tuple[DeclaredUdf, ...]
+    schema: pa.Schema
+    block_rows: int
+
+    def needed(self, names: Collection[str]) -> tuple[DeclaredUdf, ...]:
+        """The functions that named columns need, directly or through others, in order."""
+        wanted, found = set(names), []
+        for udf in reversed(self.udfs):
+            if any(output.name in wanted for output in udf.outputs):
+                found.append(udf)
+                wanted |= set(udf.inputs)
+        return tuple(reversed(found))
+
+    def sources(self, names: Collection[str]) -> set[str]:
+        """The columns of the source that named columns need."""
+        needed = self.needed(names)
+        made = {output.name for udf in self.udfs for output in udf.outputs}
+        return {*names, *(name for udf in needed for name in udf.inputs)} - made
+
+    def made(self, names: Collection[str]) -> list[str]:
+        """The columns that the functions make that named columns need."""
+        return [output.name for udf in self.needed(names) for output in udf.outputs]
+
+    def row_bytes(self, names: Collection[str]) -> int:
+        """What the columns made for named ones take up in memory, in bytes a row; an estimate."""
+        needed = self.needed(names)
+        return sum(row_bytes(output.type) for udf in needed for output in udf.outputs)
+
+
+def declaration_errors(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
+    """All that is wrong with the declarations themselves, whatever the source has."""
+    if spec.udf_block_rows > MAX_BLOCK_ROWS:
+        yield invalid(
+            "dataset.udf_block_rows",
+            f"udf_block_rows is {spec.udf_block_rows:,}; it lies between 1 and "
+            f"{MAX_BLOCK_ROWS:,}, or is 0 for the default ({DEFAULT_BLOCK_ROWS:,})",
+        )
+    functions: list[str] = []
+    for i, udf in enumerate(spec.udfs):
+        at = f"dataset.udfs[{i}]"
+        if not _FUNCTION.fullmatch(udf.function):
+            yield invalid(
+                f"{at}.function",
+                f"{udf.function!r} is no function; write package.module:function",
+            )
+        elif udf.function in functions:
+            yield invalid(
+                f"{at}.function",
+                f"{udf.function} is named twice; name it once, with all it makes",
+            )
+        functions.append(udf.function)
+        if not udf.inputs:
+            yield invalid(
+                f"{at}.inputs", f"{udf.function} is handed no column; give it at least one"
+            )
+        if not udf.outputs:
+            yield invalid(f"{at}.outputs", f"{udf.function} makes no column; declare at least one")
+        for j, output in enumerate(udf.outputs):
+            if not output.name:
+                yield invalid(f"{at}.outputs[{j}].name", "an empty column; name it")
+            try:
+                arrow_type(output.type)
+            except ValueError as error:
+                yield invalid(f"{at}.outputs[{j}].type", f"column {output.name!r}: {error}")
+
+
+def declare_udfs(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> DeclaredUdfs:
+    """Binds a dataset's functions to the columns of its rows.
+
+    Raises DatasetError (DATASET_INVALID) for a declaration that is wrong in itself, an input that
+    there is not, and an output that there is already.
+    """
+    for error in declaration_errors(spec):
+        raise error
+    schema, udfs = source, []
+    for i, message in enumerate(spec.udfs):
+        at = f"dataset.udfs[{i}]"
+        udf = DeclaredUdf(
+            index=i,
+            function=message.function,
+            inputs=tuple(dict.fromkeys(message.inputs)),
+            outputs=tuple(
+                UdfOutput(output.name, output.type, arrow_type(output.type))
+                for output in message.outputs
+            ),
+            random=message.random,
+        )
+        for j, name in enumerate(message.inputs):
+            count = len(schema.get_all_field_indices(name))
+            if count != 1:
+                raise invalid(
+                    f"{at}.inputs[{j}]",
+                    f"there are {count} columns called {name!r}, which {udf.function} is to be "
+                    f"handed; {suggest(name, list(schema.names))}",
+                )
+        for j, output in enumerate(udf.outputs):
+            if output.name in schema.names:
+                origin = "the source" if output.name in source.names else "an earlier output"
+                raise invalid(
+                    f"{at}.outputs[{j}].name",
+                    f"{udf.function} makes column {output.name!r}, which {origin} has already; a "
+                    "UDF replaces no column, so give it another name",
+                )
+            schema = schema.append(pa.field(output.name, output.type))
+        udfs.append(udf)
+    return DeclaredUdfs(tuple(udfs), schema, spec.udf_block_rows or DEFAULT_BLOCK_ROWS)
