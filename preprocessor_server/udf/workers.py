@@ -97,19 +97,19 @@ class WorkerProcesses:
     ) -> pa.RecordBatch:
         """The outputs of a block. Raises UdfFailedError; DeploymentError for other code."""
         while True:
-            with self._taken(udf) as process:
-                if process.fingerprint != fingerprint:
-                    raise changed(udf, fingerprint, process.fingerprint)
-                past = process.block_count
-                try:
+            past = 0
+            try:
+                with self._taken(udf) as process:
+                    if process.fingerprint != fingerprint:
+                        raise changed(udf, fingerprint, process.fingerprint)
+                    past = process.block_count
                     return process.run(batch, seed)
-                except UdfFailedError as error:
-                    process.close()
-                    if not (past and error.kind in _OF_ITS_PAST):
-                        raise
-                    # It may have leaked; whether the block is at fault shows in a fresh process.
-                    log.warning("udf process replaced", function=udf.function, why=error.message)
-                    self._end_idle(udf)
+            except UdfFailedError as error:
+                if not (past and error.kind in _OF_ITS_PAST):
+                    raise
+                # It may have leaked; whether the block is at fault shows in a fresh process.
+                log.warning("udf process replaced", function=udf.function, why=error.message)
+                self._end_idle(udf)
 
     def close(self) -> None:
         """Ends all processes at once; who waits for one is told that the server ends."""
