@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from preprocessor_server.udf.declared import DeclaredUdf
 
 # For a process that was killed to be gone.
 _END_TIMEOUT_S = 5.0
+# Fewer switches between the two processes for a block.
+_PIPE_BYTES = 1 << 20
 # What is kept of what a process prints, in lines, for the error that says how it ended.
 _LAST_LINES = 12
 # Workers are many already, so libraries in them take one thread each; a set of strings has one
@@ -65,7 +68,7 @@ class WorkerProcess:
         lifeline, self._lifeline = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "preprocessor_server.udf.worker", str(lifeline)],
+                [sys.executable, "-P", "-B", "-m", "preprocessor_server.udf.worker", str(lifeline)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -81,8 +84,11 @@ class WorkerProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._input, False)
-        os.set_blocking(self._output, False)
+        for pipe in (self._input, self._output):
+            os.set_blocking(pipe, False)
+            with suppress(OSError):
+                # Unprivileged users have an allowance of these; without it a pipe holds 64 KiB.
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._printing = threading.Thread(target=self._follow, name="udf output", daemon=True)
         self._printing.start()
         setup = {

@@ -22,6 +22,7 @@ from preprocessor_server.stage_clock import count_parts
 from preprocessor_server.telemetry import log
 from preprocessor_server.udf.declared import DeclaredUdf, DeclaredUdfs, declare_udfs
 from preprocessor_server.udf.process import UdfFailedError
+from preprocessor_server.udf.types import plain_type
 from preprocessor_server.udf.workers import Workers
 
 # A status travels in the trailing metadata of a call, all of which may take 8 KiB, and more than
@@ -127,9 +128,10 @@ class Udfs:
         return replace(table, rows=made)
 
     def _block(self, udf: DeclaredUdf, table: SplitTable, first: int, count: int) -> pa.RecordBatch:
-        """A function's inputs in a range of rows, in the types of the source's schema."""
+        """A function's inputs in a range of rows, in the types of the schema, plainly encoded."""
         of_rows = set(table.rows.column_names)
-        schema = pa.schema([self.declared.schema.field(name) for name in udf.inputs])
+        types = (plain_type(self.declared.schema.field(name).type) for name in udf.inputs)
+        schema = pa.schema(list(zip(udf.inputs, types, strict=True)))
         columns = []
         for part in schema:
             if part.name in of_rows:

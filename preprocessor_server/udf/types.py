@@ -52,6 +52,19 @@ def fits(found: pa.DataType, declared: pa.DataType) -> bool:
     return found == declared or found in _SAME.get(declared, ())
 
 
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the same values, or lists of them, without dictionaries."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_list(kind):
+        return pa.list_(plain_type(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(plain_type(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain_type(kind.value_type), kind.list_size)
+    return kind
+
+
 def row_bytes(kind: pa.DataType) -> int:
     """What a value takes up in memory, in bytes; an estimate where that is not fixed."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 
 import numpy as np
@@ -42,8 +43,8 @@ def mean_of_block(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def spread(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Of a column of the Parquet row and one of the row: both are there once a row."""
-    both = pc.add(batch.column("user_age"), batch.column("price"))
-    return batch.append_column("both", both.cast(pa.float32()))
+    total = pc.add(batch.column("age"), batch.column("price"))
+    return batch.append_column("total", total.cast(pa.float32()))
 
 
 def same(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -89,7 +90,8 @@ def leaks(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def exits(batch: pa.RecordBatch) -> pa.RecordBatch:
-    print("last words", flush=True)
+    sys.stdout.write("last words\n")
+    sys.stdout.flush()
     os._exit(batch.num_columns + 5)
 
 

@@ -1,24 +1,27 @@
-"""Functions of a dataset, on real servers: the laws hold with them, and each failure is one error."""
+"""Functions of a dataset, on real servers: the laws hold, and each failure is one error."""
 
 import itertools
 import json
+import shlex
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from preprocessor_server.cli import cli as commands
 from preprocessor_server.server import Server
 from preprocessor_server.settings import Settings
+from tests.fakes.grouped import FORMS, flat_table, make_requests, write_layout
 from tests.integration.test_stream_laws import fingerprint, target
 from trainer_client import (
     BatchStream,
     Dataset,
-    DeploymentError,
     Dense,
+    DeploymentError,
     Label,
     RequestError,
     Sparse,
@@ -208,7 +211,7 @@ def test_a_module_that_is_not_allowed(
     start_server: Start, dataset_root: Path, allowed: tuple[str, ...], words: str
 ) -> None:
     server = start_server(data_root=(dataset_root,), udf_module=allowed)
-    with pytest.raises(DeploymentError, match="--udf-module tests.fakes.udfs") as caught:
+    with pytest.raises(DeploymentError, match=r"--udf-module tests\.fakes\.udfs") as caught:
         draw([server], made_dataset(one("same")))
     assert caught.value.reason == "UDF_NOT_ALLOWED"
     assert words in caught.value.message
@@ -256,3 +259,64 @@ def test_counts_of_a_filter_on_what_functions_make(servers: list[Server]) -> Non
         BatchStream(NOISY, **options, count="exact") as stream,  # type: ignore[arg-type]
     ):
         len(stream)
+
+
+@pytest.mark.parametrize("layout", ["clustered", "lists", "struct"])
+def test_rows_in_lists_are_handed_over_as_rows(
+    start_server: Start, tmp_path: Path, layout: str
+) -> None:
+    count = write_layout(tmp_path / layout, layout)
+    dataset = Dataset(
+        source=parquet(layout, rows=FORMS.get(layout, ["id", "label"])),
+        where="total >= 0",
+        features=[Dense("total"), Sparse("id"), Label("label")],
+        udfs=[
+            Udf(f"{MODULE}:spread", inputs=["age", "price"], outputs={"total": "float32"}),
+        ],
+        udf_block_rows=50,
+    )
+    requests, impressions = make_requests()
+    flat = flat_table(requests, impressions)
+    expected = {
+        row["id"]: float(np.float32(row["age"] + np.float32(row["price"])))
+        for row in flat.select(["id", "age", "price"]).to_pylist()
+        if row["age"] is not None
+    }
+    server = start_server(data_root=(tmp_path,), udf_module=("tests",))
+    found: dict[int, float] = {}
+    with BatchStream(dataset, target=target([server]), batch_size=64) as stream:
+        for batch in stream:
+            assert batch.dense is not None
+            assert batch.sparse is not None
+            ids = batch.sparse["id"].values.tolist()
+            found |= dict(zip(ids, batch.dense[:, 0].tolist(), strict=True))
+    assert found == expected
+    assert 0 < len(found) < count
+
+
+def test_preview_and_describe_show_what_functions_make(
+    servers: list[Server], dataset_root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "dataset.yaml"
+    path.write_text(made_dataset(one("raises")).to_yaml())
+    with pytest.raises(UdfError) as caught:
+        draw(servers, made_dataset(one("raises")))
+    command = caught.value.message.rpartition("one process: preprocessor-server ")[2]
+    words = shlex.split(command.partition(" [UDF_FAILED")[0].replace("DATASET.yaml", str(path)))
+    # In this very process: what the function raises comes through, with its frames.
+    with pytest.raises(ValueError, match="the ids are bad here"):
+        run_cli(words, dataset_root)
+    path.write_text(made_dataset(one("same")).to_yaml())
+    assert "made = " in run_cli(words, dataset_root)
+    assert "made = " in run_cli(["preview", *words[1:4]], dataset_root)
+    described = run_cli(["describe", *words[1:4]], dataset_root)
+    assert f"udf          {MODULE}:same sha256:" in described
+    with pytest.raises(SystemExit, match="1"):
+        run_cli([*words[:5], "rows/part-0.parquet,0,600,700"], dataset_root)
+
+
+def run_cli(words: list[str], root: Path) -> str:
+    done = CliRunner().invoke(commands, [*words, "--data-root", str(root)])
+    if done.exception is not None:
+        raise done.exception
+    return done.output
