@@ -60,7 +60,7 @@ def _serve(source: int, sink: int) -> None:
         files = source_files(setup["function"])
         found = fingerprint(files)
     except BaseException as error:  # noqa: BLE001 - whatever the module does, the server is told
-        wire.send(sink, _failure(error))
+        wire.send(sink, _failure(error, "it cannot be imported"))
         return
     stats = [(str(path), path.stat()) for _, path in files]
     seen = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
@@ -77,16 +77,15 @@ def _serve(source: int, sink: int) -> None:
                 writer.write_batch(result)
             content = packed.getvalue()
         except BaseException as error:  # noqa: BLE001 - likewise
-            wire.send(sink, _failure(error))
+            wire.send(sink, _failure(error, f"it raised {type(error).__name__}"))
             continue
         wire.send(sink, {}, content)
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def _failure(error: BaseException, message: str) -> dict[str, Any]:
     if isinstance(error, ReturnedError):
         return {"failure": "returned", "message": str(error), "traceback": ""}
     kind = "memory" if isinstance(error, MemoryError) else "raised"
-    message = f"it raised {type(error).__name__}"
     return {"failure": kind, "message": message, "traceback": traceback_of(error)}
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shlex
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from preprocessor_server.cli import cli as commands
 from preprocessor_server.server import Server
 from preprocessor_server.settings import Settings
 from tests.fakes.grouped import FORMS, flat_table, make_requests, write_layout
+from tests.fakes.process import ROOT
 from tests.integration.test_stream_laws import fingerprint, target
 from trainer_client import (
     BatchStream,
@@ -313,6 +315,19 @@ def test_preview_and_describe_show_what_functions_make(
     assert f"udf          {MODULE}:same sha256:" in described
     with pytest.raises(SystemExit, match="1"):
         run_cli([*words[:5], "rows/part-0.parquet,0,600,700"], dataset_root)
+
+
+def test_the_page_runs(
+    start_server: Start, dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "udfs.md").read_text()
+    module, script = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "price_features.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    server = start_server(data_root=(dataset_root,), udf_module=("price_features",))
+    shown: list[object] = []
+    exec(script, {"target": target([server]), "print": shown.append})  # noqa: S102 - what it shows
+    assert shown == [(512, 1)]
 
 
 def run_cli(words: list[str], root: Path) -> str:
