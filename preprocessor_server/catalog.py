@@ -36,6 +36,7 @@ from preprocessor_server.transform import (
     validate_spec,
 )
 from preprocessor_server.transform.features import suggest
+from preprocessor_server.udf.declared import binding_errors, output_schema
 from preprocessor_server.udf.run import Udfs, bind_udfs
 from preprocessor_server.udf.workers import WorkerProcesses, Workers
 
@@ -270,9 +271,11 @@ def find_faults(
         if isinstance(source, DatasetError):
             yield source
             continue
+        schema = output_schema(spec, source.schema)
         found = (
-            *errors_in(bind_features(spec, source.schema, unsound)),
-            *errors_in(bind_filter(spec.where, source.schema)),
+            *binding_errors(spec, source.schema),
+            *errors_in(bind_features(spec, schema, unsound)),
+            *errors_in(bind_filter(spec.where, schema)),
             *_group_by_faults(spec, source),
         )
         yield from (_as_flat(error, spec, source) for error in found)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from headrace.v1 import dataset_pb2
 from preprocessor_server import catalog
 from preprocessor_server.authoring.mistake import Mistake
@@ -17,6 +19,7 @@ from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.paths import NamedFile, Roots
 from preprocessor_server.transform.filter_syntax import FilterError, find_syntax_faults
 from preprocessor_server.transform.validate import find_faults
+from preprocessor_server.udf.declared import DeclaredUdf, declaration_errors
 
 _PATHS = "dataset.source.parquet.paths"
 _ROWS = "dataset.source.parquet.rows"
@@ -69,7 +72,7 @@ class _Check:
     def run(self, data: Data | None) -> Report:
         if self._file.left_out:
             self._not_checked.append("what stands in lines that are not YAML")
-        faults = list(find_faults(self._file.spec))
+        faults = [*find_faults(self._file.spec), *declaration_errors(self._file.spec)]
         self._faulty = {fault.field for fault in faults}
         self._add(faults)
         if data is None:
@@ -125,6 +128,8 @@ class _Check:
             others = "the other files" if len(files) > 1 else "what its row groups hold"
             self._not_checked.append(f"{others}: mend the mistakes first")
             return
+        if self._file.spec.udfs:
+            self._not_checked.append("the code of functions: servers run it")
         self._add(_describe_faults(self._file.spec, data))
         if not self._mistakes:
             self._checked.append(f"the footers of all its files: {len(files):,}")
@@ -189,10 +194,31 @@ def _describe_faults(spec: dataset_pb2.DatasetSpec, data: Data) -> Iterator[Serv
     if data.instead is not None:
         roots = (Path("/"),)
         whole.source.parquet.paths[:] = [str(data.instead.resolve())]
-    server = catalog.Catalog(Settings(data_root=roots))
+    server = catalog.Catalog(Settings(data_root=roots), _NotRun())
     try:
         server.describe(whole)
     except ServerError as error:
         yield error
     finally:
         server.close()
+
+
+class _NotRun:
+    """Functions of which only the declarations are looked at."""
+
+    def check_allowed(self, udf: DeclaredUdf) -> None:
+        """Servers say what they allow."""
+
+    def fingerprint(self, udf: DeclaredUdf) -> str:
+        """None."""
+        del udf
+        return ""
+
+    def run(
+        self, udf: DeclaredUdf, fingerprint: str, batch: pa.RecordBatch, seed: Sequence[int] | None
+    ) -> pa.RecordBatch:
+        """No row is looked at."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """There is nothing to end."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import pyarrow as pa
 import xxhash
@@ -121,18 +123,56 @@ def declaration_errors(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
                 yield invalid(f"{at}.outputs[{j}].type", f"column {output.name!r}: {error}")
 
 
+def binding_errors(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> Iterator[DatasetError]:
+    """What is wrong with the declarations beside the columns of a source's rows."""
+    schema = source
+    for i, udf in enumerate(spec.udfs):
+        at = f"dataset.udfs[{i}]"
+        for j, name in enumerate(udf.inputs):
+            count = len(schema.get_all_field_indices(name))
+            if count != 1:
+                yield invalid(
+                    f"{at}.inputs[{j}]",
+                    f"there are {count} columns called {name!r}, which {udf.function} is to be "
+                    f"handed; {suggest(name, list(schema.names))}",
+                )
+        for j, output in enumerate(udf.outputs):
+            if output.name in schema.names:
+                origin = "the source" if output.name in source.names else "an earlier output"
+                yield invalid(
+                    f"{at}.outputs[{j}].name",
+                    f"{udf.function} makes column {output.name!r}, which {origin} has already; a "
+                    "UDF replaces no column, so give it another name",
+                )
+        schema = _with_outputs(schema, udf)
+
+
+def output_schema(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> pa.Schema:
+    """The columns of a source's rows and those that functions make, the sound ones of them."""
+    for udf in spec.udfs:
+        source = _with_outputs(source, udf)
+    return source
+
+
+def _with_outputs(schema: pa.Schema, udf: dataset_pb2.Udf) -> pa.Schema:
+    for output in udf.outputs:
+        with suppress(ValueError):
+            kind = arrow_type(output.type)
+            if output.name not in schema.names:
+                schema = schema.append(pa.field(output.name, kind))
+    return schema
+
+
 def declare_udfs(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> DeclaredUdfs:
     """Binds a dataset's functions to the columns of its rows.
 
     Raises DatasetError (DATASET_INVALID) for a declaration that is wrong in itself, an input that
     there is not, and an output that there is already.
     """
-    for error in declaration_errors(spec):
+    for error in chain(declaration_errors(spec), binding_errors(spec, source)):
         raise error
-    schema, udfs = source, []
-    for i, message in enumerate(spec.udfs):
-        at = f"dataset.udfs[{i}]"
-        udf = DeclaredUdf(
+    udfs = tuple(
+        DeclaredUdf(
             index=i,
             function=message.function,
             inputs=tuple(dict.fromkeys(message.inputs)),
@@ -142,22 +182,7 @@ def declare_udfs(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> DeclaredUd
             ),
             random=message.random,
         )
-        for j, name in enumerate(message.inputs):
-            count = len(schema.get_all_field_indices(name))
-            if count != 1:
-                raise invalid(
-                    f"{at}.inputs[{j}]",
-                    f"there are {count} columns called {name!r}, which {udf.function} is to be "
-                    f"handed; {suggest(name, list(schema.names))}",
-                )
-        for j, output in enumerate(udf.outputs):
-            if output.name in schema.names:
-                origin = "the source" if output.name in source.names else "an earlier output"
-                raise invalid(
-                    f"{at}.outputs[{j}].name",
-                    f"{udf.function} makes column {output.name!r}, which {origin} has already; a "
-                    "UDF replaces no column, so give it another name",
-                )
-            schema = schema.append(pa.field(output.name, output.type))
-        udfs.append(udf)
-    return DeclaredUdfs(tuple(udfs), schema, spec.udf_block_rows or DEFAULT_BLOCK_ROWS)
+        for i, message in enumerate(spec.udfs)
+    )
+    block_rows = spec.udf_block_rows or DEFAULT_BLOCK_ROWS
+    return DeclaredUdfs(udfs, output_schema(spec, source), block_rows)
