@@ -14,6 +14,8 @@ from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_r
 from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
 from preprocessor_server.kernels.hashing import (
     MAX_NARROW_BUCKETS,
+    first_state,
+    fold_words,
     hash_ends,
     hash_integers,
     hash_strings,
@@ -35,6 +37,7 @@ from preprocessor_server.kernels.page_header import PageHeader, page_header
 from preprocessor_server.kernels.page_levels import LEVEL_ROOM, ListLevels, read_levels
 from preprocessor_server.kernels.page_values import read_coded, spread
 from preprocessor_server.kernels.scaling import count_reached, limit, shift_and_scale
+from preprocessor_server.kernels.sequences import first_occurrences, sum_lists
 
 __all__ = [
     "FLOATS",
@@ -58,6 +61,9 @@ __all__ = [
     "copy_tails",
     "count_reached",
     "date_parts",
+    "first_occurrences",
+    "first_state",
+    "fold_words",
     "hash_ends",
     "hash_integers",
     "hash_strings",
@@ -75,6 +81,7 @@ __all__ = [
     "shift_and_scale",
     "shuffle_keys",
     "spread",
+    "sum_lists",
     "tail",
     "take_lists",
     "warm",

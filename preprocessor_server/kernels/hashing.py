@@ -233,6 +233,16 @@ def _shuffle_keys(
         keys[i] = _mix(state)
 
 
+@kernel(types.void(array(types.uint64), array(types.uint64), out(types.uint64)))
+def _fold_words(
+    states: npt.NDArray[np.uint64],
+    words: npt.NDArray[np.uint64],
+    folded: npt.NDArray[np.uint64],
+) -> None:
+    for i in range(len(folded)):
+        folded[i] = _mix((states[i] ^ words[i]) + _GAMMA)
+
+
 def hash_integers(values: npt.NDArray[Any], num_buckets: int, seed: int) -> npt.NDArray[np.int64]:
     """The bucket of every integer or boolean, int64 [n], from 0 to num_buckets - 1.
 
@@ -319,6 +329,26 @@ def shuffle_keys(seed: int, epoch: int, split_ordinal: int, count: int) -> npt.N
     keys = np.empty(count, np.uint64)
     _shuffle_keys(np.uint64(seed), np.uint64(epoch), np.uint64(split_ordinal), keys)
     return keys
+
+
+def fold_words(
+    states: npt.NDArray[np.uint64], words: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """Takes a word into each of n states: mix((state ^ word) + G), uint64 [n].
+
+    mix and G are those of shuffle_keys. Raises ValueError if there are not as many words as states.
+    """
+    if len(states) != len(words):
+        raise ValueError(f"{len(words)} words for {len(states)} states")
+    folded = np.empty(len(states), np.uint64)
+    _fold_words(np.ascontiguousarray(states), np.ascontiguousarray(words), folded)
+    return folded
+
+
+def first_state(seed: int) -> np.uint64:
+    """The state of a seed in [0, 2^64), before the first word: mix(seed + G)."""
+    # 0 ^ seed is the seed.
+    return np.uint64(fold_words(np.zeros(1, np.uint64), np.array([seed], np.uint64))[0])
 
 
 def _check_buckets(num_buckets: int, most: int = MAX_BUCKETS) -> None:

@@ -48,6 +48,15 @@ class ColumnType:
         value = str(pa.from_numpy_dtype(dtype))
         return ColumnType(family, dtype, self.is_list, f"list<{value}>" if self.is_list else value)
 
+    def element(self) -> ColumnType:
+        """The type of a column of single elements of the lists of this one."""
+        name = (
+            f"the element of {self.name}"
+            if self.dtype is None
+            else str(pa.from_numpy_dtype(self.dtype))
+        )
+        return ColumnType(self.family, self.dtype, False, name)
+
 
 # Asked of every column of every split.
 @lru_cache(maxsize=1024)

@@ -9,24 +9,18 @@ from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops.base import Op, OpDoc
 from trainer_client.ops.dates import DateParts
-from trainer_client.ops.ids import HashBucket
-from trainer_client.ops.lists import Tail
+from trainer_client.ops.ids import HashBucket, PositiveModulus
+from trainer_client.ops.lists import Enumerate, Head, ListLength, Pad, Slice, Tail
+from trainer_client.ops.lookup import MapId, Vocabulary
 from trainer_client.ops.numbers import Cast, Clip, FillNull, Log1p
 from trainer_client.ops.scaling import BoxCox, Bucketize, Logit, MinMax, Normalize
+from trainer_client.ops.sequences import Deduplicate, ListAggregate, NGram, Sample, Sort
 
 ALL: tuple[type[Op], ...] = (
-    FillNull,
-    Log1p,
-    Clip,
-    Cast,
-    HashBucket,
-    Tail,
-    Logit,
-    BoxCox,
-    Normalize,
-    MinMax,
-    Bucketize,
-    DateParts,
+    *(FillNull, Log1p, Clip, Cast, HashBucket, Tail),
+    *(Logit, BoxCox, Normalize, MinMax, Bucketize, DateParts),
+    *(Head, Slice, ListLength, PositiveModulus, MapId, Vocabulary, ListAggregate, Deduplicate),
+    *(Sort, Pad, Enumerate, NGram, Sample),
 )
 _BY_FIELD = {op.proto_field: op for op in ALL}
 
@@ -37,15 +31,28 @@ __all__ = [
     "Cast",
     "Clip",
     "DateParts",
+    "Deduplicate",
+    "Enumerate",
     "FillNull",
     "HashBucket",
+    "Head",
+    "ListAggregate",
+    "ListLength",
     "Log1p",
     "Logit",
+    "MapId",
     "MinMax",
+    "NGram",
     "Normalize",
     "Op",
     "OpDoc",
+    "Pad",
+    "PositiveModulus",
+    "Sample",
+    "Slice",
+    "Sort",
     "Tail",
+    "Vocabulary",
     "from_proto",
 ]
 

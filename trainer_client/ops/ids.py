@@ -39,3 +39,33 @@ class HashBucket(Op):
     def of_message(cls, message: dataset_pb2.HashBucket) -> Self:
         """The operation of its message. Raises InvalidDatasetError for a number out of range."""
         return cls(message.num_buckets, message.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class PositiveModulus(Op):
+    """Takes the remainder of integers divided by divisor, never below 0; null stays null."""
+
+    proto_field: ClassVar[str] = "positive_modulus"
+    doc: ClassVar[OpDoc] = OpDoc(
+        operation="`PositiveModulus(divisor)`",
+        takes="integers",
+        gives="int64 from 0 to divisor - 1",
+        null="stays",
+        nan="-",
+        inf="-",
+        negative_zero="-",
+        empty_list="stays empty",
+        out_of_range="-1 gives divisor - 1",
+    )
+    divisor: int
+
+    def __post_init__(self) -> None:
+        check_range("PositiveModulus divisor", self.divisor, 1, (1 << 63) - 1)
+
+    def _message(self) -> dataset_pb2.PositiveModulus:
+        return dataset_pb2.PositiveModulus(divisor=self.divisor)
+
+    @classmethod
+    def of_message(cls, message: dataset_pb2.PositiveModulus) -> Self:
+        """The operation of its message. Raises InvalidDatasetError for a divisor out of range."""
+        return cls(message.divisor)

@@ -11,16 +11,28 @@ from preprocessor_server.errors import DatasetError
 from preprocessor_server.frame import Flat, Scalars
 from preprocessor_server.transform.column_type import ColumnType
 from preprocessor_server.transform.invalid import invalid
-from preprocessor_server.transform.ops import dates, ids, lists, numbers, scaling
+from preprocessor_server.transform.ops import (
+    aggregate,
+    dates,
+    ids,
+    lists,
+    lookup,
+    numbers,
+    scaling,
+    sequences,
+)
 from preprocessor_server.transform.ops.base import ColumnOp, Rule, UnfitError, on_values
 from preprocessor_server.transform.place import Place
 
 RULES: dict[str, Rule] = {
     **numbers.RULES,
     **ids.RULES,
-    **lists.RULES,
     **scaling.RULES,
     **dates.RULES,
+    **lookup.RULES,
+    **lists.RULES,
+    **aggregate.RULES,
+    **sequences.RULES,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from headrace.v1 import dataset_pb2
@@ -14,6 +16,7 @@ from preprocessor_server.transform.ops.base import ColumnOp, Rule, UnfitError, o
 from preprocessor_server.transform.place import Place
 
 MAX_BUCKETS = 1 << 32
+MAX_DIVISOR = (1 << 63) - 1
 
 
 def _hash_bucket(op: dataset_pb2.HashBucket, column: ColumnType) -> tuple[ColumnOp, ColumnType]:
@@ -36,20 +39,55 @@ def hash_bytes(values: Scalars, num_buckets: int, seed: int, *, narrow: bool = F
 
     Of a dictionary, each distinct value is hashed once.
     """
+
+    def buckets(strings: Bytes) -> Flat:
+        hashes = hash_strings(strings.offsets, strings.data, num_buckets, seed, narrow=narrow)
+        return Flat(hashes, strings.valid)
+
+    return of_bytes(values, buckets)
+
+
+def of_bytes(values: Scalars, make: Callable[[Bytes], Flat]) -> Flat:
+    """What is made of strings or binary values, each for itself; of a dictionary, of each once."""
     if not isinstance(values, Opaque):
-        values = as_bytes(values)
-        buckets = hash_strings(values.offsets, values.data, num_buckets, seed, narrow=narrow)
-        return Flat(buckets, values.valid)
+        return make(as_bytes(values))
     distinct, codes = arrow_to_column(values.array.dictionary), values.array.indices
     assert isinstance(distinct, Bytes)
-    hashes = hash_strings(distinct.offsets, distinct.data, num_buckets, seed, narrow=narrow)
+    made = make(distinct)
     places = arrow_to_column(codes)
     assert isinstance(places, Flat)
     if codes.null_count == len(codes):
-        return Flat(np.zeros(len(codes), hashes.dtype), places.valid)
+        return Flat(np.zeros(len(codes), made.values.dtype), places.valid)
     # The code of a null may be anything.
     rows = codes.fill_null(0).to_numpy() if codes.null_count else places.values
-    return Flat(np.take(hashes, rows.astype(np.int64, copy=False)), places.valid)
+    rows = rows.astype(np.int64, copy=False)
+    valid = places.valid
+    if made.valid is not None:
+        known = made.valid[rows]
+        valid = known if valid is None else valid & known
+    return Flat(np.take(made.values, rows), valid)
+
+
+def integers_only(column: ColumnType, name: str) -> None:
+    """Raises UnfitError for a column of anything but integers."""
+    if column.family is not Family.INTEGER:
+        raise UnfitError(f"{name} takes integers; put a Cast to int64 or a HashBucket before it")
+
+
+def _positive_modulus(
+    op: dataset_pb2.PositiveModulus, column: ColumnType
+) -> tuple[ColumnOp, ColumnType]:
+    integers_only(column, "PositiveModulus")
+    unsigned = column.dtype == np.uint64
+    divisor = np.uint64(op.divisor) if unsigned else np.int64(op.divisor)
+
+    def run(values: Scalars, _: Place) -> Scalars:
+        assert isinstance(values, Flat)
+        # numpy's remainder has the sign of the divisor.
+        remainders = values.values.astype(divisor.dtype, copy=False) % divisor
+        return Flat(remainders.astype(np.int64, copy=False), values.valid)
+
+    return on_values(run), column.of(np.dtype(np.int64))
 
 
 def _check_hash_bucket(op: dataset_pb2.HashBucket, path: str) -> None:
@@ -60,4 +98,15 @@ def _check_hash_bucket(op: dataset_pb2.HashBucket, path: str) -> None:
         )
 
 
-RULES = {"hash_bucket": Rule(_hash_bucket, _check_hash_bucket)}
+def _check_positive_modulus(op: dataset_pb2.PositiveModulus, path: str) -> None:
+    if not 1 <= op.divisor <= MAX_DIVISOR:
+        raise invalid(
+            f"{path}.divisor",
+            f"divisor is {op.divisor:,}; it lies between 1 and {MAX_DIVISOR:,} (2^63 - 1)",
+        )
+
+
+RULES = {
+    "hash_bucket": Rule(_hash_bucket, _check_hash_bucket),
+    "positive_modulus": Rule(_positive_modulus, _check_positive_modulus),
+}

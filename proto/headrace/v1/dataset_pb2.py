@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/dataset.proto\x12\x0bheadrace.v1\"\xba\x01\n\x0b\x44\x61tasetSpec\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Source\x12\r\n\x05where\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Feature\x12\x17\n\x0fmax_split_bytes\x18\x04 \x01(\x04\x12\x1e\n\x04udfs\x18\x06 \x03(\x0b\x32\x10.headrace.v1.Udf\x12\x16\n\x0eudf_block_rows\x18\x07 \x01(\r\"`\n\x03Udf\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\'\n\x07outputs\x18\x03 \x03(\x0b\x32\x16.headrace.v1.UdfOutput\x12\x0e\n\x06random\x18\x04 \x01(\x08\"\'\n\tUdfOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"?\n\x06Source\x12-\n\x07parquet\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ParquetSourceH\x00\x42\x06\n\x04kind\">\n\rParquetSource\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x10\n\x08group_by\x18\x02 \x03(\t\x12\x0c\n\x04rows\x18\x03 \x03(\t\"\x97\x01\n\x07\x46\x65\x61ture\x12*\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x19.headrace.v1.DenseFeatureH\x00\x12,\n\x06sparse\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.SparseFeatureH\x00\x12*\n\x05label\x18\x03 \x01(\x0b\x32\x19.headrace.v1.LabelFeatureH\x00\x42\x06\n\x04kind\"=\n\x0c\x44\x65nseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\">\n\rSparseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"=\n\x0cLabelFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"\xf1\x03\n\x02Op\x12*\n\tfill_null\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FillNullH\x00\x12#\n\x05log1p\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Log1pH\x00\x12!\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x11.headrace.v1.ClipH\x00\x12!\n\x04\x63\x61st\x18\x04 \x01(\x0b\x32\x11.headrace.v1.CastH\x00\x12.\n\x0bhash_bucket\x18\x05 \x01(\x0b\x32\x17.headrace.v1.HashBucketH\x00\x12!\n\x04tail\x18\x06 \x01(\x0b\x32\x11.headrace.v1.TailH\x00\x12#\n\x05logit\x18\n \x01(\x0b\x32\x12.headrace.v1.LogitH\x00\x12&\n\x07\x62ox_cox\x18\x0b \x01(\x0b\x32\x13.headrace.v1.BoxCoxH\x00\x12+\n\tnormalize\x18\x0c \x01(\x0b\x32\x16.headrace.v1.NormalizeH\x00\x12&\n\x07min_max\x18\r \x01(\x0b\x32\x13.headrace.v1.MinMaxH\x00\x12+\n\tbucketize\x18\x0e \x01(\x0b\x32\x16.headrace.v1.BucketizeH\x00\x12,\n\ndate_parts\x18\x0f \x01(\x0b\x32\x16.headrace.v1.DatePartsH\x00\x42\x04\n\x02op\"F\n\x06Scalar\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\".\n\x08\x46illNull\x12\"\n\x05value\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x07\n\x05Log1p\"J\n\x04\x43lip\x12 \n\x03min\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\x12 \n\x03max\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"+\n\x04\x43\x61st\x12#\n\x02to\x18\x01 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"/\n\nHashBucket\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x15\n\x04Tail\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"\x18\n\x05Logit\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\"\x17\n\x06\x42oxCox\x12\r\n\x05lmbda\x18\x01 \x01(\x01\"&\n\tNormalize\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03std\x18\x02 \x01(\x01\"\"\n\x06MinMax\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x1f\n\tBucketize\x12\x12\n\nboundaries\x18\x01 \x03(\x01\"C\n\tDateParts\x12#\n\x04part\x18\x01 \x01(\x0e\x32\x15.headrace.v1.DatePart\x12\x11\n\ttime_zone\x18\x02 \x01(\t*\x89\x01\n\nScalarType\x12\x1b\n\x17SCALAR_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALAR_TYPE_INT32\x10\x01\x12\x15\n\x11SCALAR_TYPE_INT64\x10\x02\x12\x17\n\x13SCALAR_TYPE_FLOAT32\x10\x03\x12\x17\n\x13SCALAR_TYPE_FLOAT64\x10\x04*\xca\x01\n\x08\x44\x61tePart\x12\x19\n\x15\x44\x41TE_PART_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TE_PART_HOUR\x10\x01\x12\x14\n\x10\x44\x41TE_PART_MINUTE\x10\x02\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_WEEK\x10\x03\x12\x1a\n\x16\x44\x41TE_PART_DAY_OF_MONTH\x10\x04\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_YEAR\x10\x05\x12\x13\n\x0f\x44\x41TE_PART_MONTH\x10\x06\x12\x12\n\x0e\x44\x41TE_PART_YEAR\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/dataset.proto\x12\x0bheadrace.v1\"\xba\x01\n\x0b\x44\x61tasetSpec\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Source\x12\r\n\x05where\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Feature\x12\x17\n\x0fmax_split_bytes\x18\x04 \x01(\x04\x12\x1e\n\x04udfs\x18\x06 \x03(\x0b\x32\x10.headrace.v1.Udf\x12\x16\n\x0eudf_block_rows\x18\x07 \x01(\r\"`\n\x03Udf\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\'\n\x07outputs\x18\x03 \x03(\x0b\x32\x16.headrace.v1.UdfOutput\x12\x0e\n\x06random\x18\x04 \x01(\x08\"\'\n\tUdfOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"?\n\x06Source\x12-\n\x07parquet\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ParquetSourceH\x00\x42\x06\n\x04kind\">\n\rParquetSource\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x10\n\x08group_by\x18\x02 \x03(\t\x12\x0c\n\x04rows\x18\x03 \x03(\t\"\x97\x01\n\x07\x46\x65\x61ture\x12*\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x19.headrace.v1.DenseFeatureH\x00\x12,\n\x06sparse\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.SparseFeatureH\x00\x12*\n\x05label\x18\x03 \x01(\x0b\x32\x19.headrace.v1.LabelFeatureH\x00\x42\x06\n\x04kind\"=\n\x0c\x44\x65nseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\">\n\rSparseFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"=\n\x0cLabelFeature\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12\x1c\n\x03ops\x18\x02 \x03(\x0b\x32\x0f.headrace.v1.Op\"\x9d\x08\n\x02Op\x12*\n\tfill_null\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FillNullH\x00\x12#\n\x05log1p\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Log1pH\x00\x12!\n\x04\x63lip\x18\x03 \x01(\x0b\x32\x11.headrace.v1.ClipH\x00\x12!\n\x04\x63\x61st\x18\x04 \x01(\x0b\x32\x11.headrace.v1.CastH\x00\x12.\n\x0bhash_bucket\x18\x05 \x01(\x0b\x32\x17.headrace.v1.HashBucketH\x00\x12!\n\x04tail\x18\x06 \x01(\x0b\x32\x11.headrace.v1.TailH\x00\x12#\n\x05logit\x18\n \x01(\x0b\x32\x12.headrace.v1.LogitH\x00\x12&\n\x07\x62ox_cox\x18\x0b \x01(\x0b\x32\x13.headrace.v1.BoxCoxH\x00\x12+\n\tnormalize\x18\x0c \x01(\x0b\x32\x16.headrace.v1.NormalizeH\x00\x12&\n\x07min_max\x18\r \x01(\x0b\x32\x13.headrace.v1.MinMaxH\x00\x12+\n\tbucketize\x18\x0e \x01(\x0b\x32\x16.headrace.v1.BucketizeH\x00\x12,\n\ndate_parts\x18\x0f \x01(\x0b\x32\x16.headrace.v1.DatePartsH\x00\x12!\n\x04head\x18\x1e \x01(\x0b\x32\x11.headrace.v1.HeadH\x00\x12#\n\x05slice\x18\x1f \x01(\x0b\x32\x12.headrace.v1.SliceH\x00\x12.\n\x0blist_length\x18  \x01(\x0b\x32\x17.headrace.v1.ListLengthH\x00\x12\x38\n\x10positive_modulus\x18! \x01(\x0b\x32\x1c.headrace.v1.PositiveModulusH\x00\x12$\n\x06map_id\x18\" \x01(\x0b\x32\x12.headrace.v1.MapIdH\x00\x12-\n\nvocabulary\x18# \x01(\x0b\x32\x17.headrace.v1.VocabularyH\x00\x12\x34\n\x0elist_aggregate\x18$ \x01(\x0b\x32\x1a.headrace.v1.ListAggregateH\x00\x12/\n\x0b\x64\x65\x64uplicate\x18% \x01(\x0b\x32\x18.headrace.v1.DeduplicateH\x00\x12!\n\x04sort\x18& \x01(\x0b\x32\x11.headrace.v1.SortH\x00\x12\x1f\n\x03pad\x18\' \x01(\x0b\x32\x10.headrace.v1.PadH\x00\x12+\n\tenumerate\x18( \x01(\x0b\x32\x16.headrace.v1.EnumerateH\x00\x12$\n\x06n_gram\x18) \x01(\x0b\x32\x12.headrace.v1.NGramH\x00\x12%\n\x06sample\x18* \x01(\x0b\x32\x13.headrace.v1.SampleH\x00\x42\x04\n\x02op\"F\n\x06Scalar\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\".\n\x08\x46illNull\x12\"\n\x05value\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x07\n\x05Log1p\"J\n\x04\x43lip\x12 \n\x03min\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Scalar\x12 \n\x03max\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"+\n\x04\x43\x61st\x12#\n\x02to\x18\x01 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"/\n\nHashBucket\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x04\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\x15\n\x04Tail\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"\x18\n\x05Logit\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\"\x17\n\x06\x42oxCox\x12\r\n\x05lmbda\x18\x01 \x01(\x01\"&\n\tNormalize\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03std\x18\x02 \x01(\x01\"\"\n\x06MinMax\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03max\x18\x02 \x01(\x01\"\x1f\n\tBucketize\x12\x12\n\nboundaries\x18\x01 \x03(\x01\"C\n\tDateParts\x12#\n\x04part\x18\x01 \x01(\x0e\x32\x15.headrace.v1.DatePart\x12\x11\n\ttime_zone\x18\x02 \x01(\t\"\x15\n\x04Head\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"2\n\x05Slice\x12\r\n\x05start\x18\x01 \x01(\x05\x12\x11\n\x04stop\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_stop\"\x0c\n\nListLength\"\"\n\x0fPositiveModulus\x12\x0f\n\x07\x64ivisor\x18\x01 \x01(\x04\"G\n\x05MapId\x12\x0c\n\x04keys\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x03\x12\x14\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_default\"H\n\nVocabulary\x12\x10\n\x08integers\x18\x01 \x03(\x03\x12\x0f\n\x07strings\x18\x02 \x03(\t\x12\x17\n\x0fnum_oov_buckets\x18\x03 \x01(\x04\"5\n\rListAggregate\x12$\n\x02\x62y\x18\x01 \x01(\x0e\x32\x18.headrace.v1.Aggregation\"\r\n\x0b\x44\x65\x64uplicate\"\x1a\n\x04Sort\x12\x12\n\ndescending\x18\x01 \x01(\x08\"9\n\x03Pad\x12\x0e\n\x06length\x18\x01 \x01(\r\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Scalar\"\x0b\n\tEnumerate\"5\n\x05NGram\x12\t\n\x01n\x18\x01 \x01(\r\x12\x13\n\x0bnum_buckets\x18\x02 \x01(\x04\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"%\n\x06Sample\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04*\x89\x01\n\nScalarType\x12\x1b\n\x17SCALAR_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCALAR_TYPE_INT32\x10\x01\x12\x15\n\x11SCALAR_TYPE_INT64\x10\x02\x12\x17\n\x13SCALAR_TYPE_FLOAT32\x10\x03\x12\x17\n\x13SCALAR_TYPE_FLOAT64\x10\x04*\xca\x01\n\x08\x44\x61tePart\x12\x19\n\x15\x44\x41TE_PART_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TE_PART_HOUR\x10\x01\x12\x14\n\x10\x44\x41TE_PART_MINUTE\x10\x02\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_WEEK\x10\x03\x12\x1a\n\x16\x44\x41TE_PART_DAY_OF_MONTH\x10\x04\x12\x19\n\x15\x44\x41TE_PART_DAY_OF_YEAR\x10\x05\x12\x13\n\x0f\x44\x41TE_PART_MONTH\x10\x06\x12\x12\n\x0e\x44\x41TE_PART_YEAR\x10\x07*\xc3\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x05\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x06\x12\x14\n\x10\x41GGREGATION_LAST\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.dataset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCALARTYPE']._serialized_start=1895
-  _globals['_SCALARTYPE']._serialized_end=2032
-  _globals['_DATEPART']._serialized_start=2035
-  _globals['_DATEPART']._serialized_end=2237
+  _globals['_SCALARTYPE']._serialized_start=2987
+  _globals['_SCALARTYPE']._serialized_end=3124
+  _globals['_DATEPART']._serialized_start=3127
+  _globals['_DATEPART']._serialized_end=3329
+  _globals['_AGGREGATION']._serialized_start=3332
+  _globals['_AGGREGATION']._serialized_end=3527
   _globals['_DATASETSPEC']._serialized_start=43
   _globals['_DATASETSPEC']._serialized_end=229
   _globals['_UDF']._serialized_start=231
@@ -54,31 +56,57 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LABELFEATURE']._serialized_start=780
   _globals['_LABELFEATURE']._serialized_end=841
   _globals['_OP']._serialized_start=844
-  _globals['_OP']._serialized_end=1341
-  _globals['_SCALAR']._serialized_start=1343
-  _globals['_SCALAR']._serialized_end=1413
-  _globals['_FILLNULL']._serialized_start=1415
-  _globals['_FILLNULL']._serialized_end=1461
-  _globals['_LOG1P']._serialized_start=1463
-  _globals['_LOG1P']._serialized_end=1470
-  _globals['_CLIP']._serialized_start=1472
-  _globals['_CLIP']._serialized_end=1546
-  _globals['_CAST']._serialized_start=1548
-  _globals['_CAST']._serialized_end=1591
-  _globals['_HASHBUCKET']._serialized_start=1593
-  _globals['_HASHBUCKET']._serialized_end=1640
-  _globals['_TAIL']._serialized_start=1642
-  _globals['_TAIL']._serialized_end=1663
-  _globals['_LOGIT']._serialized_start=1665
-  _globals['_LOGIT']._serialized_end=1689
-  _globals['_BOXCOX']._serialized_start=1691
-  _globals['_BOXCOX']._serialized_end=1714
-  _globals['_NORMALIZE']._serialized_start=1716
-  _globals['_NORMALIZE']._serialized_end=1754
-  _globals['_MINMAX']._serialized_start=1756
-  _globals['_MINMAX']._serialized_end=1790
-  _globals['_BUCKETIZE']._serialized_start=1792
-  _globals['_BUCKETIZE']._serialized_end=1823
-  _globals['_DATEPARTS']._serialized_start=1825
-  _globals['_DATEPARTS']._serialized_end=1892
+  _globals['_OP']._serialized_end=1897
+  _globals['_SCALAR']._serialized_start=1899
+  _globals['_SCALAR']._serialized_end=1969
+  _globals['_FILLNULL']._serialized_start=1971
+  _globals['_FILLNULL']._serialized_end=2017
+  _globals['_LOG1P']._serialized_start=2019
+  _globals['_LOG1P']._serialized_end=2026
+  _globals['_CLIP']._serialized_start=2028
+  _globals['_CLIP']._serialized_end=2102
+  _globals['_CAST']._serialized_start=2104
+  _globals['_CAST']._serialized_end=2147
+  _globals['_HASHBUCKET']._serialized_start=2149
+  _globals['_HASHBUCKET']._serialized_end=2196
+  _globals['_TAIL']._serialized_start=2198
+  _globals['_TAIL']._serialized_end=2219
+  _globals['_LOGIT']._serialized_start=2221
+  _globals['_LOGIT']._serialized_end=2245
+  _globals['_BOXCOX']._serialized_start=2247
+  _globals['_BOXCOX']._serialized_end=2270
+  _globals['_NORMALIZE']._serialized_start=2272
+  _globals['_NORMALIZE']._serialized_end=2310
+  _globals['_MINMAX']._serialized_start=2312
+  _globals['_MINMAX']._serialized_end=2346
+  _globals['_BUCKETIZE']._serialized_start=2348
+  _globals['_BUCKETIZE']._serialized_end=2379
+  _globals['_DATEPARTS']._serialized_start=2381
+  _globals['_DATEPARTS']._serialized_end=2448
+  _globals['_HEAD']._serialized_start=2450
+  _globals['_HEAD']._serialized_end=2471
+  _globals['_SLICE']._serialized_start=2473
+  _globals['_SLICE']._serialized_end=2523
+  _globals['_LISTLENGTH']._serialized_start=2525
+  _globals['_LISTLENGTH']._serialized_end=2537
+  _globals['_POSITIVEMODULUS']._serialized_start=2539
+  _globals['_POSITIVEMODULUS']._serialized_end=2573
+  _globals['_MAPID']._serialized_start=2575
+  _globals['_MAPID']._serialized_end=2646
+  _globals['_VOCABULARY']._serialized_start=2648
+  _globals['_VOCABULARY']._serialized_end=2720
+  _globals['_LISTAGGREGATE']._serialized_start=2722
+  _globals['_LISTAGGREGATE']._serialized_end=2775
+  _globals['_DEDUPLICATE']._serialized_start=2777
+  _globals['_DEDUPLICATE']._serialized_end=2790
+  _globals['_SORT']._serialized_start=2792
+  _globals['_SORT']._serialized_end=2818
+  _globals['_PAD']._serialized_start=2820
+  _globals['_PAD']._serialized_end=2877
+  _globals['_ENUMERATE']._serialized_start=2879
+  _globals['_ENUMERATE']._serialized_end=2890
+  _globals['_NGRAM']._serialized_start=2892
+  _globals['_NGRAM']._serialized_end=2945
+  _globals['_SAMPLE']._serialized_start=2947
+  _globals['_SAMPLE']._serialized_end=2984
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,17 @@ class DatePart(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATE_PART_DAY_OF_YEAR: _ClassVar[DatePart]
     DATE_PART_MONTH: _ClassVar[DatePart]
     DATE_PART_YEAR: _ClassVar[DatePart]
+
+class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGGREGATION_UNSPECIFIED: _ClassVar[Aggregation]
+    AGGREGATION_COUNT: _ClassVar[Aggregation]
+    AGGREGATION_SUM: _ClassVar[Aggregation]
+    AGGREGATION_MEAN: _ClassVar[Aggregation]
+    AGGREGATION_MIN: _ClassVar[Aggregation]
+    AGGREGATION_MAX: _ClassVar[Aggregation]
+    AGGREGATION_FIRST: _ClassVar[Aggregation]
+    AGGREGATION_LAST: _ClassVar[Aggregation]
 SCALAR_TYPE_UNSPECIFIED: ScalarType
 SCALAR_TYPE_INT32: ScalarType
 SCALAR_TYPE_INT64: ScalarType
@@ -38,6 +49,14 @@ DATE_PART_DAY_OF_MONTH: DatePart
 DATE_PART_DAY_OF_YEAR: DatePart
 DATE_PART_MONTH: DatePart
 DATE_PART_YEAR: DatePart
+AGGREGATION_UNSPECIFIED: Aggregation
+AGGREGATION_COUNT: Aggregation
+AGGREGATION_SUM: Aggregation
+AGGREGATION_MEAN: Aggregation
+AGGREGATION_MIN: Aggregation
+AGGREGATION_MAX: Aggregation
+AGGREGATION_FIRST: Aggregation
+AGGREGATION_LAST: Aggregation
 
 class DatasetSpec(_message.Message):
     __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows")
@@ -126,7 +145,7 @@ class LabelFeature(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts")
+    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts", "head", "slice", "list_length", "positive_modulus", "map_id", "vocabulary", "list_aggregate", "deduplicate", "sort", "pad", "enumerate", "n_gram", "sample")
     FILL_NULL_FIELD_NUMBER: _ClassVar[int]
     LOG1P_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +158,19 @@ class Op(_message.Message):
     MIN_MAX_FIELD_NUMBER: _ClassVar[int]
     BUCKETIZE_FIELD_NUMBER: _ClassVar[int]
     DATE_PARTS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    LIST_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_MODULUS_FIELD_NUMBER: _ClassVar[int]
+    MAP_ID_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    LIST_AGGREGATE_FIELD_NUMBER: _ClassVar[int]
+    DEDUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    SORT_FIELD_NUMBER: _ClassVar[int]
+    PAD_FIELD_NUMBER: _ClassVar[int]
+    ENUMERATE_FIELD_NUMBER: _ClassVar[int]
+    N_GRAM_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
     fill_null: FillNull
     log1p: Log1p
     clip: Clip
@@ -151,7 +183,20 @@ class Op(_message.Message):
     min_max: MinMax
     bucketize: Bucketize
     date_parts: DateParts
-    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ...) -> None: ...
+    head: Head
+    slice: Slice
+    list_length: ListLength
+    positive_modulus: PositiveModulus
+    map_id: MapId
+    vocabulary: Vocabulary
+    list_aggregate: ListAggregate
+    deduplicate: Deduplicate
+    sort: Sort
+    pad: Pad
+    enumerate: Enumerate
+    n_gram: NGram
+    sample: Sample
+    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., list_length: _Optional[_Union[ListLength, _Mapping]] = ..., positive_modulus: _Optional[_Union[PositiveModulus, _Mapping]] = ..., map_id: _Optional[_Union[MapId, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., list_aggregate: _Optional[_Union[ListAggregate, _Mapping]] = ..., deduplicate: _Optional[_Union[Deduplicate, _Mapping]] = ..., sort: _Optional[_Union[Sort, _Mapping]] = ..., pad: _Optional[_Union[Pad, _Mapping]] = ..., enumerate: _Optional[_Union[Enumerate, _Mapping]] = ..., n_gram: _Optional[_Union[NGram, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ...) -> None: ...
 
 class Scalar(_message.Message):
     __slots__ = ("number", "integer", "text")
@@ -242,3 +287,93 @@ class DateParts(_message.Message):
     part: DatePart
     time_zone: str
     def __init__(self, part: _Optional[_Union[DatePart, str]] = ..., time_zone: _Optional[str] = ...) -> None: ...
+
+class Head(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class Slice(_message.Message):
+    __slots__ = ("start", "stop")
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    stop: int
+    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
+
+class ListLength(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PositiveModulus(_message.Message):
+    __slots__ = ("divisor",)
+    DIVISOR_FIELD_NUMBER: _ClassVar[int]
+    divisor: int
+    def __init__(self, divisor: _Optional[int] = ...) -> None: ...
+
+class MapId(_message.Message):
+    __slots__ = ("keys", "values", "default")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[int]
+    default: int
+    def __init__(self, keys: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[int]] = ..., default: _Optional[int] = ...) -> None: ...
+
+class Vocabulary(_message.Message):
+    __slots__ = ("integers", "strings", "num_oov_buckets")
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    NUM_OOV_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    num_oov_buckets: int
+    def __init__(self, integers: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[str]] = ..., num_oov_buckets: _Optional[int] = ...) -> None: ...
+
+class ListAggregate(_message.Message):
+    __slots__ = ("by",)
+    BY_FIELD_NUMBER: _ClassVar[int]
+    by: Aggregation
+    def __init__(self, by: _Optional[_Union[Aggregation, str]] = ...) -> None: ...
+
+class Deduplicate(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Sort(_message.Message):
+    __slots__ = ("descending",)
+    DESCENDING_FIELD_NUMBER: _ClassVar[int]
+    descending: bool
+    def __init__(self, descending: bool = ...) -> None: ...
+
+class Pad(_message.Message):
+    __slots__ = ("length", "value")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    value: Scalar
+    def __init__(self, length: _Optional[int] = ..., value: _Optional[_Union[Scalar, _Mapping]] = ...) -> None: ...
+
+class Enumerate(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NGram(_message.Message):
+    __slots__ = ("n", "num_buckets", "seed")
+    N_FIELD_NUMBER: _ClassVar[int]
+    NUM_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    n: int
+    num_buckets: int
+    seed: int
+    def __init__(self, n: _Optional[int] = ..., num_buckets: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Sample(_message.Message):
+    __slots__ = ("count", "seed")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    seed: int
+    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...

@@ -54,6 +54,8 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
         "copy_lists",
         "copy_tails",
         "element_mask",
+        "first_occurrences",
+        "fold_words",
         "gather",
         "gather_optional",
         "gather_values",
@@ -74,6 +76,7 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
         "run_rows",
         "shuffle_keys",
         "spread",
+        "sum_lists",
         "tail_offsets",
         "write",
     }
