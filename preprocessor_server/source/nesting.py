@@ -15,6 +15,8 @@ from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DataError, DatasetError, raising
 
 _FIELD = "dataset.source.parquet.rows"
+# The operations that take a list a row and give one value.
+_NUMBER_OF_LIST = frozenset({"list_length", "list_aggregate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,8 @@ def is_list(kind: pa.DataType) -> bool:
 def _is_grouped(spec: dataset_pb2.DatasetSpec, schema: pa.Schema, named: set[str]) -> bool:
     """Whether the lists of the named columns hold one element a row.
 
-    A dense feature or a label takes one number a row: where it is a list, that is a list of rows.
+    A dense feature or a label takes one number a row: where it is a list, that is a list of rows,
+    unless an operation makes a number of it.
     """
     numbers = _number_columns(spec, schema.names)
     if not named:
@@ -179,12 +182,15 @@ def _is_grouped(spec: dataset_pb2.DatasetSpec, schema: pa.Schema, named: set[str
 
 
 def _number_columns(spec: dataset_pb2.DatasetSpec, names: Sequence[str]) -> set[str]:
-    """The columns of dense features and labels."""
+    """The columns of dense features and labels that take one number a row as it is read."""
     found: set[str] = set()
     for feature in spec.features:
         kind = feature.WhichOneof("kind")
         if kind in {"dense", "label"}:
-            for pattern in getattr(feature, kind).columns:
+            part = getattr(feature, kind)
+            if any(op.WhichOneof("op") in _NUMBER_OF_LIST for op in part.ops):
+                continue
+            for pattern in part.columns:
                 found.update(_matches(pattern, names))
     return found
 

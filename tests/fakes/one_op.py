@@ -103,9 +103,7 @@ def apply(op: dict[str, Any], array: pa.Array) -> list[Any]:
     if isinstance(values, Flat):
         assert values.values.dtype == result.dtype
     whole = read(column)
-    alone = [
-        read(step(arrow_to_column(array.slice(i, 1)), place))[0] for i in range(len(array))
-    ]
+    alone = [read(step(arrow_to_column(array.slice(i, 1)), place))[0] for i in range(len(array))]
     assert shown(alone) == shown(whole)
     return whole
 

@@ -14,6 +14,7 @@ from trainer_client.dataset import Feature
 from trainer_client.ops import ALL, Op
 from trainer_client.ops.dates import PARTS
 from trainer_client.ops.numbers import TYPE_NAMES
+from trainer_client.ops.sequences import AGGREGATIONS
 
 NAMES = st.lists(st.text("abc*_ü:#'\" -", min_size=1), min_size=1, max_size=3)
 INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -32,6 +33,24 @@ OPS = st.one_of(
     st.builds(ops.MinMax, st.integers(-9, 0) | st.floats(-9, 0), st.integers(1, 9)),
     st.builds(ops.Bucketize, st.lists(FINITE, min_size=1, unique=True).map(sorted)),
     st.builds(ops.DateParts, st.sampled_from(PARTS), st.sampled_from(["UTC", "Asia/Tokyo"])),
+    st.builds(ops.Head, st.integers(1, (1 << 31) - 1)),
+    st.builds(ops.Slice, st.integers(-(1 << 31), -2), st.none() | st.just(-1) | st.integers(1, 9)),
+    st.builds(ops.PositiveModulus, st.integers(1, (1 << 63) - 1)),
+    st.builds(ops.MapId, st.dictionaries(INTEGERS, INTEGERS, min_size=1), st.none() | INTEGERS),
+    st.builds(
+        ops.Vocabulary,
+        st.lists(INTEGERS, min_size=1, unique=True)
+        | st.lists(st.text("abc\n:' "), min_size=1, unique=True),
+        st.integers(0, 1 << 32),
+    ),
+    st.builds(ops.ListAggregate, st.sampled_from(AGGREGATIONS)),
+    st.builds(ops.Sort, st.booleans()),
+    st.builds(ops.Pad, st.integers(1, 1 << 16), INTEGERS | NUMBERS | st.text("abc\n:' ")),
+    st.builds(
+        ops.NGram, st.integers(1, 64), st.integers(1, 1 << 32), st.integers(0, (1 << 64) - 1)
+    ),
+    st.builds(ops.Sample, st.integers(1, (1 << 31) - 1), st.integers(0, (1 << 64) - 1)),
+    st.sampled_from([ops.ListLength(), ops.Deduplicate(), ops.Enumerate()]),
 )
 
 
@@ -121,6 +140,34 @@ def test_the_kind_of_a_constant_is_kept() -> None:
         (lambda: ops.DateParts("weekday"), "the parts are hour"),
         (lambda: ops.DateParts("day_of_weak"), "did you mean 'day_of_week'"),
         (lambda: ops.DateParts("hour", ""), "IANA"),
+        (lambda: ops.Head(1 << 31), "Head count"),
+        (lambda: ops.Slice(1 << 31), "Slice start"),
+        (lambda: ops.Slice(0, WRONG), "Slice stop"),
+        (lambda: ops.Slice(2, 2), r"Slice \[2:2\] leaves nothing"),
+        (lambda: ops.Slice(-1, 0), "put stop behind start"),
+        (lambda: ops.PositiveModulus(0), "PositiveModulus divisor"),
+        (lambda: ops.MapId({}), "not empty"),
+        (lambda: ops.MapId(WRONG), "must be a mapping"),
+        (lambda: ops.MapId({"a": 1}), "MapId key is 'a'"),
+        (lambda: ops.MapId({5: 1.0}), r"MapId mapping\[5\] is 1.0"),
+        (lambda: ops.MapId({5: 1}, default=1 << 63), "MapId default"),
+        (lambda: ops.Vocabulary([]), "Vocabulary values is empty"),
+        (lambda: ops.Vocabulary("abc"), "must be a list of integers or of strings"),
+        (lambda: ops.Vocabulary([1, "a"]), r"values\[1\] is 'a': all must be int, or all str"),
+        (lambda: ops.Vocabulary(["a", 1]), r"values\[1\] is 1: all must be int, or all str"),
+        (lambda: ops.Vocabulary([True]), r"values\[0\] is True"),
+        (lambda: ops.Vocabulary(["\ud800"]), "no UTF-8 can be made of it"),
+        (lambda: ops.Vocabulary(["a", "b", "a"]), "'a' is given twice"),
+        (lambda: ops.Vocabulary(["a"], -1), "num_oov_buckets"),
+        (lambda: ops.ListAggregate("maen"), "did you mean 'mean'"),
+        (lambda: ops.Sort(1), "Sort descending is 1"),
+        (lambda: ops.Pad(0, 1), "Pad length"),
+        (lambda: ops.Pad(1, WRONG), "Pad value"),
+        (lambda: ops.NGram(0, 9), "NGram n is 0"),
+        (lambda: ops.NGram(2, 0), "NGram num_buckets"),
+        (lambda: ops.NGram(2, 9, -1), "NGram seed"),
+        (lambda: ops.Sample(0), "Sample count"),
+        (lambda: ops.Sample(1, 1 << 64), "Sample seed"),
         (Dense, "at least one"),
         (lambda: Dense("a", ""), "no name"),
         (lambda: Dense("a", ops=[WRONG]), r"Dense\(a\) ops\[0\]"),

@@ -88,6 +88,15 @@ def test_without_a_label_lists_are_lists_of_rows_and_single_values_are_not() -> 
     assert not resolve_rows(without_label("item", "label"), FLAT).grouped
 
 
+@pytest.mark.parametrize("op", [{"listLength": {}}, {"listAggregate": {"by": "AGGREGATION_MAX"}}])
+def test_a_list_of_which_a_number_is_made_decides_nothing(op: dict[str, object]) -> None:
+    spec = dataset("item", "tags", "label")
+    made = json_format.ParseDict({"columns": ["tags"], "ops": [op]}, dataset_pb2.DenseFeature())
+    spec.features.add(dense=made)
+    assert not resolve_rows(spec, FLAT).grouped
+    assert resolve_rows(spec, LISTS).grouped
+
+
 def test_a_name_that_matches_nothing_needs_a_number_to_show_that_files_are_flat() -> None:
     error = refused(without_label("impresions"), STRUCTS)
     assert "'impresions' names no column" in error.message

@@ -260,6 +260,39 @@ def test_tail_drops_null_elements_with_their_place() -> None:
     assert run("sparse", words, tail(1), HASH) == [ids("a"), ids("b")]
 
 
+def aggregate(by: str) -> dict[str, Any]:
+    return {"listAggregate": {"by": f"AGGREGATION_{by}"}}
+
+
+def test_lists_become_numbers() -> None:
+    lists = pa.array([[1, 2, None], None, [5], []], pa.list_(pa.int64()))
+    assert run("dense", lists, {"listLength": {}}) == [3, 0, 1, 0]
+    assert run("label", lists, aggregate("COUNT")) == [2, 0, 1, 0]
+    assert run("dense", lists, aggregate("MEAN"), fill(number=-1)) == [1.5, -1, 5, -1]
+    assert run("sparse", lists, aggregate("LAST")) == [[2], [], [5], []]
+    assert run("sparse", lists, {"listLength": {}}) == [[3], [0], [1], [0]]
+    words = pa.array([["a", "b"], None, [None]])
+    assert run("sparse", words, aggregate("FIRST"), HASH) == [ids("a"), [], []]
+    error = failure("dense", lists, aggregate("MAX"))
+    assert "2 nulls reach a dense feature, first at row 1 of the split" in error.message
+
+
+def test_sequences_become_ids() -> None:
+    lists = pa.array([[3, 1, 3, 2], None, [7]], pa.list_(pa.int32()))
+    assert run("sparse", lists, {"deduplicate": {}}, {"sort": {}}) == [[1, 2, 3], [], [7]]
+    assert run("sparse", lists, tail(2), HASH) == [ids(3, 2), [], ids(7)]
+    assert run("sparse", lists, {"head": {"count": 2}}, HASH) == [ids(3, 1), [], ids(7)]
+    padding = {"pad": {"length": 2, "value": {"integer": 0}}}
+    assert run("sparse", lists, {"slice": {"start": -2}}, padding) == [[3, 2], [0, 0], [7, 0]]
+    mapped = {"mapId": {"keys": ["3"], "values": ["30"]}}
+    error = failure("sparse", lists, mapped)
+    assert "3 null elements reach a sparse feature, first at row 0" in error.message
+    assert run("sparse", lists, mapped, fill(integer=0)) == [[30, 0, 30, 0], [], [0]]
+    words = pa.array([["b", "c"], None, ["a"]]).cast(pa.list_(pa.dictionary(pa.int32(), "string")))
+    listed = {"vocabulary": {"strings": ["a", "b"], "numOovBuckets": "1"}}
+    assert run("sparse", words, listed) == [[1, 2], [], [0]]
+
+
 def test_operations_run_in_order() -> None:
     array = pa.array([None, -3.0])
     assert run("dense", array, fill(number=-8), {"clip": {"min": {"integer": 0}}}) == [0, 0]

@@ -50,6 +50,10 @@ def check(op: dict[str, Any], array: pa.Array, reference: Callable[[list[Any]], 
     assert shown(apply(op, array)) == shown(expected)
 
 
+def is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def mix(z: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
@@ -66,7 +70,7 @@ def word(value: Any, seed: int) -> int:
         case bytes():
             return int(xxhash.xxh64_intdigest(value, seed)) >> 32
         case float():
-            return int(np.float64(math.nan if value != value else value).view(np.uint64))
+            return int(np.float64(math.nan if is_nan(value) else value).view(np.uint64))
         case _:
             return int(value) % WORD
 
@@ -115,7 +119,7 @@ def test_pad_with_an_empty_string_and_nan() -> None:
 
 def aggregated(by: str, row: list[Any]) -> Any:
     known = [value for value in row if value is not None]
-    nans = any(value != value for value in known)
+    nans = any(is_nan(value) for value in known)
     match by:
         case "COUNT":
             return len(known)
@@ -187,7 +191,7 @@ def test_deduplicate(array: pa.Array) -> None:
         found: dict[Any, Any] = {}
         for value in row:
             # 0.0 and -0.0 are one key, nan is none of its own.
-            found.setdefault("nan" if value != value else value, value)
+            found.setdefault("nan" if is_nan(value) else value, value)
         return list(found.values())
 
     check({"deduplicate": {}}, array, reference)
@@ -200,8 +204,8 @@ def test_deduplicate(array: pa.Array) -> None:
 def test_sort(array: pa.Array, descending: bool) -> None:
     def reference(row: list[Any]) -> list[Any]:
         nulls = [value for value in row if value is None]
-        nans = [value for value in row if value != value]
-        rest = [value for value in row if value is not None and value == value]
+        nans = [value for value in row if is_nan(value)]
+        rest = [value for value in row if value is not None and not is_nan(value)]
         return [*sorted(rest, reverse=descending), *nans, *nulls]
 
     check({"sort": {"descending": descending}}, array, reference)
