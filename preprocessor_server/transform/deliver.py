@@ -22,8 +22,9 @@ def deliver_numbers(column: ColumnType, what: str) -> ColumnOp:
     """
     if column.is_list:
         raise UnfitError(
-            f"{what} takes one number a row; make the lists a sparse feature or, if they hold one "
-            "element a row, name the column in the source's rows"
+            f"{what} takes one number a row; make one of each list with ListAggregate, make the "
+            "lists a sparse feature or, if they hold one element a row, name the column in the "
+            "source's rows"
         )
     if column.family in OPAQUE or column.family in BYTES:
         raise UnfitError(f"{what} takes numbers and booleans; put a Cast to float32 before it")

@@ -37,7 +37,8 @@ def rows_dataset(where: str = "") -> Dataset:
             Dense("dense", "price", ops=[ops.FillNull(0.0), ops.Log1p()]),
             Sparse("id"),
             Sparse("seq", ops=[ops.Tail(5), ops.HashBucket(1000)]),
-            Sparse("city", "tags", ops=[ops.HashBucket(100)]),
+            Sparse("city", ops=[ops.HashBucket(100)]),
+            Sparse("tags", ops=[ops.Sample(1, seed=1), ops.HashBucket(100)]),
             Label("label"),
         ],
     )

@@ -46,7 +46,9 @@ def _list_aggregate(
 
     def run(lists: Column, place: Place) -> Column:
         assert isinstance(lists, Jagged)
-        return aggregate(*_without_nulls(lists), place)
+        # Signalling NaN, which numpy would warn of.
+        with np.errstate(invalid="ignore"):
+            return aggregate(*_without_nulls(lists), place)
 
     return run, _result(op.by, column)
 

@@ -12,6 +12,7 @@ from preprocessor_server.frame import (
     Indices,
     Jagged,
     Mask,
+    Opaque,
     Scalars,
     take_column,
 )
@@ -123,18 +124,21 @@ def _ranges(lists: Jagged, ends: Indices, offsets: Indices) -> Jagged:
     if offsets[-1] == lists.offsets[-1]:
         return lists
     values = lists.values
+    if isinstance(values, Opaque):
+        kept = np.diff(offsets)
+        elements = np.arange(offsets[-1]) + np.repeat(ends[1:] - offsets[1:], kept)
+        return Jagged(offsets, elements_of(values, elements))
+    valid = values.valid
+    if valid is not None:
+        valid = copy_tails(ends, valid, offsets).view(np.bool_)
     if isinstance(values, Flat):
-        valid = values.valid
-        return Jagged(
-            offsets,
-            Flat(
-                copy_tails(ends, values.values, offsets),
-                None if valid is None else copy_tails(ends, valid, offsets).view(np.bool_),
-            ),
-        )
-    kept = np.diff(offsets)
-    elements = np.arange(offsets[-1]) + np.repeat(ends[1:] - offsets[1:], kept)
-    return Jagged(offsets, elements_of(values, elements))
+        return Jagged(offsets, Flat(copy_tails(ends, values.values, offsets), valid))
+    # The strings of a range lie side by side, so its bytes are a range too.
+    byte_ends = values.offsets[ends[1:]]
+    byte_counts = byte_ends - values.offsets[ends[1:] - np.diff(offsets)]
+    data = copy_tails(_ends(byte_ends), values.data, offsets_of(byte_counts)).view(np.uint8)
+    lengths = copy_tails(ends, np.diff(values.offsets), offsets).view(np.int64)
+    return Jagged(offsets, Bytes(offsets_of(lengths), data, valid))
 
 
 def _list_length(_: dataset_pb2.ListLength, column: ColumnType) -> tuple[ColumnOp, ColumnType]:

@@ -19,6 +19,8 @@ from preprocessor_server.transform.ops.lists import take_lists_only
 Words: TypeAlias = npt.NDArray[np.uint64]
 
 _SIGN = np.uint64(1 << 63)
+# Of signalling NaN numpy would warn.
+_quiet = np.errstate(invalid="ignore")
 
 
 def lists_of_words_only(column: ColumnType, name: str) -> None:
@@ -30,6 +32,7 @@ def lists_of_words_only(column: ColumnType, name: str) -> None:
         )
 
 
+@_quiet
 def hash_words(values: Scalars, seed: int) -> Flat:
     """What stands for the values in a hash, uint64: see NGram and Sample in dataset.proto."""
     if not isinstance(values, Flat):
@@ -38,6 +41,7 @@ def hash_words(values: Scalars, seed: int) -> Flat:
     return Flat(_bits(values.values), values.valid)
 
 
+@_quiet
 def equal_words(values: Scalars) -> Flat:
     """Words uint64 that are equal where values are: all NaN are, and -0.0 and 0.0."""
     if not isinstance(values, Flat):
@@ -48,6 +52,7 @@ def equal_words(values: Scalars) -> Flat:
     return Flat(_bits(numbers), values.valid)
 
 
+@_quiet
 def ordered_words(values: Scalars, *, descending: bool) -> Flat:
     """Words uint64 in the order of the values, with NaN behind all others; see Sort.
 

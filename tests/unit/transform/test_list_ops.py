@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preprocessor_server.errors import DataError
+from preprocessor_server.frame import Column, Flat, Jagged
 from preprocessor_server.transform import arrow_to_column
 from preprocessor_server.transform.ops.base import UnfitError
 from preprocessor_server.transform.place import Place
@@ -260,6 +261,32 @@ def test_samples_are_fair() -> None:
 
 def apply_whole(op: dict[str, Any], array: pa.Array) -> list[Any]:
     return read(compiled(op, array.type)[0](arrow_to_column(array), Place("x", None)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [
+        (pa.float16(), np.array([0x7C01, 0x3C00, 0xFE01], np.uint16)),
+        (pa.float32(), np.array([0x7F800001, 0x3F800000, 0xFFC00001], np.uint32)),
+        (pa.float64(), np.array([2047 << 52 | 1, 1023 << 52, 4095 << 52 | 1], np.uint64)),
+    ],
+)
+def test_nan_of_every_kind_are_alike(kind: pa.DataType, bits: np.ndarray[Any, Any]) -> None:
+    """Signalling ones too, without a warning; an aggregate is always the same NaN."""
+    lists = Jagged(np.array([0, 3]), Flat(bits.view(kind.to_pandas_dtype())))
+
+    def made(op: dict[str, Any]) -> Column:
+        column: Column = compiled(op, pa.list_(kind))[0](lists, Place("x", None))
+        return column
+
+    for by in ("SUM", "MEAN", "MIN", "MAX"):
+        made_of = made({"listAggregate": {"by": f"AGGREGATION_{by}"}})
+        assert isinstance(made_of, Flat)
+        assert made_of.values.tobytes() == np.array([math.nan], made_of.values.dtype).tobytes()
+    assert shown(read(made({"sort": {}}))) == "[[1.0, nan, nan]]"
+    assert shown(read(made({"sort": {"descending": True}}))) == "[[1.0, nan, nan]]"
+    assert shown(read(made({"deduplicate": {}}))) == "[[nan, 1.0]]"
+    assert len(read(made({"sample": {"count": 2}}))[0]) == 2
 
 
 EVERY: dict[str, dict[str, Any]] = {
