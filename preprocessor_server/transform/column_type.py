@@ -51,7 +51,7 @@ class ColumnType:
     def element(self) -> ColumnType:
         """The type of a column of single elements of the lists of this one."""
         name = (
-            f"the element of {self.name}"
+            f"an element of {self.name}"
             if self.dtype is None
             else str(pa.from_numpy_dtype(self.dtype))
         )

@@ -45,7 +45,9 @@ def deliver_ids(column: ColumnType) -> ColumnOp:
     Raises UnfitError for what is neither integer nor boolean.
     """
     if column.family in BYTES:
-        raise UnfitError("a sparse feature takes integers; put a HashBucket before it")
+        raise UnfitError(
+            "a sparse feature takes integers; put a HashBucket or a Vocabulary before it"
+        )
     if column.family in OPAQUE or column.family is Family.FLOAT:
         raise UnfitError("a sparse feature takes integers; put a Cast to int64 before it")
 

@@ -149,7 +149,7 @@ def _refuse_twice(listed: Sequence[int | str], path: str) -> None:
         if value in first:
             raise invalid(
                 f"{path}[{index}]",
-                f"{value!r} stands at {first[value]} already; leave one of the two out",
+                f"{value!r} stands at index {first[value]} already; leave one of the two out",
             )
         first[value] = index
 
