@@ -184,6 +184,9 @@ def test_sums_that_just_fit() -> None:
     assert apply(op, array) == [big, -(2**63), -1, 0]
     unsigned = pa.array([[2**63 - 2, 1], [2**62, 2**62 - 1]], pa.list_(pa.uint64()))
     assert apply(op, unsigned) == [big, big]
+    for beyond in ([[big, 1]], [[-big, -1, -1]], pa.array([[2**63]], unsigned.type)):
+        with pytest.raises(DataError, match="1 sums of lists are no int64, first at row 0"):
+            apply(op, pa.array(beyond))
 
 
 @given(some_lists(WITH_WORDS))
