@@ -47,6 +47,11 @@ class DeclaredUdf:
         """The module that it is imported from."""
         return self.function.partition(":")[0]
 
+    @property
+    def typed_outputs(self) -> list[tuple[str, str]]:
+        """The name of each output and that of its type."""
+        return [(output.name, output.type_name) for output in self.outputs]
+
     @cached_property
     def seed_word(self) -> int:
         """Tells the random numbers of functions apart: XXH64 of the name, seed 0."""

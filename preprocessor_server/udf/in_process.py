@@ -33,9 +33,8 @@ class InProcess:
     ) -> pa.RecordBatch:
         """The outputs of a block. Raises UdfFailedError if it returns other than it declares."""
         del fingerprint
-        outputs = [(output.name, output.type_name) for output in udf.outputs]
         try:
-            return call(load(udf.function), batch, outputs, seed)
+            return call(load(udf.function), batch, udf.typed_outputs, seed)
         except ReturnedError as error:
             raise UdfFailedError("returned", str(error)) from error
 

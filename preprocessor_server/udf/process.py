@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from preprocessor_server.telemetry import log
 from preprocessor_server.udf import wire
-from preprocessor_server.udf.declared import DeclaredUdf
 
 # For a process that was killed to be gone.
 _END_TIMEOUT_S = 5.0
@@ -58,8 +57,8 @@ class WorkerProcess:
     Raises UdfFailedError if the function cannot be imported within the time limit.
     """
 
-    def __init__(self, udf: DeclaredUdf, *, timeout_s: float, memory_bytes: int) -> None:
-        self._udf = udf
+    def __init__(self, function: str, *, timeout_s: float, memory_bytes: int) -> None:
+        self._function = function
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self.block_count = 0
@@ -91,11 +90,7 @@ class WorkerProcess:
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._printing = threading.Thread(target=self._follow, name="udf output", daemon=True)
         self._printing.start()
-        setup = {
-            "function": udf.function,
-            "outputs": [(output.name, output.type_name) for output in udf.outputs],
-            "memory_bytes": memory_bytes,
-        }
+        setup = {"function": function, "memory_bytes": memory_bytes}
         try:
             head, _ = self._ask(setup, b"", "the import of its module")
         except BaseException:
@@ -116,12 +111,20 @@ class WorkerProcess:
         except OSError:
             return False
 
-    def run(self, batch: pa.RecordBatch, seed: Sequence[int] | None) -> pa.RecordBatch:
-        """The outputs of a block. Raises UdfFailedError, after which the process is of no use."""
+    def run(
+        self,
+        batch: pa.RecordBatch,
+        outputs: Sequence[tuple[str, str]],
+        seed: Sequence[int] | None,
+    ) -> pa.RecordBatch:
+        """The outputs (name, type) of a block.
+
+        Raises UdfFailedError, after which the process is of no use.
+        """
         packed = pa.BufferOutputStream()
         with pa.ipc.new_stream(packed, batch.schema) as writer:
             writer.write_batch(batch)
-        _, payload = self._ask({"seed": seed}, packed.getvalue(), "a block")
+        _, payload = self._ask({"outputs": outputs, "seed": seed}, packed.getvalue(), "a block")
         self.block_count += 1
         with pa.ipc.open_stream(pa.py_buffer(payload)) as reader:
             return reader.read_next_batch()
@@ -192,7 +195,7 @@ class WorkerProcess:
             for line in printed:
                 text = line.decode(errors="replace").rstrip()
                 self._last_lines.append(text)
-                log.info("udf prints", function=self._udf.function, text=text)
+                log.info("udf prints", function=self._function, text=text)
 
 
 def _environment() -> dict[str, str]:

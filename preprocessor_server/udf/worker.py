@@ -65,13 +65,12 @@ def _serve(source: int, sink: int) -> None:
     stats = [(str(path), path.stat()) for _, path in files]
     seen = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     wire.send(sink, {"fingerprint": found, "files": seen})
-    outputs = [(name, kind) for name, kind in setup["outputs"]]
     while True:
         head, payload = wire.receive(source)
         try:
             with pa.ipc.open_stream(pa.py_buffer(payload)) as reader:
                 batch = reader.read_next_batch()
-            result = call(function, batch, outputs, head["seed"])
+            result = call(function, batch, head["outputs"], head["seed"])
             packed = pa.BufferOutputStream()
             with pa.ipc.new_stream(packed, result.schema) as writer:
                 writer.write_batch(result)

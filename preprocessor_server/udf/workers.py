@@ -77,9 +77,9 @@ class WorkerProcesses:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._changed = threading.Condition()
-        self._idle: dict[DeclaredUdf, list[_Idle]] = defaultdict(list)
-        self._busy: dict[DeclaredUdf, set[WorkerProcess]] = defaultdict(set)
-        self._starting: dict[DeclaredUdf, int] = defaultdict(int)
+        self._idle: dict[str, list[_Idle]] = defaultdict(list)
+        self._busy: dict[str, set[WorkerProcess]] = defaultdict(set)
+        self._starting: dict[str, int] = defaultdict(int)
         self._reaper: threading.Thread | None = None
         self._closed = False
 
@@ -89,7 +89,7 @@ class WorkerProcesses:
 
     def fingerprint(self, udf: DeclaredUdf) -> str:
         """Identifies the code of a function as it is now. Raises UdfFailedError."""
-        with self._taken(udf) as process:
+        with self._taken(udf.function) as process:
             return process.fingerprint
 
     def run(
@@ -99,17 +99,17 @@ class WorkerProcesses:
         while True:
             past = 0
             try:
-                with self._taken(udf) as process:
+                with self._taken(udf.function) as process:
                     if process.fingerprint != fingerprint:
                         raise changed(udf, fingerprint, process.fingerprint)
                     past = process.block_count
-                    return process.run(batch, seed)
+                    return process.run(batch, udf.typed_outputs, seed)
             except UdfFailedError as error:
                 if not (past and error.kind in _OF_ITS_PAST):
                     raise
                 # It may have leaked; whether the block is at fault shows in a fresh process.
                 log.warning("udf process replaced", function=udf.function, why=error.message)
-                self._end_idle(udf)
+                self._end_idle(udf.function)
 
     def close(self) -> None:
         """Ends all processes at once; who waits for one is told that the server ends."""
@@ -125,9 +125,9 @@ class WorkerProcesses:
             self._reaper.join()
 
     @contextmanager
-    def _taken(self, udf: DeclaredUdf) -> Iterator[WorkerProcess]:
+    def _taken(self, function: str) -> Iterator[WorkerProcess]:
         """A process for a function, for one thread. Raises UdfFailedError, TemporaryError."""
-        process = self._take(udf)
+        process = self._take(function)
         failed = True
         try:
             yield process
@@ -138,16 +138,16 @@ class WorkerProcesses:
             raise
         finally:
             with self._changed:
-                self._busy[udf].discard(process)
+                self._busy[function].discard(process)
                 keep = not failed and not self._closed
                 if keep:
-                    self._idle[udf].append(_Idle(process, time.monotonic()))
+                    self._idle[function].append(_Idle(process, time.monotonic()))
                     self._start_reaper()
                 self._changed.notify_all()
             if not keep:
                 process.close()
 
-    def _take(self, udf: DeclaredUdf) -> WorkerProcess:
+    def _take(self, function: str) -> WorkerProcess:
         # Each of those before may take as long to start, and then for its block.
         deadline = time.monotonic() + 4 * self._settings.udf_timeout_s
         outdated: list[WorkerProcess] = []
@@ -156,50 +156,50 @@ class WorkerProcesses:
                 while True:
                     if self._closed:
                         raise _ending()
-                    idle = self._idle[udf]
+                    idle = self._idle[function]
                     while idle:
                         process = idle.pop().process
                         if process.current:
-                            self._busy[udf].add(process)
+                            self._busy[function].add(process)
                             return process
                         outdated.append(process)
-                    there = len(self._busy[udf]) + self._starting[udf]
+                    there = len(self._busy[function]) + self._starting[function]
                     if there < self._settings.cpu_threads:
-                        self._starting[udf] += 1
+                        self._starting[function] += 1
                         break
                     if not self._changed.wait(deadline - time.monotonic()):
                         raise TemporaryError(
                             "SERVER_BUSY",
-                            f"all {there} processes of {udf.function} (--cpu-threads) are taken; "
+                            f"all {there} processes of {function} (--cpu-threads) are taken; "
                             "use another server, or add some",
                         )
         finally:
             for process in outdated:
                 process.close()
-        return self._start(udf)
+        return self._start(function)
 
-    def _start(self, udf: DeclaredUdf) -> WorkerProcess:
+    def _start(self, function: str) -> WorkerProcess:
         process = None
         try:
             process = WorkerProcess(
-                udf,
+                function,
                 timeout_s=self._settings.udf_timeout_s,
                 memory_bytes=self._settings.udf_memory_bytes,
             )
         finally:
             with self._changed:
-                self._starting[udf] -= 1
+                self._starting[function] -= 1
                 if process is not None:
-                    self._busy[udf].add(process)
+                    self._busy[function].add(process)
                 self._changed.notify_all()
         if self._closed:
             process.close()
         return process
 
-    def _end_idle(self, udf: DeclaredUdf) -> None:
+    def _end_idle(self, function: str) -> None:
         """Ends the processes of a function that have nothing to do: the next one is fresh."""
         with self._changed:
-            idle = self._idle.pop(udf, [])
+            idle = self._idle.pop(function, [])
         for each in idle:
             each.process.close()
 
@@ -216,9 +216,9 @@ class WorkerProcesses:
                     return
                 now = time.monotonic()
                 ended = []
-                for udf, idle in self._idle.items():
+                for function, idle in self._idle.items():
                     ended += [each for each in idle if now - each.since >= IDLE_S]
-                    self._idle[udf] = [each for each in idle if now - each.since < IDLE_S]
+                    self._idle[function] = [each for each in idle if now - each.since < IDLE_S]
                 left = [each.since + IDLE_S - now for of in self._idle.values() for each in of]
                 if not ended:
                     self._changed.wait(min(left, default=None))

@@ -28,7 +28,7 @@ from pathlib import Path
 started = processes(Path(sys.argv[1]))
 udf = declared("hangs")
 code = started.fingerprint(udf)
-(idle,) = started._idle[udf]
+(idle,) = started._idle[udf.function]
 threading.Thread(target=started.run, args=(udf, code, BATCH, None)).start()
 print(idle.process._process.pid, flush=True)
 """
@@ -65,7 +65,7 @@ def ended(pid: int) -> bool:
 
 
 def pid_of(started: WorkerProcesses, udf: DeclaredUdf) -> int:
-    (idle,) = started._idle[udf]
+    (idle,) = started._idle[udf.function]
     return idle.process._process.pid
 
 
@@ -97,7 +97,7 @@ def test_no_process_is_left_when_its_server_is_killed(tmp_path: Path) -> None:
 def test_idle_processes_end(started: WorkerProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "IDLE_S", 0.0)
     udf = declared("same")
-    with started._taken(udf) as process:
+    with started._taken(udf.function) as process:
         pid = process._process.pid
     assert ended(pid)
 
@@ -108,10 +108,10 @@ def test_closing_ends_what_runs(tmp_path: Path) -> None:
     pids: list[int] = []
 
     def close_and_run() -> None:
-        with started._taken(udf) as process:
+        with started._taken(udf.function) as process:
             pids.append(process._process.pid)
             started.close()
-            process.run(BATCH, None)
+            process.run(BATCH, udf.typed_outputs, None)
 
     with pytest.raises(TemporaryError, match="shutting down"):
         close_and_run()
@@ -158,7 +158,7 @@ def test_the_fingerprint_is_that_of_the_package(
         (package / "udf.py").write_text("from own.part import NUMBER\nsame = print\n")
         with monkeypatch.context() as patch:
             patch.syspath_prepend(package.parent)
-            started._end_idle(declared("same", "own.udf"))
+            started._end_idle("own.udf:same")
             found.append(started.fingerprint(declared("same", "own.udf")))
     assert found[0] == found[1]
     assert found[0] != found[2]
