@@ -109,7 +109,7 @@ class Schema:
             ]
             if len(names) == len(message.field):
                 schema["maxProperties"] = 1
-            else:
+            elif len(names) > 1:
                 pairs = [{"not": {"required": pair}} for pair in combinations(names, 2)]
                 schema.setdefault("allOf", []).extend(pairs)
         return schema

@@ -60,7 +60,7 @@ mean 'user_cat_1'?
 ten.yaml:13:14: features[1].ops[0]: 'hash_bukcet' is no field of Op; did you mean 'hash_bucket'?
 ten.yaml:16:28: features[2].ops[0].tail.count: it is 'many'; give an integer from 0 to 2^32 - 1
 ten.yaml:18:17: features[3].columns[0]: feature 'country' (features[3], sparse): column 'country' \
-is string; a sparse feature takes integers; put a HashBucket before it
+is string; a sparse feature takes integers; put a HashBucket or a Vocabulary before it
 ten.yaml:20:24: features[4].columns[1]: column 'user_cat_1' is selected by feature 'user_cat_1' \
 (features[1]) already; a column makes one feature, so leave it out of one of them (globs count too)
 ten.yaml: 10 mistakes
