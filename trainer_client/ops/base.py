@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from google.protobuf.message import Message
@@ -30,7 +31,7 @@ class OpDoc(NamedTuple):
     out_of_range: str
 
 
-class Op:
+class Op(ABC):
     """An operation on a column; proto_field is that of headrace.v1.Op which holds it."""
 
     __slots__ = ()
@@ -42,13 +43,14 @@ class Op:
         body: dict[str, Any] = {self.proto_field: self._message()}
         return dataset_pb2.Op(**body)
 
+    @abstractmethod
     def _message(self) -> Message:
-        raise NotImplementedError
+        """The message of this operation alone."""
 
     @classmethod
+    @abstractmethod
     def of_message(cls, message: Any) -> Self:
         """The operation of its message. Raises InvalidDatasetError if it is none."""
-        raise NotImplementedError
 
 
 def scalar_of(value: Constant) -> dataset_pb2.Scalar:
