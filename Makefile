@@ -49,11 +49,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Train on MovieLens-100K through two local servers; writes demo/report.png
 	@$(PY) examples/train_movielens.py --prepare --data demo/data --report demo/report.png --seeds 3
 
-# Tests that start servers and programs have the machine to themselves, one after the other.
-test: $(STAMP) ## Run the tests (or some: ARGS="-k cursor"; JOBS=2 processes for unit tests)
+test: $(STAMP) ## Run the tests (or some: ARGS="-k cursor"; in JOBS=2 processes where they can)
 ifeq ($(ARGS),)
-	@$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal tests/unit tests/contract
-	@$(PY) -m pytest tests/integration tests/chaos
+	@$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal -m "not alone"
+	@$(PY) -m pytest -m alone
 else
 	@$(PY) -m pytest $(ARGS)
 endif

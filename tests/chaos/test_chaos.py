@@ -19,6 +19,8 @@ from tests.fakes.parquet import make_table
 from trainer_client.ledger.run import load
 from trainer_client.verify.compare import SAME, compare
 
+pytestmark = pytest.mark.alone
+
 OPTIONS = {"batch_size": 16, "seed": 5, "timeout": 60.0}
 
 

@@ -54,9 +54,10 @@ class Fence(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Fence
 """
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="the images are built for amd64"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are built for amd64"),
+]
 
 
 @pytest.fixture(scope="module")

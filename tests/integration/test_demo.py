@@ -15,6 +15,8 @@ import pytest
 
 from tests.unit.examples.synthetic_movielens import write_raw_files
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "train_movielens.py"
 TIMEOUT_S = 100

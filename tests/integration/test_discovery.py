@@ -12,6 +12,8 @@ import pytest
 from tests.fakes.process import ROOT, python_environment
 from tests.integration.following_dns import INTERVAL_S
 
+pytestmark = pytest.mark.alone
+
 UNSHARE = ["unshare", "--map-root-user", "--net", "--mount"]
 
 

@@ -34,6 +34,8 @@ from trainer_client.cli import cli
 from trainer_client.explain import Bound, Explanation
 from trainer_client.explain.bounds import BOUND_BY_STAGE
 
+pytestmark = pytest.mark.alone
+
 ROWS = 20_000
 COPIES = 64
 # So long that few batches are enough, were the machine ever so busy with other things.

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.v1 import batch_pb2
@@ -15,6 +16,8 @@ from headrace.v1 import preprocessor_service_pb2 as pb
 from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
 from preprocessor_server.server import Server
 from tests.fakes.wire import canonical, receive, spec
+
+pytestmark = pytest.mark.alone
 
 ROWS = 1_000_000
 SLOTS = 9

@@ -24,7 +24,7 @@ from tests.fakes.waiting import wait_until
 from trainer_client import Dataset, Label, Sparse, ops, parquet
 
 # Cold kernels and busy machines; what runs takes seconds.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
 LIMIT_S = 150
 Ray = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,6 +14,8 @@ from preprocessor_server.server import Server
 from tests.fakes.parquet import ROW_COUNT
 from trainer_client import BatchStream, Dataset, Label, Sparse, parquet
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Server]
 Open = Callable[..., BatchStream]
 

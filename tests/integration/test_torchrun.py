@@ -19,6 +19,8 @@ from tests.fakes.parquet import ROW_COUNT, make_table
 from trainer_client import Dataset, Label, Sparse, ops, parquet
 from trainer_client.verify.complete import EpochReport
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Server]
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_torchrun.py"
 # A hang ends here; what runs takes a few seconds.

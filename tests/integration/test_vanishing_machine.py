@@ -13,6 +13,8 @@ from tests.fakes.cable import UNSHARE, can_unshare
 from tests.fakes.process import ROOT, python_environment
 from tests.integration.vanishing_machine import TIMEOUT_S
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.skipif(not can_unshare(), reason="no network namespace of its own")
 def test_a_machine_that_vanishes_is_left(dataset_root: Path) -> None:
