@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.fakes.parquet import ROW_COUNT, make_table
@@ -302,3 +303,14 @@ def test_ray_data_has_every_row_once_though_a_task_is_repeated(
         for i in range(ROW_COUNT)
     ]
     assert sorted(rows) == expected
+
+
+def test_blocks_for_ray_data_are_large_and_in_one_piece() -> None:
+    from trainer_client.integrations.ray_data import BLOCK_BYTES, joined
+
+    part = BLOCK_BYTES // 8
+    tables = [pa.table({"row": np.full(part // 8, number)}) for number in range(10)]
+    blocks = list(joined(tables))
+    assert [block.nbytes for block in blocks] == [8 * part, 2 * part]
+    assert all(block.column("row").num_chunks == 1 for block in blocks)
+    assert pa.concat_tables(blocks).equals(pa.concat_tables(tables))

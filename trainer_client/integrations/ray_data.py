@@ -9,7 +9,7 @@ ImportError without ray[data].
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,9 @@ from trainer_client.sparse import JaggedView
 from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
 
+# Ray looks at every block, and its iterators join and cut them: few large ones cost least, and half
+# of Ray Data's own target leaves it room.
+BLOCK_BYTES = 64 << 20
 # What read tasks decide themselves, or Ray Data does after them.
 OWN_OPTIONS = ("rank", "world_size", "uneven", "device", "pin_memory")
 
@@ -143,8 +146,22 @@ def _planned(dataset: Dataset, epoch: int, options: dict[str, Any]) -> _Epoch:
     return _Epoch(dataset, rest, state, snapshot, rows)
 
 
+def joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of BLOCK_BYTES or a little more, each column of them in one piece."""
+    waiting: list[pa.Table] = []
+    size_bytes = 0
+    for table in tables:
+        waiting.append(table)
+        size_bytes += table.nbytes
+        if size_bytes >= BLOCK_BYTES:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, size_bytes = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
 def _read(part: _Epoch) -> Iterator[pa.Table]:
-    """The batches of a part, in the process of a read task."""
+    """The rows of a part, in the process of a read task."""
     with tempfile.TemporaryDirectory(prefix="headrace-ray-data-") as folder:
         SnapshotStore(folder).put(part.state["snapshot"], part.snapshot)
         with BatchStream(
@@ -156,5 +173,4 @@ def _read(part: _Epoch) -> Iterator[pa.Table]:
             **part.options,
         ) as stream:
             stream.load_state_dict(part.state)
-            for batch in stream:
-                yield to_arrow(batch)
+            yield from joined(map(to_arrow, stream))
