@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessor_server.errors import DataError
+from preprocessor_server.errors import DataError, ServerError
 from preprocessor_server.kept import KeptValues, KeptWindow
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.chunk_decoder import read_chunk
@@ -56,33 +56,12 @@ class SplitReader:
         name = snapshot.message.files[split.file].path
         file = NamedFile(name, self._roots.resolve(name))
         self._check_unchanged(snapshot, split.file, file)
-        footer = self._footers.read(file)
-        check_columns(name, footer.schema, columns, snapshot.message.files[0].path)
-        leaves = leaves_of(name, footer.schema, footer.metadata, columns)
-        paths = [leaf.path for leaf in leaves]
         place = describe_split(snapshot, split)
-        rows = footer.metadata.row_group(split.row_group).num_rows
-        rows_before = 0
         try:
-            with decoding(place):
-                if split.first_row == 0 and split.row_count == rows:
-                    table = _read_whole(file.real, footer, split.row_group, leaves)
-                else:
-                    lists = next((c.source for c in columns.columns if c.in_lists), None)
-                    key = (snapshot.id, split.file, split.row_group, *paths)
-                    whole = self._whole(key, file.real, footer, split.row_group, leaves)
-                    if whole is not None and whole.num_rows == rows:
-                        table, rows_before = _part(whole, split, lists)
-                    else:
-                        # Page by page, never all of its chunks at once.
-                        with (
-                            within("decode", waits=True),
-                            _open(
-                                file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES
-                            ) as parquet,
-                        ):
-                            table, rows_before = _read_range(parquet, split, paths, lists)
-        except DataError:
+            table, rows_before, rows = self._decode(snapshot, split, columns, file)
+        except (ServerError, IndexError):
+            # What is wrong with a file that was replaced meanwhile is that it was. Another footer
+            # may lack the row group.
             self._check_unchanged(snapshot, split.file, file)
             raise
         self._check_unchanged(snapshot, split.file, file)
@@ -99,6 +78,30 @@ class SplitReader:
         if columns.grouped and split.first_row + split.row_count == rows:
             _check_count(snapshot, split, rows_before + result.rows.num_rows)
         return result
+
+    def _decode(
+        self, snapshot: Snapshot, split: Split, columns: RowSchema, file: NamedFile
+    ) -> tuple[pa.Table, int, int]:
+        """The Parquet rows of a split, the rows before them, and the row group's Parquet rows."""
+        footer = self._footers.read(file)
+        check_columns(file.name, footer.schema, columns, snapshot.message.files[0].path)
+        leaves = leaves_of(file.name, footer.schema, footer.metadata, columns)
+        paths = [leaf.path for leaf in leaves]
+        rows: int = footer.metadata.row_group(split.row_group).num_rows
+        with decoding(describe_split(snapshot, split)):
+            if split.first_row == 0 and split.row_count == rows:
+                return _read_whole(file.real, footer, split.row_group, leaves), 0, rows
+            lists = next((c.source for c in columns.columns if c.in_lists), None)
+            key = (snapshot.id, split.file, split.row_group, *paths)
+            whole = self._whole(key, file.real, footer, split.row_group, leaves)
+            if whole is not None and whole.num_rows == rows:
+                return *_part(whole, split, lists), rows
+            # Page by page, never all of its chunks at once.
+            with (
+                within("decode", waits=True),
+                _open(file.real, footer.metadata, buffer_size=_RANGE_BUFFER_BYTES) as parquet,
+            ):
+                return *_read_range(parquet, split, paths, lists), rows
 
     def _whole(
         self,
