@@ -23,6 +23,8 @@ Value: TypeAlias = float | str | bool | list["Value"] | dict[str, "Value"] | Non
 MAX_ROWS = 100
 # What a table shows of a list, and of a text.
 _ELEMENTS, _LETTERS = 4, 40
+# What a table in a terminal shows of a value at least, and leaves between two columns.
+_LEAST_LETTERS, _GAP = 12, 3
 
 _DTYPE_PREFIX = "SCALAR_TYPE_"
 _CSS = "text-align: left"
@@ -65,7 +67,8 @@ class Preview:
         )
         for title, head, columns in self._tables():
             console.print(title)
-            console.print(_rich_table([*head, *self._row_names()], columns))
+            for table in _rich_tables(head, self._row_names(), columns, console.width):
+                console.print(table)
         console.print(self._summary())
         return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
@@ -150,16 +153,35 @@ def _show(value: Value) -> str:
             return "{" + ", ".join(f"{name}: {_show(part)}" for name, part in value.items()) + "}"
 
 
-def _rich_table(head: Sequence[str], columns: Sequence[PreviewColumn]) -> Table:
+def _rich_tables(
+    head: Sequence[str], row_names: Sequence[str], columns: Sequence[PreviewColumn], width: int
+) -> Iterator[Table]:
+    """A table, or several below each other if rows are many; names are not cut for values.
+
+    Rich would take room from all columns alike, and from short ones all of it.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in head:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for column in columns:
-        table.add_row(*_cells(column))
-    return table
+    rows = [_cells(column) for column in columns]
+    names = [row[: len(head)] for row in rows]
+    taken = sum(_GAP + max(map(len, each)) for each in zip(head, *names, strict=True))
+    at_once = max(1, (width - taken) // (_GAP + _LEAST_LETTERS))
+    for first in range(0, max(1, len(row_names)), at_once):
+        shown = slice(first, first + at_once)
+        values = [row[len(head) :][shown] for row in rows]
+        widths = [max(map(len, each)) for each in zip(row_names[shown], *values, strict=True)]
+        limit = max(widths, default=1)
+        while limit > 1 and sum(_GAP + min(each, limit) for each in widths) > width - taken:
+            limit -= 1
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in head:
+            table.add_column(name, no_wrap=True)
+        for name in row_names[shown]:
+            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=limit)
+        for row, cells in zip(names, values, strict=True):
+            table.add_row(*row, *cells)
+        yield table
 
 
 def _html_row(kind: str, cells: Sequence[str]) -> str:

@@ -68,6 +68,18 @@ def test_a_preview_is_a_table(target: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert page.count("<table>") == page.count("</table>") == 2
 
 
+def test_names_are_whole_however_wide_the_values(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = repr(DATASET.preview(3, target=target)).splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    words = [line.split() for line in lines if line.strip()]
+    for name in ("age", "name", "history", "label"):
+        assert [name] in [each[:1] for each in words]
+    assert ["history", "sparse", "int64"] in [each[:3] for each in words]
+
+
 def test_a_preview_of_no_row_says_so(target: str) -> None:
     empty = Dataset(source=DATASET.source, where="label > 5", features=DATASET.features)
     preview = empty.preview(target=target)
