@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
-from queue import SimpleQueue
 from types import FrameType
 
 import grpc
@@ -170,9 +169,12 @@ def serve(settings: Settings) -> None:
 
     Raises SettingsError if it cannot start.
     """
-    # Whoever ends it puts something in. Not an Event: a signal that comes while its lock is held,
-    # in wait(), would wait for it for ever. A put() may interrupt a get().
-    ends = SimpleQueue[str]()
+    # Whoever ends it writes a byte; of a signal Python does so itself, at once and in whichever
+    # thread the system delivers it to. A lock would do for neither: one that the signal finds taken
+    # is never freed, and a wait for one is not ended by a signal to another thread.
+    ends, ending = os.pipe()
+    os.set_blocking(ending, False)
+    signal.set_wakeup_fd(ending, warn_on_full_buffer=False)
     asked: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -180,16 +182,15 @@ def serve(settings: Settings) -> None:
             # Asked twice: whoever waits does not want to wait any longer.
             os._exit(128 + number)
         asked.append(number)
-        ends.put("signal")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     server = Server(settings)
     if settings.lifeline:
-        _follow(settings.lifeline, lambda: ends.put("lifeline"))
+        _follow(settings.lifeline, lambda: os.write(ending, b"\0"))
     try:
         server.start()
-        ends.get()
+        os.read(ends, 1)
     finally:
         server.stop()
     if not _threads_ended():
@@ -208,7 +209,7 @@ def _threads_ended() -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
-def _follow(lifeline: str, end: Callable[[], None]) -> None:
+def _follow(lifeline: str, end: Callable[[], object]) -> None:
     """Calls end, in another thread, once no process holds the FIFO open for writing any more."""
     try:
         # Without waiting for a writer: who starts a server holds the FIFO open before it does, so

@@ -57,7 +57,7 @@ def test_starts_serves_and_drains_a_stream_at_a_batch_boundary(
         assert server.log[-1]["event"] == "stopped"
 
 
-def test_a_signal_that_comes_as_it_begins_to_wait_ends_it(dataset_root: Path) -> None:
+def test_a_signal_to_any_of_its_threads_ends_it(dataset_root: Path) -> None:
     arguments = ("--listen", "127.0.0.1:0", "--data-root", str(dataset_root))
     with ServerProcess(*arguments, module="tests.fakes.signalled") as server:
         assert server.wait() == 0
