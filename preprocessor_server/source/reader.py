@@ -56,7 +56,6 @@ class SplitReader:
         name = snapshot.message.files[split.file].path
         file = NamedFile(name, self._roots.resolve(name))
         self._check_unchanged(snapshot, split.file, file)
-        place = describe_split(snapshot, split)
         try:
             table, rows_before, rows = self._decode(snapshot, split, columns, file)
         except (ServerError, IndexError):
@@ -68,8 +67,8 @@ class SplitReader:
         if table.num_rows != split.row_count:
             raise DataError(
                 "FILE_CORRUPT",
-                f"{place}: its pages hold {table.num_rows} of the {split.row_count} rows that "
-                "the footer promises; write the file again",
+                f"{describe_split(snapshot, split)}: its pages hold {table.num_rows} of the "
+                f"{split.row_count} rows that the footer promises; write the file again",
             )
         count_bytes("decode", table.nbytes)
         group = describe_row_group(snapshot, split)
