@@ -153,7 +153,7 @@ def binding_errors(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> Iterator
 
 
 def output_schema(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> pa.Schema:
-    """The columns of a source's rows and those that functions make, the sound ones of them."""
+    """The columns of a source's rows, and those that functions make."""
     for udf in spec.udfs:
         source = _with_outputs(source, udf)
     return source
@@ -161,10 +161,12 @@ def output_schema(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> pa.Schema
 
 def _with_outputs(schema: pa.Schema, udf: dataset_pb2.Udf) -> pa.Schema:
     for output in udf.outputs:
+        # Of a type that is none, the name is known all the same.
+        kind = pa.null()
         with suppress(ValueError):
             kind = arrow_type(output.type)
-            if output.name not in schema.names:
-                schema = schema.append(pa.field(output.name, kind))
+        if output.name not in schema.names:
+            schema = schema.append(pa.field(output.name, kind))
     return schema
 
 

@@ -190,6 +190,35 @@ def test_what_was_checked_and_what_was_not(run: Run) -> None:
         assert "  not checked: paths, columns and types: without data\n" in bare.output
 
 
+WITH_FUNCTIONS = """\
+source: {parquet: {paths: [rows.parquet]}}
+udfs:
+  - function: features:scaled
+    inputs: [age]
+    outputs: [{name: scaled_age, type: float32}]
+where: scaled_age > 0
+features:
+  - dense: {columns: [scaled_age]}
+  - label: {columns: [label]}
+"""
+
+
+def test_functions_are_not_run_and_what_they_make_is_known(folder: Path) -> None:
+    def fields_of(text: str) -> list[str]:
+        report = check(read_text(text, "a.yaml"), Data((folder,)))
+        return [mistake.field for mistake in report.mistakes]
+
+    report = check(read_text(WITH_FUNCTIONS, "a.yaml"), Data((folder,)))
+    assert report.mistakes == ()
+    assert "the code of functions: servers run it" in report.not_checked
+    wrong = WITH_FUNCTIONS.replace("[age]", "[agee]").replace("type: float32", "type: float31")
+    assert fields_of(wrong) == ["dataset.udfs[0].inputs[0]", "dataset.udfs[0].outputs[0].type"]
+    clash = WITH_FUNCTIONS.replace("scaled_age", "label").replace(
+        "  - label: {columns: [label]}\n", ""
+    )
+    assert fields_of(clash) == ["dataset.udfs[0].outputs[0].name"]
+
+
 def test_what_keeps_it_from_looking_is_exit_code_2(run: Run, tmp_path: Path) -> None:
     empty = run(SOUND, "--data", str(tmp_path))
     assert empty.exit_code == 2
