@@ -11,6 +11,7 @@ import grpc
 import tenacity
 
 from trainer_client.errors import (
+    CLASS_BY_REASON,
     CorruptBatchError,
     HeadraceError,
     ServerUnavailableError,
@@ -77,9 +78,9 @@ def verdict(error: HeadraceError) -> Verdict:
         return Verdict.ELSEWHERE if unavailable else Verdict.PERMANENT
     if error.status is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay_s is not None:
         return Verdict.ELSEWHERE
-    if error.status in REFUSALS and not error.reason:
+    if error.status in REFUSALS and error.reason not in CLASS_BY_REASON:
         # Servers give a reason for whatever they refuse: these words were damaged on the way, or
-        # are those of something between.
+        # are those of something between, or of a newer server.
         return Verdict.UNCLEAR
     return VERDICT_BY_STATUS[error.status]
 

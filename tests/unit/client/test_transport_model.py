@@ -70,6 +70,7 @@ UNCLEAR: list[Fault] = [
     Status(Codes.INTERNAL, "a bug"),
     Status(Codes.UNKNOWN, "an exception"),
     Status(Codes.FAILED_PRECONDITION, "no reason"),
+    Status(Codes.FAILED_PRECONDITION, "a bit of the reason flipped", "SNAPSHOT_UNK^OWN"),
 ]
 PERMANENT: list[Fault] = [Status(Codes.FAILED_PRECONDITION, "a column", "COLUMN_MISSING")]
 FAULTS = [*ELSEWHERE, *ONCE_MORE, *UNCLEAR, *PERMANENT]
