@@ -19,6 +19,10 @@ from preprocessor_server.plan.identity import Cursor
 
 _Key: TypeAlias = tuple[Hashable, ...]
 
+# What keeping a batch takes beside its message: positions, and entries in the window. It is most
+# of what batches of a few rows take.
+ENTRY_BYTES = 768
+
 
 class _Batches:
     """What there is of the batches of one shard: those kept, and who makes more of them."""
@@ -161,7 +165,8 @@ class SharedReader:
 
     def _keep(self, made: Made) -> None:
         with self._window.lock:
-            self._window.put(self._batches.made, made.before, made, len(made.message))
+            size_bytes = len(made.message) + ENTRY_BYTES
+            self._window.put(self._batches.made, made.before, made, size_bytes)
             if self._counted:
                 # Dropped with the batch, which was put just before.
                 self._window.put(self._batches.positions, made.before.batch, made.before, 0)

@@ -37,7 +37,11 @@ class Node:
 
     def _start(self) -> ServerProcess:
         server = ServerProcess(
-            "--listen=127.0.0.1:0", f"--data-root={self._data_root}", "--drain-timeout-s=2"
+            "--listen=127.0.0.1:0",
+            f"--data-root={self._data_root}",
+            "--drain-timeout-s=2",
+            # Full after a minute, so that what grows then is something else.
+            f"--shared-bytes={8 << 20}",
         )
         address = server.wait_for("listening")["address"]
         server.wait_for("serving")

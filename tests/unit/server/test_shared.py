@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -56,16 +57,16 @@ def drain(reader: SharedReader) -> list[Made]:
     return made
 
 
-def make_world(root: Path) -> World:
+def make_world(root: Path, batch_size: int = BATCH_SIZE) -> World:
     settings = Settings(data_root=(root,), cpu_threads=2, zstd_level=1)
     catalog = Catalog(settings)
     pipeline = Pipeline(settings, catalog, Metrics())
     dataset = catalog.describe(spec())
-    identity = Identity(7, 0, 1, BATCH_SIZE, True, 1, 1)
+    identity = Identity(7, 0, 1, batch_size, True, 1, 1)
     shard = Shard(dataset, identity, 0, catalog.plan(dataset, identity).shards[0])
     world = World(pipeline, shard, [])
     world.alone.extend(drain(world.open()))
-    assert len(world.alone) == BATCHES
+    assert len(world.alone) == ROW_COUNT // batch_size
     return world
 
 
@@ -80,6 +81,28 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(root: Path) -> Iterator[World]:
     world = make_world(root)
     yield world
+    world.pipeline.close()
+    world.pipeline.catalog.close()
+
+
+def test_small_batches_count_for_all_that_they_take(root: Path) -> None:
+    world = make_world(root, batch_size=25)
+    messages = sum(len(made.message) for made in world.alone)
+    world.forget()
+    world.alone.clear()
+    tracemalloc.start()
+    try:
+        reader = world.open()
+        while reader.next(None):
+            pass
+        reader.close()
+        counted = world.pipeline.kept.used
+        kept = tracemalloc.get_traced_memory()[0]
+        world.forget()
+        freed = kept - tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert messages < freed <= counted
     world.pipeline.close()
     world.pipeline.catalog.close()
 
