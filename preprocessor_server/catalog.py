@@ -35,7 +35,7 @@ from preprocessor_server.transform import (
     compile_filter,
     validate_spec,
 )
-from preprocessor_server.transform.features import suggest
+from preprocessor_server.transform.invalid import suggest
 from preprocessor_server.udf.declared import binding_errors, output_schema
 from preprocessor_server.udf.run import Udfs, bind_udfs
 from preprocessor_server.udf.workers import WorkerProcesses, Workers

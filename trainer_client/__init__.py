@@ -1,6 +1,6 @@
 """Streams of ready training batches from a fleet of preprocessing servers."""
 
-from trainer_client import ops
+from trainer_client import derive, ops
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset, Dense, Label, Sparse, parquet
@@ -62,6 +62,7 @@ __all__ = [
     "Tls",
     "Udf",
     "UdfError",
+    "derive",
     "merge_state_dicts",
     "ops",
     "parquet",

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from headrace.v1 import dataset_pb2
+from trainer_client import derive as derivation
 from trainer_client import ops as operations
+from trainer_client.derive import Derived
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
 from trainer_client.udf import MAX_BLOCK_ROWS, Udf
@@ -111,7 +113,8 @@ class Dataset:
     where is an SQL boolean expression ("" keeps every row); max_split_bytes bounds the decoded
     size of what a server reads in one go (0: 256 MiB) and is part of what fixes the order of rows.
     udfs make further columns, for each other, where and features, from blocks of udf_block_rows
-    rows (0: 65,536).
+    rows (0: 65,536). derive makes further columns of several ones, for each other and for features,
+    of the rows that where keeps.
     Raises InvalidDatasetError that names the field at fault.
     """
 
@@ -121,6 +124,7 @@ class Dataset:
     max_split_bytes: int = 0
     udfs: Sequence[Udf] = ()
     udf_block_rows: int = 0
+    derive: Sequence[Derived] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, ParquetSource):
@@ -153,6 +157,13 @@ class Dataset:
                 f"udf_block_rows is {rows!r}: it must be from 1 to {MAX_BLOCK_ROWS:,}, or 0 for "
                 "the default"
             )
+        object.__setattr__(self, "derive", tuple(self.derive))
+        for i, derived in enumerate(self.derive):
+            if not isinstance(derived, derivation.ALL):
+                raise InvalidDatasetError(
+                    f"derive[{i}] is {derived!r}: it must be one of "
+                    f"{', '.join(known.__name__ for known in derivation.ALL)}"
+                )
 
     def to_proto(self) -> dataset_pb2.DatasetSpec:
         """The message of this dataset."""
@@ -169,6 +180,7 @@ class Dataset:
             max_split_bytes=self.max_split_bytes,
             udfs=[udf.to_proto() for udf in self.udfs],
             udf_block_rows=self.udf_block_rows,
+            derive=[derived.to_proto() for derived in self.derive],
         )
 
     @classmethod
@@ -191,6 +203,7 @@ class Dataset:
             max_split_bytes=message.max_split_bytes,
             udfs=_udfs_from_proto(message),
             udf_block_rows=message.udf_block_rows,
+            derive=_derived_from_proto(message),
         )
         if _fingerprint(dataset.to_proto()) != _fingerprint(message):
             raise InvalidDatasetError(
@@ -286,6 +299,16 @@ def _udfs_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Udf, ...]:
         except InvalidDatasetError as error:
             raise InvalidDatasetError(f"udfs[{i}]: {error.message}") from error
     return tuple(udfs)
+
+
+def _derived_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Derived, ...]:
+    found = []
+    for i, derived in enumerate(message.derive):
+        try:
+            found.append(derivation.from_proto(derived))
+        except InvalidDatasetError as error:
+            raise InvalidDatasetError(f"derive[{i}]: {error.message}") from error
+    return tuple(found)
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:

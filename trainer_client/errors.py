@@ -132,6 +132,7 @@ CLASS_BY_REASON: dict[str, type[HeadraceError]] = {
     "NULL_VALUE": DataError,
     "VALUE_OUT_OF_RANGE": DataError,
     "ROWS_UNEVEN": DataError,
+    "LISTS_UNEVEN": DataError,
     "SERVER_BUSY": ServerUnavailableError,
     "DRAINING": ServerUnavailableError,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
 from collections import Counter
@@ -21,8 +20,15 @@ from preprocessor_server.frame import Column, Frame, Runs
 from preprocessor_server.stage_clock import count_parts
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
 from preprocessor_server.transform.deliver import deliver_ids, deliver_numbers
+from preprocessor_server.transform.derive import (
+    Derivation,
+    DerivedColumn,
+    bind_derived,
+    derive,
+    needed,
+)
 from preprocessor_server.transform.fuse import fuse_ids
-from preprocessor_server.transform.invalid import invalid, shorten
+from preprocessor_server.transform.invalid import invalid, shorten, suggest
 from preprocessor_server.transform.ops import compile_op, null_typed, unfit
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
@@ -77,12 +83,14 @@ class FeatureSize:
 class Transform:
     """The features of a dataset, bound to a source schema; safe from any thread.
 
-    outputs are in the order of the dataset; columns are the source columns they need, in the order
-    of the source schema. What is computed depends on nothing else; size is for estimates of memory.
+    outputs are in the order of the dataset; derived are the derived columns they need, in order;
+    columns are the source columns that both need, in the order of the source schema. What is
+    computed depends on nothing else; size is for estimates of memory.
     """
 
     outputs: tuple[Output, ...]
     columns: tuple[str, ...]
+    derived: tuple[DerivedColumn, ...] = ()
     size: FeatureSize = dataclass_field(default_factory=FeatureSize, compare=False)
 
     def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
@@ -99,9 +107,10 @@ class Transform:
 
         Dense and label features are Flat float32, sparse ones Flat or Jagged of Flat, of int64 or
         int32; none has nulls. What is kept once per run is worked on once per run and stays so; run
-        structures without features are left out. Raises DataError (NULL_VALUE, VALUE_OUT_OF_RANGE)
-        that names feature and row.
+        structures without features are left out. Raises DataError (NULL_VALUE, VALUE_OUT_OF_RANGE,
+        LISTS_UNEVEN) that names feature, or derived column, and row.
         """
+        frame = derive(self.derived, frame)
         results: dict[str, Column] = {}
         took_ns: dict[str, int] = {}
         before_ns = time.perf_counter_ns()
@@ -126,25 +135,40 @@ class Transform:
 
 
 def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transform:
-    """Binds the features of a dataset, which validate_spec has let through, to a source schema.
+    """Binds features and derived columns, which validate_spec has let through, to a source schema.
 
     Raises DatasetError: FEATURE_UNMATCHED for a name or glob that matches no column,
-    DATASET_INVALID for a column selected twice, TYPE_UNFIT for an operation or a feature that does
-    not fit its column.
+    DATASET_INVALID for a column selected twice and for what bind_derived says, TYPE_UNFIT for an
+    operation, a feature or a derived column that does not fit its column.
     """
-    outputs = tuple(raising(bind_features(spec, schema)))
+    derivation = bind_derived(spec, schema)
+    for fault in derivation.faults:
+        raise fault
+    outputs = tuple(raising(_bind_outputs(spec, derivation, {})))
     used = {output.column for output in outputs}
-    return Transform(outputs, tuple(name for name in schema.names if name in used))
+    derived = needed(derivation.columns, used)
+    used.update(*(column.inputs for column in derived))
+    return Transform(outputs, tuple(name for name in schema.names if name in used), derived)
 
 
 def bind_features(
-    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, unsound: Mapping[int, int] | None = None
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, unsound: Mapping[int, int]
 ) -> Iterator[Output | DatasetError]:
-    """Every feature of every column, or what compile_features refuses about it.
+    """What compile_features refuses about derived columns; every feature of every column, likewise.
 
     unsound has, for features with an operation that validate_spec refuses, the first such
-    operation: what comes after it cannot be judged. Features without a kind are left out.
+    operation: what comes after it cannot be judged. Features without a kind are left out, and so
+    are those of derived columns at fault.
     """
+    derivation = bind_derived(spec, schema)
+    yield from derivation.faults
+    yield from _bind_outputs(spec, derivation, unsound)
+
+
+def _bind_outputs(
+    spec: dataset_pb2.DatasetSpec, derivation: Derivation, unsound: Mapping[int, int]
+) -> Iterator[Output | DatasetError]:
+    schema = derivation.schema
     taken: dict[str, str] = {}
     for index, feature in enumerate(spec.features):
         path = f"dataset.features[{index}]"
@@ -163,8 +187,10 @@ def bind_features(
                 )
                 continue
             taken[name] = f"feature {name!r} ({shorten(path)})"
+            if name in derivation.unsound:
+                continue
             try:
-                output = _compile(feature, path, name, field, schema, (unsound or {}).get(index))
+                output = _compile(feature, path, name, field, schema, unsound.get(index))
             except DatasetError as error:
                 yield error
                 continue
@@ -200,17 +226,6 @@ def _select(
                 )
             else:
                 yield name, field
-
-
-def suggest(name: str, names: list[str]) -> str:
-    """A way out for a name that no column has."""
-    close = difflib.get_close_matches(name.strip("*?"), names, n=3)
-    if close:
-        return "did you mean " + " or ".join(map(repr, close)) + "?"
-    if not names:
-        return "the source has no columns"
-    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    return f"the source has {shown}"
 
 
 def _compile(

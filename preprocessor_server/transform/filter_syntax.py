@@ -14,7 +14,7 @@ from typing import Any
 
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.transform import duck
-from preprocessor_server.transform.features import suggest
+from preprocessor_server.transform.invalid import suggest
 
 Node = dict[str, Any]
 

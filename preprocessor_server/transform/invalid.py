@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 from preprocessor_server.errors import DatasetError
 
 
@@ -13,3 +16,14 @@ def invalid(field: str, message: str) -> DatasetError:
 def shorten(field: str) -> str:
     """A field path as messages give it."""
     return field.removeprefix("dataset.")
+
+
+def suggest(name: str, names: Sequence[str]) -> str:
+    """A way out for a name that no column has."""
+    close = difflib.get_close_matches(name.strip("*?"), names, n=3)
+    if close:
+        return "did you mean " + " or ".join(map(repr, close)) + "?"
+    if not names:
+        return "the source has no columns"
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"the source has {shown}"

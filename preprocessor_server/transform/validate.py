@@ -10,6 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
+from preprocessor_server.transform.derive.kinds import derived_faults
 from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops import check_op
 
@@ -43,6 +44,7 @@ def find_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
             f"max_split_bytes is {size:,}; it lies between {MIN_SPLIT_BYTES:,} (1 MiB) and "
             f"{MAX_SPLIT_BYTES:,} (64 GiB), or is 0 for the default",
         )
+    yield from _derive_faults(spec)
     if not spec.features:
         yield invalid("dataset.features", "the dataset has no feature; give at least one")
     for index, feature in enumerate(spec.features):
@@ -102,6 +104,11 @@ def _empty_names(names: Sequence[str], path: str, what: str) -> Iterator[Dataset
     for index, name in enumerate(names):
         if not name:
             yield invalid(f"{path}[{index}]", f"an empty {what}; name it, or leave it out")
+
+
+def _derive_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
+    for index, derived in enumerate(spec.derive):
+        yield from derived_faults(derived, f"dataset.derive[{index}]")
 
 
 def _feature_faults(feature: dataset_pb2.Feature, path: str) -> Iterator[DatasetError]:

@@ -14,8 +14,7 @@ import xxhash
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
-from preprocessor_server.transform.features import suggest
-from preprocessor_server.transform.invalid import invalid
+from preprocessor_server.transform.invalid import invalid, suggest
 from preprocessor_server.udf.types import arrow_type, row_bytes
 
 DEFAULT_BLOCK_ROWS = 65_536

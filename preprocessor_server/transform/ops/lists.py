@@ -216,8 +216,10 @@ def _spread(values: Scalars, places: Indices, count: int, padding: Scalars) -> S
     return elements_of(both, elements)
 
 
-def check_count(op: dataset_pb2.Tail | dataset_pb2.Head | dataset_pb2.Sample, path: str) -> None:
-    """Raises DatasetError for an operation whose count is out of range."""
+def check_count(
+    op: dataset_pb2.Tail | dataset_pb2.Head | dataset_pb2.Sample | dataset_pb2.TopK, path: str
+) -> None:
+    """Raises DatasetError for a message whose count is out of range."""
     if not 1 <= op.count <= MAX_COUNT:
         raise invalid(
             f"{path}.count",

@@ -63,13 +63,13 @@ def _sort(op: dataset_pb2.Sort, column: ColumnType) -> tuple[ColumnOp, ColumnTyp
     def run(lists: Column, _: Place) -> Column:
         assert isinstance(lists, Jagged)
         words = ordered_words(lists.values, descending=descending)
-        order = _order(lists.offsets, words.values, words.valid)
+        order = order_elements(lists.offsets, words.values, words.valid)
         return Jagged(lists.offsets, elements_of(lists.values, order))
 
     return run, column
 
 
-def _order(offsets: Indices, words: Words, valid: Mask | None) -> Indices:
+def order_elements(offsets: Indices, words: Words, valid: Mask | None) -> Indices:
     """The elements of each list by their words, nulls last, equal ones in their order."""
     known = words if valid is None else words[valid]
     if len(known) == 0:

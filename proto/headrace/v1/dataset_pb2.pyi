@@ -7,6 +7,27 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class TimeUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TIME_UNIT_UNSPECIFIED: _ClassVar[TimeUnit]
+    TIME_UNIT_NANOSECOND: _ClassVar[TimeUnit]
+    TIME_UNIT_MICROSECOND: _ClassVar[TimeUnit]
+    TIME_UNIT_MILLISECOND: _ClassVar[TimeUnit]
+    TIME_UNIT_SECOND: _ClassVar[TimeUnit]
+    TIME_UNIT_MINUTE: _ClassVar[TimeUnit]
+    TIME_UNIT_HOUR: _ClassVar[TimeUnit]
+    TIME_UNIT_DAY: _ClassVar[TimeUnit]
+
+class Comparison(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPARISON_UNSPECIFIED: _ClassVar[Comparison]
+    COMPARISON_EQUAL: _ClassVar[Comparison]
+    COMPARISON_NOT_EQUAL: _ClassVar[Comparison]
+    COMPARISON_LESS: _ClassVar[Comparison]
+    COMPARISON_LESS_EQUAL: _ClassVar[Comparison]
+    COMPARISON_GREATER: _ClassVar[Comparison]
+    COMPARISON_GREATER_EQUAL: _ClassVar[Comparison]
+
 class ScalarType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SCALAR_TYPE_UNSPECIFIED: _ClassVar[ScalarType]
@@ -36,6 +57,21 @@ class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGGREGATION_MAX: _ClassVar[Aggregation]
     AGGREGATION_FIRST: _ClassVar[Aggregation]
     AGGREGATION_LAST: _ClassVar[Aggregation]
+TIME_UNIT_UNSPECIFIED: TimeUnit
+TIME_UNIT_NANOSECOND: TimeUnit
+TIME_UNIT_MICROSECOND: TimeUnit
+TIME_UNIT_MILLISECOND: TimeUnit
+TIME_UNIT_SECOND: TimeUnit
+TIME_UNIT_MINUTE: TimeUnit
+TIME_UNIT_HOUR: TimeUnit
+TIME_UNIT_DAY: TimeUnit
+COMPARISON_UNSPECIFIED: Comparison
+COMPARISON_EQUAL: Comparison
+COMPARISON_NOT_EQUAL: Comparison
+COMPARISON_LESS: Comparison
+COMPARISON_LESS_EQUAL: Comparison
+COMPARISON_GREATER: Comparison
+COMPARISON_GREATER_EQUAL: Comparison
 SCALAR_TYPE_UNSPECIFIED: ScalarType
 SCALAR_TYPE_INT32: ScalarType
 SCALAR_TYPE_INT64: ScalarType
@@ -59,20 +95,22 @@ AGGREGATION_FIRST: Aggregation
 AGGREGATION_LAST: Aggregation
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows")
+    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     MAX_SPLIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     UDFS_FIELD_NUMBER: _ClassVar[int]
     UDF_BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DERIVE_FIELD_NUMBER: _ClassVar[int]
     source: Source
     where: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
     max_split_bytes: int
     udfs: _containers.RepeatedCompositeFieldContainer[Udf]
     udf_block_rows: int
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ...) -> None: ...
+    derive: _containers.RepeatedCompositeFieldContainer[Derived]
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ...) -> None: ...
 
 class Udf(_message.Message):
     __slots__ = ("function", "inputs", "outputs", "random")
@@ -93,6 +131,68 @@ class UdfOutput(_message.Message):
     name: str
     type: str
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
+class Derived(_message.Message):
+    __slots__ = ("name", "cross", "time_since", "mask", "top_k")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CROSS_FIELD_NUMBER: _ClassVar[int]
+    TIME_SINCE_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    cross: Cross
+    time_since: TimeSince
+    mask: Mask
+    top_k: TopK
+    def __init__(self, name: _Optional[str] = ..., cross: _Optional[_Union[Cross, _Mapping]] = ..., time_since: _Optional[_Union[TimeSince, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., top_k: _Optional[_Union[TopK, _Mapping]] = ...) -> None: ...
+
+class Cross(_message.Message):
+    __slots__ = ("columns", "num_buckets", "seed")
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    NUM_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    num_buckets: int
+    seed: int
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., num_buckets: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class TimeSince(_message.Message):
+    __slots__ = ("column", "event_time", "unit", "whole_units", "column_unit", "event_time_unit")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_UNITS_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_UNIT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_UNIT_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    event_time: str
+    unit: TimeUnit
+    whole_units: bool
+    column_unit: TimeUnit
+    event_time_unit: TimeUnit
+    def __init__(self, column: _Optional[str] = ..., event_time: _Optional[str] = ..., unit: _Optional[_Union[TimeUnit, str]] = ..., whole_units: bool = ..., column_unit: _Optional[_Union[TimeUnit, str]] = ..., event_time_unit: _Optional[_Union[TimeUnit, str]] = ...) -> None: ...
+
+class Mask(_message.Message):
+    __slots__ = ("column", "by", "comparison", "values")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    by: str
+    comparison: Comparison
+    values: _containers.RepeatedCompositeFieldContainer[Scalar]
+    def __init__(self, column: _Optional[str] = ..., by: _Optional[str] = ..., comparison: _Optional[_Union[Comparison, str]] = ..., values: _Optional[_Iterable[_Union[Scalar, _Mapping]]] = ...) -> None: ...
+
+class TopK(_message.Message):
+    __slots__ = ("column", "by", "count")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    by: str
+    count: int
+    def __init__(self, column: _Optional[str] = ..., by: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("parquet",)

@@ -47,6 +47,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_UDF_NOT_ALLOWED: _ClassVar[ErrorReason]
     ERROR_REASON_UDF_FAILED: _ClassVar[ErrorReason]
     ERROR_REASON_UDF_CHANGED: _ClassVar[ErrorReason]
+    ERROR_REASON_LISTS_UNEVEN: _ClassVar[ErrorReason]
 
 class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -99,6 +100,7 @@ ERROR_REASON_REQUEST_CORRUPT: ErrorReason
 ERROR_REASON_UDF_NOT_ALLOWED: ErrorReason
 ERROR_REASON_UDF_FAILED: ErrorReason
 ERROR_REASON_UDF_CHANGED: ErrorReason
+ERROR_REASON_LISTS_UNEVEN: ErrorReason
 END_REASON_UNSPECIFIED: EndReason
 END_REASON_SHARD_END: EndReason
 END_REASON_BATCH_LIMIT: EndReason

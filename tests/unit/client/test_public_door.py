@@ -38,6 +38,7 @@ PUBLIC = [
     "Tls",
     "Udf",
     "UdfError",
+    "derive",
     "merge_state_dicts",
     "ops",
     "parquet",
