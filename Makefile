@@ -76,7 +76,7 @@ proto: $(STAMP) ## Generate the Python form of the contract
 	@$(PY) proto/generate.py
 	@$(PY) proto/json_schema.py
 
-docs: $(STAMP) ## Write the table of operations in docs/ops.md from the code
+docs: $(STAMP) ## Write the tables of operations and derived columns in docs/ops.md from the code
 	@$(PY) docs/generate.py
 
 release-descriptor: $(STAMP) ## Freeze the contract that buf breaking compares with (at a release)

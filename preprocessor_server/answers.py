@@ -55,6 +55,17 @@ def describe_response(
             needed=column in needed,
             list_column=column.source if column.in_lists else "",
         )
+    made = set(dataset.udfs.declared.made(dataset.used_columns))
+    for output in (output for udf in dataset.udfs.declared.udfs for output in udf.outputs):
+        response.made_columns.add(
+            name=output.name, type=str(output.type), needed=output.name in made
+        )
+    for derived in dataset.transform.all_derived:
+        response.made_columns.add(
+            name=derived.name,
+            type=str(derived.type),
+            needed=derived in dataset.transform.derived,
+        )
     return response
 
 

@@ -30,9 +30,9 @@ from preprocessor_server.transform import (
     Filter,
     Transform,
     bind_features,
-    bind_filter,
+    bind_where,
     compile_features,
-    compile_filter,
+    compile_where,
     validate_spec,
 )
 from preprocessor_server.transform.invalid import suggest
@@ -275,7 +275,7 @@ def find_faults(
         found = (
             *binding_errors(spec, source.schema),
             *errors_in(bind_features(spec, schema, unsound)),
-            *errors_in(bind_filter(spec.where, schema)),
+            *errors_in(bind_where(spec, schema)),
             *_group_by_faults(spec, source),
         )
         yield from (_as_flat(error, spec, source) for error in found)
@@ -298,7 +298,7 @@ def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema, workers: Wor
     schema = source.schema
     udfs = bind_udfs(spec, schema, workers)
     transform = compile_features(spec, udfs.declared.schema)
-    where = compile_filter(spec.where, udfs.declared.schema)
+    where = compile_where(spec, udfs.declared.schema)
     fault = next(_group_by_faults(spec, source), None)
     if fault is not None:
         raise fault

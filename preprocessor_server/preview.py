@@ -22,6 +22,8 @@ from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.transform import arrow_to_column
+from preprocessor_server.transform.derive import derive
+from preprocessor_server.transform.to_python import column_to_python
 from preprocessor_server.udf.run import SplitPlace
 
 Json: TypeAlias = bool | float | str | list["Json"] | dict[str, "Json"] | None
@@ -122,13 +124,19 @@ def _first_rows(
         table = table.slice(0, limit)
         names = dataset.transform.columns
         frame = Frame(table.num_rows, {name: arrow_to_column(table.column(name)) for name in names})
+        derived = derive(dataset.transform.derived, frame)
         features = dataset.transform.apply(frame).expanded()
     except ServerError as error:
         raise error.at(describe_split(dataset.snapshot, split)) from error
     sources = table.to_pylist()
+    made_of_others = {
+        column.name: column_to_python(derived.columns[column.name], column.type)
+        for column in dataset.transform.derived
+    }
     return [
         (
-            {name: _json(value) for name, value in sources[row].items()},
+            {name: _json(value) for name, value in sources[row].items()}
+            | {name: _json(values[row]) for name, values in made_of_others.items()},
             {name: _feature(features, name, row) for name in features.names()},
         )
         for row in range(table.num_rows)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 
 from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
 from trainer_client.dataset import Dataset, Feature
+from trainer_client.derive import Derived
 from trainer_client.transport.asking import connected
 
 # How often a feature's operations work on a value of its column.
 PER_PARQUET_ROW = "once a Parquet row"
 PER_RUN = "once a row, or run of equal values"
+NEVER = "never: no feature needs it"
 
 _DTYPE_PREFIX = "SCALAR_TYPE_"
 
@@ -33,6 +35,16 @@ class PlannedFeature:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedColumn:
+    """A derived column: its Arrow type, what it is made of, and how often, or NEVER."""
+
+    name: str
+    type: str
+    made_of: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedBlock:
     """An output block: its name, the dtype of its values and what a batch of B rows has of it."""
 
@@ -46,13 +58,15 @@ class DatasetPlan:
     """How a dataset is read and made into batches. repr() draws it.
 
     columns are those that are read, of column_count; other_columns those among them that only the
-    filter or group_by needs. row_count is None where the filter decides it.
+    filter or group_by needs. derived are in the order in which they are made. row_count is None
+    where the filter decides it.
     """
 
     columns: tuple[str, ...]
     column_count: int
     other_columns: tuple[str, ...]
     where: str
+    derived: tuple[PlannedColumn, ...]
     features: tuple[PlannedFeature, ...]
     blocks: tuple[PlannedBlock, ...]
     file_count: int
@@ -84,6 +98,9 @@ class DatasetPlan:
             yield "filter     none"
         if self.other_columns:
             yield f"           read for filter or group_by alone: {', '.join(self.other_columns)}"
+        rows = [(each.name, each.type, each.made_of, each.work) for each in self.derived]
+        for index, row in enumerate(_padded(rows)):
+            yield f"{'' if index else 'derive':<11}{row}"
         for block in self.blocks:
             yield f"block      {block.name}: {block.dtype} {block.shape}"
             yield from self._feature_lines(block)
@@ -94,10 +111,7 @@ class DatasetPlan:
             (feature.name, feature.type, " → ".join(feature.ops) or "as it is", feature.work)
             for feature in members
         ]
-        widths = [max(len(row[part]) for row in rows) for part in range(3)]
-        for *parts, work in rows:
-            padded = [f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)]
-            yield f"           {'  '.join([*padded, work])}"
+        yield from (f"           {row}" for row in _padded(rows))
 
 
 def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
@@ -108,24 +122,32 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
         found: preprocessor_service_pb2.DescribeDatasetResponse = connection.call(
             "DescribeDataset", request, what="describing the dataset"
         )
-    types = {column.name: column for column in found.source_columns}
+    types = {column.name: column.type for column in found.source_columns}
+    types.update((column.name, column.type) for column in found.made_columns)
     makers = dict(_makers(dataset, types))
-    grouped = any(column.list_column for column in found.source_columns)
+    work = _work(dataset, found, types)
     features = []
     for block in found.output_schema.blocks:
         for name in block.features:
-            column = types[name]
-            once = grouped and not column.list_column
             ops = tuple(map(repr, makers[name].ops))
-            work = PER_PARQUET_ROW if once else PER_RUN
-            features.append(PlannedFeature(name, column.type, ops, work, block.name))
+            features.append(PlannedFeature(name, types[name], ops, work[name], block.name))
     needed = tuple(column.name for column in found.source_columns if column.needed)
-    used = {feature.name for feature in features}
+    used = _inputs(dataset, {feature.name for feature in features})
+    made = {column.name: column.needed for column in found.made_columns}
     return DatasetPlan(
         columns=needed,
         column_count=len(found.source_columns),
         other_columns=tuple(name for name in needed if name not in used),
         where=dataset.where,
+        derived=tuple(
+            PlannedColumn(
+                column.name,
+                types[column.name],
+                _made_of(column),
+                work[column.name] if made[column.name] else NEVER,
+            )
+            for column in dataset.derive
+        ),
         features=tuple(features),
         blocks=tuple(
             PlannedBlock(block.name, _dtype(block), _shape(block))
@@ -147,6 +169,49 @@ def _makers(dataset: Dataset, names: Collection[str]) -> Iterator[tuple[str, Fea
                 yield pattern, feature
             else:
                 yield from ((name, feature) for name in names if fnmatchcase(name, pattern))
+
+
+def _work(
+    dataset: Dataset,
+    found: preprocessor_service_pb2.DescribeDatasetResponse,
+    names: Collection[str],
+) -> dict[str, str]:
+    """How often operations work on each named column: of the source, of functions, or derived."""
+    grouped = any(column.list_column for column in found.source_columns)
+    once = {column.name for column in found.source_columns if grouped and not column.list_column}
+    for derived in dataset.derive:
+        if once.issuperset(derived.inputs):
+            once.add(derived.name)
+    return {name: PER_PARQUET_ROW if name in once else PER_RUN for name in names}
+
+
+def _inputs(dataset: Dataset, names: set[str]) -> set[str]:
+    """The columns that named ones are made of, through others too, and these."""
+    for derived in reversed(dataset.derive):
+        if derived.name in names:
+            names.update(derived.inputs)
+    for udf in reversed(dataset.udfs):
+        if any(output in names for output, _ in udf.outputs):
+            names.update(udf.inputs)
+    return names
+
+
+def _made_of(column: Derived) -> str:
+    """A derived column as its builder is called, without its name and what is left out."""
+    shown = [
+        f"{field.name}={getattr(column, field.name)!r}"
+        for field in fields(column)  # type: ignore[arg-type]
+        if field.name != "name" and getattr(column, field.name) != field.default
+    ]
+    return f"{type(column).__name__}({', '.join(shown)})"
+
+
+def _padded(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
+    """The rows of a table as lines, with their columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        parts = [f"{part:<{width}}" for part, width in zip(row, widths, strict=True)]
+        yield "  ".join(parts).rstrip()
 
 
 def _dtype(block: batch_pb2.BlockSchema) -> str:

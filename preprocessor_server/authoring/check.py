@@ -95,11 +95,19 @@ class _Check:
             field = error.field or _PATHS
             if field in told or file.follows(field):
                 continue
+            if error.reason == "FEATURE_UNMATCHED" and self._names_unknown():
+                continue
             self._told.add(field)
             place = file.place(field)
             if isinstance(error, FilterError) and error.character is not None:
                 place = file.place_in_text(field, file.spec.where, error.character)
             self._mistakes.append(Mistake(place, field, error.message, error.reason))
+
+    def _names_unknown(self) -> bool:
+        """Whether a derived column may have any name, so that none is known to be wrong."""
+        file = self._file
+        lost = "dataset.derive" in file.damaged | file.lost
+        return lost or any(not derived.name for derived in file.spec.derive)
 
     def _check_data(self, data: Data) -> None:
         if self._file.follows(_ROWS) and self._file.places.get(_ROWS):

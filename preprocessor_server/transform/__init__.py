@@ -8,9 +8,10 @@ from preprocessor_server.transform.features import (
     bind_features,
     compile_features,
 )
-from preprocessor_server.transform.filter import Filter, bind_filter, compile_filter
+from preprocessor_server.transform.filter import Filter, compile_filter
 from preprocessor_server.transform.from_arrow import arrow_to_column
 from preprocessor_server.transform.validate import validate_spec
+from preprocessor_server.transform.where import bind_where, compile_where
 
 __all__ = [
     "Filter",
@@ -18,8 +19,9 @@ __all__ = [
     "Transform",
     "arrow_to_column",
     "bind_features",
-    "bind_filter",
+    "bind_where",
     "compile_features",
     "compile_filter",
+    "compile_where",
     "validate_spec",
 ]

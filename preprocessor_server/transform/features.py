@@ -83,14 +83,15 @@ class FeatureSize:
 class Transform:
     """The features of a dataset, bound to a source schema; safe from any thread.
 
-    outputs are in the order of the dataset; derived are the derived columns they need, in order;
-    columns are the source columns that both need, in the order of the source schema. What is
-    computed depends on nothing else; size is for estimates of memory.
+    outputs are in the order of the dataset; derived are the derived columns they need, in order, of
+    all_derived; columns are the source columns that both need, in the order of the source schema.
+    What is computed depends on nothing else; size is for estimates of memory.
     """
 
     outputs: tuple[Output, ...]
     columns: tuple[str, ...]
     derived: tuple[DerivedColumn, ...] = ()
+    all_derived: tuple[DerivedColumn, ...] = ()
     size: FeatureSize = dataclass_field(default_factory=FeatureSize, compare=False)
 
     def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
@@ -148,7 +149,8 @@ def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transf
     used = {output.column for output in outputs}
     derived = needed(derivation.columns, used)
     used.update(*(column.inputs for column in derived))
-    return Transform(outputs, tuple(name for name in schema.names if name in used), derived)
+    columns = tuple(name for name in schema.names if name in used)
+    return Transform(outputs, columns, derived, derivation.columns)
 
 
 def bind_features(

@@ -18,10 +18,18 @@ from trainer_client import (
     RequestError,
     Sparse,
     StreamTimeoutError,
+    derive,
     ops,
     parquet,
 )
-from trainer_client.dataset_plan import PER_PARQUET_ROW, PER_RUN, PlannedBlock, PlannedFeature
+from trainer_client.dataset_plan import (
+    NEVER,
+    PER_PARQUET_ROW,
+    PER_RUN,
+    PlannedBlock,
+    PlannedColumn,
+    PlannedFeature,
+)
 
 FLAT = {
     "age": [20.0, None, 7.25],
@@ -114,6 +122,48 @@ def test_the_plan_of_grouped_files(target: str) -> None:
     assert [feature.work for feature in plan.features] == [PER_PARQUET_ROW, PER_RUN, PER_RUN]
     assert plan.row_count == plan.unfiltered_row_count == 2
     assert plan.columns == ("user", "item", "label")
+
+
+def test_derived_columns_are_shown(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    dataset = Dataset(
+        source=parquet("grouped.parquet", rows="items"),
+        derive=[
+            derive.Cross("user_twice", ["user", "user"], 1000),
+            derive.Cross("user_item", ["user_twice", "item"], 1000, seed=3),
+            derive.Cross("spare", ["unused", "item"], 10),
+        ],
+        features=[Sparse("user_*", ops=[ops.PositiveModulus(10)]), Label("label")],
+    )
+    plan = dataset.explain(target=target)
+    assert plan.derived == (
+        PlannedColumn(
+            "user_twice",
+            "int64",
+            "Cross(columns=('user', 'user'), num_buckets=1000)",
+            PER_PARQUET_ROW,
+        ),
+        PlannedColumn(
+            "user_item",
+            "int64",
+            "Cross(columns=('user_twice', 'item'), num_buckets=1000, seed=3)",
+            PER_RUN,
+        ),
+        PlannedColumn("spare", "int64", "Cross(columns=('unused', 'item'), num_buckets=10)", NEVER),
+    )
+    assert plan.columns == ("user", "item", "label")
+    assert plan.other_columns == ()
+    assert [feature.work for feature in plan.features] == [PER_PARQUET_ROW, PER_RUN, PER_RUN]
+    (line,) = [line for line in repr(plan).splitlines() if line.startswith("derive ")]
+    assert line.split()[1:4] == ["user_twice", "int64", "Cross(columns=('user',"]
+    preview = dataset.preview(2, target=target)
+    before = {column.name: column.values for column in preview.source}
+    after = {column.name: column.values for column in preview.features}
+    assert list(before) == ["item", "label", "user", "user_item", "user_twice"]
+    twice, crossed = before["user_twice"], before["user_item"]
+    assert len(set(twice)) == 1
+    assert len(set(crossed)) == 2
+    assert after["user_item"] == tuple([value % 10] for value in crossed)  # type: ignore[operator]
 
 
 def test_errors_say_what_to_do(target: str) -> None:

@@ -25,6 +25,28 @@ from tests.fakes.wire import Received, canonical, ids, receive, shard_requests
 Start = Callable[..., Server]
 Connect = Callable[[str], pb_grpc.PreprocessorServiceStub]
 
+# One a request, one a row, and one of a derived column.
+DERIVED = {
+    "derive": [
+        {"name": "seen", "cross": {"columns": ["region", "history"], "num_buckets": 99}},
+        {"name": "aged", "cross": {"columns": ["age", "id"], "num_buckets": 99}},
+        {
+            "name": "few",
+            "mask": {
+                "column": "history",
+                "by": "history",
+                "comparison": "COMPARISON_LESS",
+                "values": [{"integer": 3}],
+            },
+        },
+        {"name": "few_aged", "cross": {"columns": ["few", "id"], "num_buckets": 99}},
+    ],
+    "features": [
+        {"sparse": {"columns": ["id", "history", "aged", "few_aged"]}},
+        {"sparse": {"columns": ["seen"], "ops": [{"fill_null": {"value": {"integer": 0}}}]}},
+        {"label": {"columns": ["label"]}},
+    ],
+}
 FILTERS = ["", "label = 1 AND (age < 40 OR item_city IS NULL)"]
 
 
@@ -86,7 +108,7 @@ def test_restoring_at_every_batch_gives_the_identical_rest(
     identity = pb.BatchIdentity(
         batch_size=45, num_shards=2, shuffle=shuffle, shuffle_window_splits=window, seed=5
     )
-    dataset = spec(form, where)
+    dataset = spec(form, where, **DERIVED)
     inside = 0
     for request in shard_requests(first, dataset, identity):
         second.DescribeDataset(pb.DescribeDatasetRequest(dataset=dataset))

@@ -32,9 +32,9 @@ class Derivation:
 def bind_derived(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Derivation:
     """Binds a dataset's derived columns to a schema that has all other columns of its rows.
 
-    Faults are DatasetError: DATASET_INVALID for a name that there is already and for an input that
-    there is not, TYPE_UNFIT for one that does not fit the kind. Columns with a fault that
-    derived_faults gives, and those made of columns at fault, are unsound without another one.
+    Faults are DatasetError: DATASET_INVALID for a name that there is already, FEATURE_UNMATCHED for
+    an input that there is not, TYPE_UNFIT for one that does not fit the kind. Columns with a fault
+    that derived_faults gives, and those made of columns at fault, are unsound without another one.
     """
     columns: list[DerivedColumn] = []
     faults: list[DatasetError] = []
@@ -83,7 +83,11 @@ def _bind(
         field = f"{path}.{kind}.{part}"
         count = len(schema.get_all_field_indices(name))
         if count == 0:
-            yield invalid(field, f"there is no column {name!r}; {suggest(name, schema.names)}")
+            yield DatasetError(
+                "FEATURE_UNMATCHED",
+                f"{shorten(field)}: {name!r} is no column; {suggest(name, schema.names)}",
+                field=field,
+            )
         elif count > 1:
             yield invalid(
                 field, f"the source has {count} columns called {name!r}; rename all but one"
@@ -112,6 +116,5 @@ def _bind(
             field=f"{path}.{kind}.{error.field}" if error.field else column.field,
         )
         return
-    place = f"derived column {derived.name!r} ({shorten(path)})"
     names = tuple(column.name for column in inputs)
-    yield DerivedColumn(derived.name, place, arrow, names, compute)
+    yield DerivedColumn(derived.name, title, arrow, names, compute)

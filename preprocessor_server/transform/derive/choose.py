@@ -27,7 +27,6 @@ from preprocessor_server.transform.derive.base import (
 )
 from preprocessor_server.transform.from_arrow import bytes_to_arrow
 from preprocessor_server.transform.invalid import invalid
-from preprocessor_server.transform.ops.base import no_such_value
 from preprocessor_server.transform.ops.ids import of_bytes
 from preprocessor_server.transform.ops.lists import (
     check_count,
@@ -39,7 +38,7 @@ from preprocessor_server.transform.ops.lists import (
 from preprocessor_server.transform.ops.sequences import order_elements
 from preprocessor_server.transform.ops.words import ordered_words
 from preprocessor_server.transform.place import Place
-from preprocessor_server.transform.scalar import as_number, exact_bytes
+from preprocessor_server.transform.scalar import as_number, exact_bytes, show
 
 _EQUALITY = (dataset_pb2.COMPARISON_EQUAL, dataset_pb2.COMPARISON_NOT_EQUAL)
 # Of a number and a constant; NaN is above every number.
@@ -115,7 +114,10 @@ def _constant(message: dataset_pb2.Mask, index: int, by: Input) -> Any:
     elif kind.family is Family.NULL:
         return None
     if constant is None:
-        raise UnfitInputError(by, no_such_value("the value", scalar, kind), f"values[{index}]")
+        wanted = "string" if kind.dtype is None else str(pa.from_numpy_dtype(kind.dtype))
+        raise UnfitInputError(
+            by, f"the value {show(scalar)} is no {wanted}; give one that is", f"values[{index}]"
+        )
     return constant
 
 

@@ -208,8 +208,18 @@ class SourceColumn(_message.Message):
     list_column: str
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., needed: bool = ..., list_column: _Optional[str] = ...) -> None: ...
 
+class MadeColumn(_message.Message):
+    __slots__ = ("name", "type", "needed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    needed: bool
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., needed: bool = ...) -> None: ...
+
 class DescribeDatasetResponse(_message.Message):
-    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count", "udfs")
+    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count", "udfs", "made_columns")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +235,7 @@ class DescribeDatasetResponse(_message.Message):
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNFILTERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     UDFS_FIELD_NUMBER: _ClassVar[int]
+    MADE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: str
     snapshot: bytes
     source_columns: _containers.RepeatedCompositeFieldContainer[SourceColumn]
@@ -240,7 +251,8 @@ class DescribeDatasetResponse(_message.Message):
     server_version: str
     unfiltered_row_count: int
     udfs: _containers.RepeatedCompositeFieldContainer[SnapshotUdf]
-    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ...) -> None: ...
+    made_columns: _containers.RepeatedCompositeFieldContainer[MadeColumn]
+    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ..., made_columns: _Optional[_Iterable[_Union[MadeColumn, _Mapping]]] = ...) -> None: ...
 
 class PutSnapshotRequest(_message.Message):
     __slots__ = ("snapshot",)

@@ -91,6 +91,18 @@ source:
     group_by: [user_id]
 where: label = 1
 max_split_bytes: 2000000
+derive:
+- name: crossed
+  cross:
+    columns: [country, city]
+    num_buckets: 10
+- name: recent
+  mask:
+    column: history
+    by: history
+    comparison: COMPARISON_GREATER
+    values:
+    - integer: 1
 features:
 - dense:
     columns: [age]
@@ -108,10 +120,10 @@ features:
         num_buckets: 100
         seed: 3
 - sparse:
-    columns: [history]
+    columns: [history, crossed, recent]
     ops:
-    - tail:
-        count: 5
+    - hash_bucket:
+        num_buckets: 5
 - label:
     columns: [label]
 """
