@@ -29,6 +29,7 @@ from trainer_client import (
     Sparse,
     Udf,
     UdfError,
+    derive,
     ops,
     parquet,
 )
@@ -140,6 +141,27 @@ def test_what_the_function_makes_reaches_the_trainer(
             for block in np.split(ids, range(300, len(ids), 300)):
                 expected |= dict.fromkeys(block.tolist(), float(np.float32(block.mean())))
     assert found == expected
+
+
+def test_columns_are_derived_of_what_functions_make(servers: list[Server]) -> None:
+    dataset = Dataset(
+        source=parquet("rows"),
+        features=[Sparse("id_in_list"), Sparse("id"), Dense("half")],
+        udfs=NOISY.udfs,
+        derive=[derive.Cross("id_in_list", ["letters", "id"], 1 << 32)],
+    )
+    plan = dataset.explain(target=target(servers))
+    assert set(plan.columns) == {"id", "price", "city"}
+    assert plan.other_columns == ()
+    assert [(made.name, made.type) for made in plan.derived] == [
+        ("id_in_list", "list<item: int64>")
+    ]
+    assert [feature.type for feature in plan.features] == ["float", "list<item: int64>", "int64"]
+    preview = dataset.preview(50, target=target(servers))
+    columns = {column.name: column.values for column in preview.source}
+    pairs = list(zip(columns["id_in_list"], columns["letters"], strict=True))
+    assert any(crossed for crossed, _ in pairs)
+    assert all(len(crossed) == len(letters) for crossed, letters in pairs)  # type: ignore[arg-type]
 
 
 def draw(servers: list[Server], dataset: Dataset) -> int:
