@@ -325,6 +325,8 @@ def test_times_beyond_int64_are_refused_unless_a_null_hides_them() -> None:
         "the two columns, first at row 1 of the split; leave such rows out with where, or write "
         "both columns in a coarser unit"
     )
+    with pytest.raises(DataError, match="1 times or differences"):
+        values(TimeSince("x", "at", "day", "day"), day=pa.array([0, 0, far], pa.date32()), **arrays)
     arrays["at"] = pa.array([86400 * 10**9, None, None], pa.timestamp("ns"))
     day = pa.array([0, far, far], pa.date32())
     assert values(derived, day=day, **arrays) == [1.0, None, None]
