@@ -1,19 +1,26 @@
-"""The SQL that a filter may be made of, read by DuckDB's own parser.
+"""The SQL that an expression over a row may be made of, read by DuckDB's own parser.
 
-The first form: comparisons, BETWEEN, IS [NOT] NULL, [NOT] IN (literals), AND, OR, NOT over columns
-and literals. DuckDB's tree is checked node by node, columns get the names c0, c1, … (DuckDB takes
-"a" and "A" for the same, Arrow does not), and DuckDB writes the SQL that is run.
+DuckDB's tree is checked node by node against what is allowed, columns get the names c0, c1, …
+(DuckDB takes "a" and "A" for the same, Arrow does not), and DuckDB writes the SQL that is run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.transform import duck
+from preprocessor_server.transform.filter_functions import (
+    CASTS,
+    CLOCKS,
+    FUNCTIONS,
+    LIST_FUNCTIONS,
+    TRUTHS,
+    why_refused,
+)
 from preprocessor_server.transform.invalid import suggest
 
 Node = dict[str, Any]
@@ -21,10 +28,7 @@ Node = dict[str, Any]
 TABLE = "split"
 _PREFIX = "SELECT 1 FROM split WHERE "
 _NOWHERE = 2**64 - 1
-_ALLOWED = (
-    "a filter is made of comparisons, BETWEEN, IN (literals), IS NULL, AND, OR, NOT, columns and "
-    "literals"
-)
+_ALLOWED = "docs/ops.md lists what an expression may be made of"
 
 _COMPARISONS = (
     "COMPARE_EQUAL",
@@ -42,51 +46,69 @@ _PARTS = {
     **dict.fromkeys(_COMPARISONS, ("left", "right")),
 }
 _LOGIC = {"OPERATOR_NOT", "CONJUNCTION_AND", "CONJUNCTION_OR"}
-_TRUTH_VALUES = {"BOOLEAN", "NULL_LITERAL"}
 _NULL_TESTS = {"OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL"}
-# How people call what is not supported.
+# What gives a truth value, whatever it is made of.
+_TRUTHS = {*_PARTS, *_LOGIC, *_NULL_TESTS, "COMPARE_IN"}
+_TRUTH_VALUES = {"BOOLEAN", "NULL_LITERAL"}
+_BOOLEAN_NAMES = {"BOOLEAN", "BOOL", "LOGICAL"}
+# How people call what is not supported, and the way out.
 _NAMES = {
-    "SUBQUERY": "a subquery",
-    "WINDOW": "a window function",
-    "PARAMETER": "a parameter",
-    "STAR": "*",
-    "LAMBDA": "a lambda",
-    "CASE": "CASE",
-    "CAST": "a cast of something that is not a literal",
-    "COLLATE": "COLLATE",
-    "DEFAULT": "DEFAULT",
-    "POSITIONAL_REFERENCE": "a positional reference",
+    "SUBQUERY": ("a subquery", "list the values, x IN (1, 2), or take list_contains(column, x)"),
+    "WINDOW": ("a window function", "write what other rows tell as a column"),
+    "PARAMETER": ("a parameter", "write the value itself"),
+    "STAR": ("*", "name the columns"),
+    "LAMBDA": ("a lambda", "name the elements of a list by their position, as in column[1]"),
+    "COLLATE": ("COLLATE", "strings compare by their bytes; take lower(column)"),
+    "DEFAULT": ("DEFAULT", "write the value itself"),
+    "POSITIONAL_REFERENCE": ("a positional reference", "name the column"),
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an expression stands in a dataset: what messages call it, and its field."""
+
+    label: str
+    field: str
+
+
+WHERE = Site("where", "dataset.where")
+
+
 class FilterError(DatasetError):
-    """Fix the filter, at a character of it (from 1; None: not known)."""
+    """Fix the expression, at a character of it (from 1; None: not known)."""
 
     character: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A checked filter: its SQL over columns c0, c1, …, and the source columns these stand for.
+    """A checked expression: its SQL over columns c0, c1, …, and the source columns they stand for.
 
     columns are in the order of the source schema. values are those whose values matter, the others
-    are only asked whether they are null; conditions are those that stand for a truth value.
+    are only asked whether they are null; conditions are those that stand for a truth value, lists
+    those that may hold lists. tree is DuckDB's, with columns called c0, c1, ….
     """
 
     sql: str
     columns: tuple[str, ...]
     values: frozenset[str]
     conditions: frozenset[str]
+    lists: frozenset[str]
+    tree: Node
+    site: Site
 
 
 @dataclass(slots=True)
 class _Walk:
-    where: str
+    text: str
     # None: not known, so any name is one.
     names: Sequence[str] | None
+    site: Site
     refs: list[Node] = field(default_factory=list)
     values: set[str] = field(default_factory=set)
     conditions: set[str] = field(default_factory=set)
+    lists: set[str] = field(default_factory=set)
     errors: list[DatasetError] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
 
@@ -103,46 +125,115 @@ class _Walk:
 
     def _visit(self, node: Node) -> None:
         kind, type_ = node["class"], node["type"]
-        if kind == "COLUMN_REF":
-            self.values.add(self.reference(node))
-        elif _is_literal(node):
-            return
+        if kind in _OWN:
+            _OWN[kind](self, node)
         elif type_ in _PARTS:
             for part in _PARTS[type_]:
                 self.visit(node[part])
         elif type_ in _NULL_TESTS and node["children"][0]["class"] == "COLUMN_REF":
             self.reference(node["children"][0])
-        elif type_ in _NULL_TESTS:
-            self.visit(node["children"][0])
-        elif type_ == "COMPARE_IN":
-            self.visit(node["children"][0])
-            for child in node["children"][1:]:
-                if not _is_literal(child):
-                    raise self.unsupported(child, "an IN list of anything but literals")
+        elif type_ in _NULL_TESTS or type_ in {"COMPARE_IN", "OPERATOR_COALESCE"}:
+            for child in node["children"]:
+                self.visit(child)
+        elif type_ == "ARRAY_EXTRACT":
+            self._arguments(node["children"], lists=True)
         elif type_ in _LOGIC:
             for child in node["children"]:
                 self.condition(child)
         else:
-            raise self.unsupported(node, _describe(node))
+            what, way_out = _NAMES.get(kind, (str(type_), ""))
+            raise self.unsupported(node, what, way_out)
+
+    def _column(self, node: Node) -> None:
+        self.values.add(self.reference(node))
+
+    def _constant(self, node: Node) -> None:
+        """Any will do."""
+
+    def _case(self, node: Node) -> None:
+        for check in node["case_checks"]:
+            self.condition(check["when_expr"])
+            self.visit(check["then_expr"])
+        self.visit(node["else_expr"])
 
     def condition(self, node: Node) -> None:
         """Visits what must be a truth value; DuckDB would make one of numbers and strings."""
-        if node["class"] == "COLUMN_REF":
+        kind, type_ = node["class"], node["type"]
+        if kind == "COLUMN_REF":
             self.conditions.add(node["column_names"][0])
-        elif node["class"] == "CONSTANT" and node["literal"]["kind"] not in _TRUTH_VALUES:
-            self.errors.append(
-                self.unsupported(node, f"{node['literal']['text']!r} as a condition")
-            )
+        elif kind == "CONSTANT" and node["literal"]["kind"] not in _TRUTH_VALUES:
+            what = f"{node['literal']['text']!r} as a condition"
+            self.errors.append(self.unsupported(node, what, "compare it with something"))
             return
+        elif kind == "CASE" or type_ == "OPERATOR_COALESCE":
+            for child in _results(node):
+                self.condition(child)
+            for check in node.get("case_checks", ()):
+                self.condition(check["when_expr"])
+            return
+        elif not _may_be_truth(node):
+            self.errors.append(
+                self.invalid(f"{_describe(node)} gives no truth value", node, "compare it")
+            )
         self.visit(node)
+
+    def _call(self, node: Node) -> None:
+        name = _name(node)
+        if node["schema"] or node["catalog"]:
+            dotted = ".".join([*filter(None, (node["catalog"], node["schema"])), name])
+            raise self.unsupported(
+                node, f"the qualified function {dotted!r}", "write function(column)"
+            )
+        if name not in FUNCTIONS:
+            why, way_out = why_refused(name)
+            raise self.invalid(why, node, way_out or _ALLOWED)
+        extras = node["filter"], node["order_bys"]["orders"], node["distinct"]
+        if any(extras) or any(argument.get("name") for argument in node["arguments"]):
+            raise self.unsupported(
+                node, f"more than values between the brackets of {name!r}", "leave it out"
+            )
+        arguments = [argument["expression"] for argument in node["arguments"]]
+        if name == "if" and arguments:
+            self.condition(arguments.pop(0))
+        self._arguments(arguments, lists=name in LIST_FUNCTIONS)
+
+    def _arguments(self, arguments: Sequence[Node], *, lists: bool) -> None:
+        """Visits arguments, of which the first one may be a column of lists."""
+        for index, argument in enumerate(arguments):
+            if lists and index == 0 and argument["class"] == "COLUMN_REF":
+                try:
+                    self.lists.add(self.reference(argument))
+                except DatasetError as error:
+                    self.errors.append(error)
+            else:
+                self.visit(argument)
+
+    def _cast(self, node: Node) -> None:
+        target = node["type_expr"]
+        children = target.get("children", ())
+        plain = all(child["class"] == "CONSTANT" for child in children)
+        if not plain or str(target.get("type_name", "")).upper() not in CASTS:
+            raise self.unsupported(
+                node,
+                f"a cast to {target.get('type_name') or 'that type'}",
+                "cast to a plain type: BIGINT, DOUBLE, DECIMAL(18, 2), VARCHAR, TIMESTAMP, …",
+            )
+        self.visit(node["child"])
 
     def reference(self, node: Node) -> str:
         """Checks a column reference and keeps it; returns the column's name."""
         path = node["column_names"]
         if len(path) > 1:
-            raise self.unsupported(node, f"the qualified name {'.'.join(path)!r}")
+            raise self.unsupported(
+                node,
+                f"the qualified name {'.'.join(path)!r}",
+                "write the column alone, in double quotes if it has a dot",
+            )
         name = str(path[0])
         count = 1 if self.names is None else self.names.count(name)
+        if count == 0 and name.lower() in CLOCKS:
+            why, way_out = why_refused(name.lower())
+            raise self.invalid(why, node, way_out)
         if count != 1 and name not in self.unknown:
             self.unknown.add(name)
             why = (
@@ -150,28 +241,41 @@ class _Walk:
                 if count
                 else f"column {name!r} is not in the source; {suggest(name, self.columns)}"
             )
-            raise filter_invalid(why, self.position(node))
+            raise self.invalid(why, node)
         self.refs.append(node)
         return name
 
-    def position(self, node: Node) -> int:
-        before = (_PREFIX + self.where).encode()[: node["query_location"]]
+    def unsupported(self, node: Node, what: str, way_out: str = "") -> DatasetError:
+        return self.invalid(f"{what} is not supported", node, way_out or _ALLOWED)
+
+    def invalid(self, why: str, node: Node, way_out: str = "") -> DatasetError:
+        known = node["query_location"] != _NOWHERE
+        return filter_invalid(why, self._position(node) if known else None, way_out, self.site)
+
+    def _position(self, node: Node) -> int:
+        before = (_PREFIX + self.text).encode()[: node["query_location"]]
         return len(before.decode(errors="replace")) - len(_PREFIX) + 1
 
-    def unsupported(self, node: Node, what: str) -> DatasetError:
-        known = node["query_location"] != _NOWHERE
-        at = self.position(node) if known else None
-        return filter_invalid(f"{what} is not supported", at, _ALLOWED)
+
+_OWN: dict[str, Callable[[_Walk, Node], None]] = {
+    "COLUMN_REF": _Walk._column,
+    "CONSTANT": _Walk._constant,
+    "FUNCTION": _Walk._call,
+    "CAST": _Walk._cast,
+    "CASE": _Walk._case,
+}
 
 
-def parse_filter(where: str, names: Sequence[str]) -> Iterator[Expression | DatasetError]:
-    """Reads a filter over columns of the given names.
+def parse_expression(
+    text: str, names: Sequence[str], site: Site = WHERE, *, truth: bool = True
+) -> Iterator[Expression | DatasetError]:
+    """Reads an expression over columns of the given names; truth says that it is a condition.
 
     Gives the expression, or else every DatasetError (FILTER_INVALID) that says what does not parse,
     is not supported, or names no column, and where.
     """
     try:
-        tree, walk = _walk(where, names)
+        tree, walk = _walk(text, names, site, truth)
     except DatasetError as error:
         yield error
         return
@@ -182,60 +286,75 @@ def parse_filter(where: str, names: Sequence[str]) -> Iterator[Expression | Data
     columns = tuple(name for name in names if name in used)
     for node in walk.refs:
         node["column_names"] = [f"c{columns.index(node['column_names'][0])}"]
-    with duck.cursor() as cursor:
-        row = cursor.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
-    assert row is not None
+    condition = tree["statements"][0]["node"]["where_clause"]
     yield Expression(
-        sql=str(row[0]).removeprefix(_PREFIX),
+        sql=write_sql(condition),
         columns=columns,
         values=frozenset(walk.values),
         conditions=frozenset(walk.conditions),
+        lists=frozenset(walk.lists),
+        tree=condition,
+        site=site,
     )
 
 
-def find_syntax_faults(where: str) -> Iterator[DatasetError]:
-    """What is wrong in a filter, whatever the columns of the source."""
-    if not where.strip():
+def find_syntax_faults(text: str, site: Site = WHERE) -> Iterator[DatasetError]:
+    """What is wrong in a condition, whatever the columns of the source."""
+    if not text.strip():
         return
     try:
-        _, walk = _walk(where, None)
+        _, walk = _walk(text, None, site, truth=True)
     except DatasetError as error:
         yield error
         return
     yield from walk.errors
 
 
-def _walk(where: str, names: Sequence[str] | None) -> tuple[Node, _Walk]:
-    """DuckDB's tree of a filter, and what a walk over it found; None for names not known."""
-    walk = _Walk(where, names)
+def write_sql(node: Node) -> str:
+    """The SQL of an expression's tree."""
+    statement = _serialize(f"{_PREFIX}true")
+    statement["statements"][0]["node"]["where_clause"] = node
+    with duck.cursor() as cursor:
+        row = cursor.execute(
+            "SELECT json_deserialize_sql(?::JSON)", [json.dumps(statement)]
+        ).fetchone()
+    assert row is not None
+    return str(row[0]).removeprefix(_PREFIX)
+
+
+def _walk(text: str, names: Sequence[str] | None, site: Site, truth: bool) -> tuple[Node, _Walk]:
+    """DuckDB's tree of an expression, and what a walk over it found; None for names not known."""
+    walk = _Walk(text, names, site)
     try:
-        tree = _parse(where)
-        walk.condition(tree["statements"][0]["node"]["where_clause"])
+        tree = _parse(text, site)
+        (walk.condition if truth else walk.visit)(tree["statements"][0]["node"]["where_clause"])
     except RecursionError as error:
         raise filter_invalid(
-            "the expression is nested too deeply; write alternatives as one IN list"
+            "the expression is nested too deeply; write alternatives as one IN list", site=site
         ) from error
     return tree, walk
 
 
-def filter_invalid(message: str, character: int | None = None, way_out: str = "") -> FilterError:
-    """The error for a filter at fault, with the character at which the fault is, from 1."""
+def filter_invalid(
+    message: str, character: int | None = None, way_out: str = "", site: Site = WHERE
+) -> FilterError:
+    """The error for an expression at fault, with the character of the fault, from 1."""
     at = "" if character is None else f" (at character {character})"
     end = f"; {way_out}" if way_out else ""
-    error = FilterError("FILTER_INVALID", f"where: {message}{at}{end}", field="dataset.where")
+    error = FilterError("FILTER_INVALID", f"{site.label}: {message}{at}{end}", field=site.field)
     error.character = character
     return error
 
 
-def _parse(where: str) -> Node:
-    """DuckDB's tree of a statement that has the filter as its WHERE clause and nothing else."""
-    tree = _serialize(_PREFIX + where)
+def _parse(text: str, site: Site) -> Node:
+    """DuckDB's tree of a statement that has the text as its WHERE clause and nothing else."""
+    tree = _serialize(_PREFIX + text)
     if tree["error"]:
         position = int(tree.get("position", len(_PREFIX))) - len(_PREFIX) + 1
-        raise filter_invalid(tree["error_message"], position, _ALLOWED)
+        raise filter_invalid(tree["error_message"], position, _ALLOWED, site)
     # What parses after WHERE, but not in brackets, is an expression and something more.
-    if len(tree["statements"]) != 1 or _serialize(f"{_PREFIX}(\n{where}\n)")["error"]:
-        raise filter_invalid(f"something follows the expression; {_ALLOWED}")
+    if len(tree["statements"]) != 1 or _serialize(f"{_PREFIX}(\n{text}\n)")["error"]:
+        raise filter_invalid(f"something follows the expression; {_ALLOWED}", site=site)
     return tree
 
 
@@ -247,14 +366,30 @@ def _serialize(statement: str) -> Node:
     return tree
 
 
-def _is_literal(node: Node) -> bool:
-    """Whether a node is a constant, or one cast to a type, as in DATE '2026-01-01'."""
-    if node["class"] == "CAST":
-        return node["child"]["class"] == "CONSTANT" and not node["try_cast"]
-    return bool(node["class"] == "CONSTANT")
+def _name(call: Node) -> str:
+    """The name of a function or operator; DuckDB takes upper and lower case for the same."""
+    return str(call["function_name"]).lower()
+
+
+def _results(node: Node) -> list[Node]:
+    """What a CASE or COALESCE may give."""
+    if node["class"] == "CASE":
+        return [*(check["then_expr"] for check in node["case_checks"]), node["else_expr"]]
+    children: list[Node] = node["children"]
+    return children
+
+
+def _may_be_truth(node: Node) -> bool:
+    """Whether a node gives a truth value, or is refused anyway."""
+    kind = node["class"]
+    if kind == "FUNCTION":
+        return _name(node) in TRUTHS or _name(node) not in FUNCTIONS
+    if kind == "CAST":
+        return str(node["type_expr"].get("type_name", "")).upper() in _BOOLEAN_NAMES
+    return kind == "CONSTANT" or kind in _NAMES or node["type"] in _TRUTHS
 
 
 def _describe(node: Node) -> str:
     if node["class"] == "FUNCTION":
-        return f"the function or operator {node['function_name']!r}"
-    return _NAMES.get(node["class"], str(node["type"]))
+        return repr(_name(node))
+    return "a cast" if node["class"] == "CAST" else "an element of a list"
