@@ -26,9 +26,9 @@ MAX_PAGE_SPLITS = 100_000
 
 
 def describe_response(
-    dataset: BoundDataset, *, include_snapshot: bool
+    dataset: BoundDataset, *, include_snapshot: bool, skipped: int | None = None
 ) -> pb.DescribeDatasetResponse:
-    """What a dataset names."""
+    """What a dataset names; skipped are the row groups left unread, None if not counted."""
     snapshot = dataset.snapshot
     rows = int(snapshot.row_groups.rows.sum())
     response = pb.DescribeDatasetResponse(
@@ -45,6 +45,7 @@ def describe_response(
         dataset_fingerprint=dataset.fingerprint,
         encoding_version=ENCODING_VERSION,
         server_version=server_version(),
+        skipped_row_group_count=skipped,
     )
     response.udfs.extend(snapshot.message.udfs if dataset.udfs else ())
     needed = set(dataset.columns.columns)

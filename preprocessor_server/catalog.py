@@ -21,6 +21,7 @@ from preprocessor_server.errors import DatasetError, RequestError, ServerError, 
 from preprocessor_server.plan.epoch import EpochPlan, RowGroups, plan_epoch
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
 from preprocessor_server.settings import Settings
+from preprocessor_server.skipping import RowGroupSkips
 from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.nesting import RowSchema, bind_rows, resolve_rows
 from preprocessor_server.source.paths import Roots
@@ -102,6 +103,15 @@ class BoundDataset:
     def used_columns(self) -> frozenset[str]:
         """The columns that features and filter use, those that functions make included."""
         return frozenset((*self.transform.columns, *(self.filter.columns if self.filter else ())))
+
+    @cached_property
+    def skips(self) -> RowGroupSkips | None:
+        """Which row groups need not be read; None if footers can prove that of none."""
+        pushdown = None if self.filter is None else self.filter.pushdown
+        if pushdown is None:
+            return None
+        named = {column.name: column for column in self.source.columns}
+        return RowGroupSkips(self.snapshot, pushdown, [named[name] for name in pushdown.columns])
 
     @property
     def counts_known(self) -> bool:
@@ -298,7 +308,7 @@ def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema, workers: Wor
     schema = source.schema
     udfs = bind_udfs(spec, schema, workers)
     transform = compile_features(spec, udfs.declared.schema)
-    where = compile_where(spec, udfs.declared.schema)
+    where = compile_where(spec, udfs.declared.schema, stored=schema)
     fault = next(_group_by_faults(spec, source), None)
     if fault is not None:
         raise fault

@@ -70,6 +70,9 @@ def _count(pipeline: Pipeline, dataset: BoundDataset, split: Split, columns: Row
         except ServerError as error:
             raise error.at(describe_split(dataset.snapshot, split)) from error
 
+    if dataset.skips is not None and not dataset.skips.may_pass(pipeline.catalog.reader, split):
+        pipeline.metrics.skipped_row_groups.inc()
+        return 0
     lease = pipeline.budget.open(lambda: 0)
     try:
         # What all needed columns take is more than enough, and may be more than there is.

@@ -62,6 +62,8 @@ def preview(reader: SplitReader, dataset: BoundDataset, row_count: int) -> Previ
     for split, place in _udf_parts(dataset) if dataset.udfs else _parts(dataset):
         if len(rows) >= wanted or scanned >= MAX_ROWS_SCANNED:
             break
+        if dataset.skips is not None and not dataset.skips.may_pass(reader, split):
+            continue
         table = reader.read(dataset.snapshot, split, dataset.columns)
         scanned += table.rows.num_rows
         if place is not None:

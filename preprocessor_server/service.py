@@ -99,7 +99,12 @@ class PreprocessorService:
     def describe_dataset(self, request: pb.DescribeDatasetRequest) -> pb.DescribeDatasetResponse:
         """Looks at a dataset now."""
         dataset = self._catalog.describe(request.dataset)
-        return describe_response(dataset, include_snapshot=request.include_snapshot)
+        skipped = None
+        if request.count_skipped_row_groups:
+            skipped = dataset.skips.count(self._catalog.reader) if dataset.skips else 0
+        return describe_response(
+            dataset, include_snapshot=request.include_snapshot, skipped=skipped
+        )
 
     def put_snapshot(self, request: pb.PutSnapshotRequest) -> pb.PutSnapshotResponse:
         """Takes a snapshot."""

@@ -90,6 +90,13 @@ class Metrics:
             "read again; raise --read-ahead-bytes or lower max_split_bytes.",
             registry=self.registry,
         )
+        self.skipped_row_groups = Counter(
+            "headrace_server_skipped_row_groups",
+            "Row groups, or the parts of one, that were not read since their footer proves that no "
+            "row passes the filter. Zero with a filter on a column that files are sorted by: write "
+            "them with statistics.",
+            registry=self.registry,
+        )
         self.errors = Counter(
             "headrace_server_errors",
             "Calls that failed, by reason. Any is worth a look.",

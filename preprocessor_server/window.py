@@ -29,7 +29,7 @@ from preprocessor_server.kernels import shuffle_keys
 from preprocessor_server.plan.identity import Identity, Split
 from preprocessor_server.runs import find_runs
 from preprocessor_server.source.reader import SplitReader, describe_split
-from preprocessor_server.source.split_table import SplitTable
+from preprocessor_server.source.split_table import SplitTable, no_rows
 from preprocessor_server.stage_clock import count_bytes, count_parts
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import arrow_to_column
@@ -132,7 +132,13 @@ def prepare_window(
     metrics: Metrics,
 ) -> Window:
     """Reads a window. Raises ServerError that names the file and row group at fault."""
-    parts = [_prepare_split(reader, dataset, split, identity, metrics) for split in splits]
+    skipped = _skipped(reader, dataset, splits, identity, metrics)
+    parts = [
+        _skip_split(dataset, split, identity)
+        if split in skipped
+        else _prepare_split(reader, dataset, split, identity, metrics)
+        for split in splits
+    ]
     frame = concat_frames([part.frame for part in parts])
     passes = np.concatenate([part.passes for part in parts])
     order = None
@@ -203,6 +209,44 @@ class _Part(NamedTuple):
     passes: Mask
     keys: npt.NDArray[np.uint64]
     lengths: Indices | None
+
+
+def _skipped(
+    reader: SplitReader,
+    dataset: BoundDataset,
+    splits: Sequence[Split],
+    identity: Identity,
+    metrics: Metrics,
+) -> frozenset[Split]:
+    """The splits of a window that need not be read: no row of theirs passes.
+
+    Of some of a window's splits, which rows they have must still be known: it is what the others'
+    rows lie between.
+    """
+    skips = dataset.skips
+    if skips is None:
+        return frozenset()
+    with metrics.stage("read"):
+        skipped = frozenset(split for split in splits if not skips.may_pass(reader, split))
+    needs_rows = dataset.columns.grouped or (identity.shuffle and dataset.group_by)
+    if needs_rows and len(skipped) < len(splits):
+        return frozenset()
+    metrics.skipped_row_groups.inc(len(skipped))
+    return skipped
+
+
+def _skip_split(dataset: BoundDataset, split: Split, identity: Identity) -> _Part:
+    """What a split makes that is not read, as if it had been: of no row features are made."""
+    passes = np.zeros(0 if dataset.columns.grouped else split.row_count, np.bool_)
+    _check_passing(dataset, split, passes)
+    table = no_rows(dataset.columns, split.row_count)
+    if dataset.udfs:
+        table = dataset.udfs.apply(table, SplitPlace(dataset.snapshot, split), dataset.used_columns)
+    frame = _source_frame(table, np.zeros(0, np.bool_), dataset.transform.columns)
+    keys = np.zeros(split.row_count, np.uint64)
+    if identity.shuffle and not dataset.group_by:
+        keys = _shuffle_keys(dataset, split, identity, split.row_count)
+    return _Part(dataset.transform.apply(find_runs(frame)), passes, keys, table.lengths)
 
 
 def _prepare_split(
@@ -317,19 +361,25 @@ def _keys(
     """A key for every Parquet row, equal within a group; they are delivered in order of keys."""
     if not identity.shuffle:
         return np.zeros(0, np.uint64)
-    group = dataset.snapshot.first_row_groups[split.file] + split.row_group
-    ordinal = (group << 40) + split.first_row
     count = table.parquet_row_count
     if not dataset.group_by:
-        return shuffle_keys(identity.seed, identity.epoch, ordinal, count)
+        return _shuffle_keys(dataset, split, identity, count)
     starts = np.zeros(count, np.bool_)
     for name in dataset.group_by:
         starts |= _changes(table.parquet_rows.column(name))
     groups = np.cumsum(starts)
     group_count = int(groups[-1]) + 1 if len(groups) else 0
-    keys: npt.NDArray[np.uint64] = shuffle_keys(identity.seed, identity.epoch, ordinal, group_count)
-    row_keys: npt.NDArray[np.uint64] = keys[groups]
+    row_keys: npt.NDArray[np.uint64] = _shuffle_keys(dataset, split, identity, group_count)[groups]
     return row_keys
+
+
+def _shuffle_keys(
+    dataset: BoundDataset, split: Split, identity: Identity, count: int
+) -> npt.NDArray[np.uint64]:
+    group = dataset.snapshot.first_row_groups[split.file] + split.row_group
+    ordinal = (group << 40) + split.first_row
+    keys: npt.NDArray[np.uint64] = shuffle_keys(identity.seed, identity.epoch, ordinal, count)
+    return keys
 
 
 def _changes(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

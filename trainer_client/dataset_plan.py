@@ -59,7 +59,8 @@ class DatasetPlan:
 
     columns are those that are read, of column_count; other_columns those among them that only the
     filter or group_by needs. derived are in the order in which they are made. row_count is None
-    where the filter decides it.
+    where the filter decides it. skipped_row_groups of the row groups are not read: the statistics
+    of the files prove that no row of theirs passes.
     """
 
     columns: tuple[str, ...]
@@ -74,6 +75,7 @@ class DatasetPlan:
     decoded_bytes: int
     unfiltered_row_count: int
     row_count: int | None
+    skipped_row_groups: int
 
     def __repr__(self) -> str:
         """The plan, from files to batches."""
@@ -89,11 +91,11 @@ class DatasetPlan:
             f"{self.unfiltered_row_count:,} rows in {self.row_group_count:,} row groups of "
             f"{self.file_count:,} files; {self.decoded_bytes:,} bytes decoded (an estimate)"
         )
-        yield "pushdown   columns: no other is read; row groups and pages: none is skipped"
+        yield f"pushdown   columns: no other is read; row groups: {self._skipped()}; pages: none"
         if self.where:
             kept = "an unknown number" if self.row_count is None else f"{self.row_count:,}"
             yield f"filter     {self.where}"
-            yield f"           on every row that is read; keeps {kept}"
+            yield f"           on every row of the row groups that are read; keeps {kept}"
         else:
             yield "filter     none"
         if self.other_columns:
@@ -104,6 +106,14 @@ class DatasetPlan:
         for block in self.blocks:
             yield f"block      {block.name}: {block.dtype} {block.shape}"
             yield from self._feature_lines(block)
+
+    def _skipped(self) -> str:
+        if not self.skipped_row_groups:
+            return "none is skipped"
+        return (
+            f"{self.skipped_row_groups:,} of {self.row_group_count:,} are skipped, as their "
+            "statistics prove that no row passes"
+        )
 
     def _feature_lines(self, block: PlannedBlock) -> Iterator[str]:
         members = [feature for feature in self.features if feature.block == block.name]
@@ -117,7 +127,9 @@ class DatasetPlan:
 def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
     """The plan of a dataset, from a fleet. Raises HeadraceError as a stream would."""
     message = dataset.to_proto()
-    request = preprocessor_service_pb2.DescribeDatasetRequest(dataset=message)
+    request = preprocessor_service_pb2.DescribeDatasetRequest(
+        dataset=message, count_skipped_row_groups=True
+    )
     with connected(target, timeout_s) as connection:
         found: preprocessor_service_pb2.DescribeDatasetResponse = connection.call(
             "DescribeDataset", request, what="describing the dataset"
@@ -158,6 +170,7 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
         decoded_bytes=found.decoded_bytes,
         unfiltered_row_count=found.unfiltered_row_count,
         row_count=found.row_count if found.HasField("row_count") else None,
+        skipped_row_groups=found.skipped_row_group_count,
     )
 
 

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from preprocessor_server.errors import DataError, ServerError
 from preprocessor_server.kept import KeptValues, KeptWindow
 from preprocessor_server.plan.identity import Split
+from preprocessor_server.source.bounds import row_group_bounds
 from preprocessor_server.source.chunk_decoder import read_chunk
 from preprocessor_server.source.chunk_form import chunk_form
 from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
 from preprocessor_server.source.footer import Footer, FooterCache, decoded_bytes
 from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
 from preprocessor_server.source.leaves import Leaf, leaves_of
-from preprocessor_server.source.nesting import RowSchema, check_columns
+from preprocessor_server.source.nesting import RowColumn, RowSchema, check_columns
 from preprocessor_server.source.pages import decoding
 from preprocessor_server.source.paths import NamedFile, Roots, stat_file
 from preprocessor_server.source.snapshot import Snapshot
@@ -77,6 +78,22 @@ class SplitReader:
         if columns.grouped and split.first_row + split.row_count == rows:
             _check_count(snapshot, split, rows_before + result.rows.num_rows)
         return result
+
+    def bounds(self, snapshot: Snapshot, file: int, columns: Sequence[RowColumn]) -> pa.Table:
+        """What the footer of a file says of columns: see row_group_bounds.
+
+        Raises DataError if the file has changed since the snapshot.
+        """
+        name = snapshot.message.files[file].path
+        named = NamedFile(name, self._roots.resolve(name))
+        footer = self._footers.read(named)
+        self._check_unchanged(snapshot, file, named)
+        return row_group_bounds(name, footer, columns)
+
+    def check_unchanged(self, snapshot: Snapshot, file: int) -> None:
+        """Raises DataError (SNAPSHOT_CHANGED) if a file is not what the snapshot recorded."""
+        name = snapshot.message.files[file].path
+        self._check_unchanged(snapshot, file, NamedFile(name, self._roots.resolve(name)))
 
     def _decode(
         self, snapshot: Snapshot, split: Split, columns: RowSchema, file: NamedFile

@@ -49,6 +49,17 @@ class SplitTable:
         return pa.table(columns)
 
 
+def no_rows(columns: RowSchema, parquet_rows: int) -> SplitTable:
+    """As many Parquet rows as given, none of which holds a row: of flat files, no row."""
+    empty = columns.schema.empty_table()
+    if not columns.grouped:
+        return SplitTable(empty, empty)
+    in_lists = [column.name for column in columns.columns if column.in_lists]
+    others = [column.name for column in columns.columns if not column.in_lists]
+    lengths = np.zeros(parquet_rows, np.int64)
+    return SplitTable(empty.select(in_lists), empty.select(others), lengths, np.zeros(0, np.int32))
+
+
 def split_table(table: pa.Table, columns: RowSchema, place: str, first_row: int) -> SplitTable:
     """The rows in a table of Parquet rows that has the columns' sources.
 

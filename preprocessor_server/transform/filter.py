@@ -13,18 +13,21 @@ from preprocessor_server.frame import Flat, Mask
 from preprocessor_server.transform.expression import BoundExpression, bind_expression
 from preprocessor_server.transform.filter_syntax import WHERE, Site, filter_invalid
 from preprocessor_server.transform.from_arrow import arrow_to_column
+from preprocessor_server.transform.pushdown import Pushdown, compile_pushdown
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """A filter bound to a source schema; safe from any thread.
 
-    columns are the source columns that it needs, in the order of the source schema.
+    columns are the source columns that it needs, in the order of the source schema. pushdown tests
+    the bounds of row groups, None if they cannot prove anything.
     """
 
     where: str
     columns: tuple[str, ...]
     bound: BoundExpression
+    pushdown: Pushdown | None
 
     def mask(self, table: pa.Table) -> Mask:
         """Which rows the expression is true for (neither false nor null), bool [rows].
@@ -37,17 +40,18 @@ class Filter:
         return keep.values.astype(np.bool_, copy=False)
 
 
-def compile_filter(where: str, schema: pa.Schema) -> Filter | None:
-    """Binds a filter to a source schema; None for an empty one, which keeps every row.
+def compile_filter(where: str, schema: pa.Schema, stored: pa.Schema | None = None) -> Filter | None:
+    """Binds a filter to the columns of rows; None for an empty one, which keeps every row.
 
+    stored are those of the columns that files hold, None if they hold all.
     Raises DatasetError (FILTER_INVALID) if it does not parse, is made of what is not supported,
     names no column, does not fit a column's type, or is not a boolean.
     """
-    return next(raising(bind_filter(where, schema)), None)
+    return next(raising(bind_filter(where, schema, stored=stored)), None)
 
 
 def bind_filter(
-    where: str, schema: pa.Schema, site: Site = WHERE
+    where: str, schema: pa.Schema, site: Site = WHERE, stored: pa.Schema | None = None
 ) -> Iterator[Filter | DatasetError]:
     """The filter, or all that compile_filter refuses about it; nothing for an empty one."""
     if not where.strip():
@@ -61,4 +65,5 @@ def bind_filter(
                 site=site,
             )
         else:
-            yield Filter(where, bound.expression.columns, bound)
+            pushdown = compile_pushdown(bound.expression, schema if stored is None else stored)
+            yield Filter(where, bound.expression.columns, bound, pushdown)

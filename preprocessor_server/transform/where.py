@@ -12,23 +12,28 @@ from preprocessor_server.transform.filter import Filter, bind_filter
 from preprocessor_server.transform.filter_syntax import filter_invalid
 
 
-def compile_where(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Filter | None:
+def compile_where(
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, stored: pa.Schema | None = None
+) -> Filter | None:
     """Binds a dataset's filter to a schema without its derived columns, as compile_filter does.
 
     Raises DatasetError (FILTER_INVALID) also if it uses a derived column.
     """
-    return next(raising(bind_where(spec, schema)), None)
+    return next(raising(bind_where(spec, schema, stored)), None)
 
 
-def bind_where(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Iterator[Filter | DatasetError]:
+def bind_where(
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, stored: pa.Schema | None = None
+) -> Iterator[Filter | DatasetError]:
     """The filter, or all that compile_where refuses about it; nothing for an empty one."""
+    stored = schema if stored is None else stored
     later = []
     for derived in spec.derive:
         # Only those that it may name, so that no others are suggested.
         if derived.name and derived.name in spec.where and derived.name not in schema.names:
             later.append(derived.name)
             schema = schema.append(pa.field(derived.name, pa.null()))
-    for bound in bind_filter(spec.where, schema):
+    for bound in bind_filter(spec.where, schema, stored=stored):
         if isinstance(bound, DatasetError):
             yield bound
             continue

@@ -92,7 +92,7 @@ def test_a_preview_of_no_row_says_so(target: str) -> None:
     empty = Dataset(source=DATASET.source, where="label > 5", features=DATASET.features)
     preview = empty.preview(target=target)
     assert preview.row_count == 0
-    assert repr(preview).endswith("no row passes the filter; 3 scanned")
+    assert repr(preview).endswith("no row passes the filter; 0 scanned")
 
 
 def test_the_plan_of_flat_files(target: str) -> None:
@@ -109,9 +109,17 @@ def test_the_plan_of_flat_files(target: str) -> None:
     )
     drawn = repr(plan)
     assert "read       4 of 5 columns, 3 rows in 1 row groups of 1 files; " in drawn
-    assert "pushdown   columns: no other is read; row groups and pages: none is skipped" in drawn
+    assert "pushdown   columns: no other is read; row groups: none is skipped; pages: none" in drawn
     assert "age  double  FillNull(value=0.0) → Log1p()  once a row, or run of equal values" in drawn
     assert plan._repr_html_().startswith("<pre>read ")
+
+
+def test_the_plan_says_which_row_groups_are_not_read(target: str) -> None:
+    plan = Dataset(source=DATASET.source, where="label > 5", features=DATASET.features).explain(
+        target=target
+    )
+    assert (plan.skipped_row_groups, plan.row_group_count) == (1, 1)
+    assert "row groups: 1 of 1 are skipped, as their statistics prove" in repr(plan)
 
 
 def test_the_plan_of_grouped_files(target: str) -> None:

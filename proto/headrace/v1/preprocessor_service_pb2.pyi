@@ -189,12 +189,14 @@ class SnapshotFile(_message.Message):
     def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., row_group_count: _Optional[int] = ...) -> None: ...
 
 class DescribeDatasetRequest(_message.Message):
-    __slots__ = ("dataset", "include_snapshot")
+    __slots__ = ("dataset", "include_snapshot", "count_skipped_row_groups")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_SKIPPED_ROW_GROUPS_FIELD_NUMBER: _ClassVar[int]
     dataset: _dataset_pb2.DatasetSpec
     include_snapshot: bool
-    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSpec, _Mapping]] = ..., include_snapshot: bool = ...) -> None: ...
+    count_skipped_row_groups: bool
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSpec, _Mapping]] = ..., include_snapshot: bool = ..., count_skipped_row_groups: bool = ...) -> None: ...
 
 class SourceColumn(_message.Message):
     __slots__ = ("name", "type", "needed", "list_column")
@@ -219,7 +221,7 @@ class MadeColumn(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., needed: bool = ...) -> None: ...
 
 class DescribeDatasetResponse(_message.Message):
-    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count", "udfs", "made_columns")
+    __slots__ = ("snapshot_id", "snapshot", "source_columns", "output_schema", "file_count", "row_group_count", "parquet_row_count", "file_bytes", "decoded_bytes", "row_count", "dataset_fingerprint", "encoding_version", "server_version", "unfiltered_row_count", "udfs", "made_columns", "skipped_row_group_count")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +238,7 @@ class DescribeDatasetResponse(_message.Message):
     UNFILTERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     UDFS_FIELD_NUMBER: _ClassVar[int]
     MADE_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_ROW_GROUP_COUNT_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: str
     snapshot: bytes
     source_columns: _containers.RepeatedCompositeFieldContainer[SourceColumn]
@@ -252,7 +255,8 @@ class DescribeDatasetResponse(_message.Message):
     unfiltered_row_count: int
     udfs: _containers.RepeatedCompositeFieldContainer[SnapshotUdf]
     made_columns: _containers.RepeatedCompositeFieldContainer[MadeColumn]
-    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ..., made_columns: _Optional[_Iterable[_Union[MadeColumn, _Mapping]]] = ...) -> None: ...
+    skipped_row_group_count: int
+    def __init__(self, snapshot_id: _Optional[str] = ..., snapshot: _Optional[bytes] = ..., source_columns: _Optional[_Iterable[_Union[SourceColumn, _Mapping]]] = ..., output_schema: _Optional[_Union[_batch_pb2.BatchSchema, _Mapping]] = ..., file_count: _Optional[int] = ..., row_group_count: _Optional[int] = ..., parquet_row_count: _Optional[int] = ..., file_bytes: _Optional[int] = ..., decoded_bytes: _Optional[int] = ..., row_count: _Optional[int] = ..., dataset_fingerprint: _Optional[str] = ..., encoding_version: _Optional[int] = ..., server_version: _Optional[str] = ..., unfiltered_row_count: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ..., made_columns: _Optional[_Iterable[_Union[MadeColumn, _Mapping]]] = ..., skipped_row_group_count: _Optional[int] = ...) -> None: ...
 
 class PutSnapshotRequest(_message.Message):
     __slots__ = ("snapshot",)
