@@ -17,7 +17,13 @@ from typing import Generic, NamedTuple, TypeVar
 import pyarrow as pa
 
 from headrace.v1 import batch_pb2, dataset_pb2
-from preprocessor_server.errors import DatasetError, RequestError, ServerError, errors_in
+from preprocessor_server.errors import (
+    DatasetError,
+    RequestError,
+    ServerError,
+    errors_in,
+    raising,
+)
 from preprocessor_server.plan.epoch import EpochPlan, RowGroups, plan_epoch
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
 from preprocessor_server.settings import Settings
@@ -29,12 +35,15 @@ from preprocessor_server.source.reader import SplitReader
 from preprocessor_server.source.snapshot import Snapshot, take_snapshot
 from preprocessor_server.transform import (
     Filter,
+    Sampler,
     Transform,
     bind_features,
+    bind_sampling,
     bind_where,
     compile_features,
     compile_where,
     validate_spec,
+    with_weight,
 )
 from preprocessor_server.transform.invalid import suggest
 from preprocessor_server.udf.declared import binding_errors, output_schema
@@ -92,6 +101,7 @@ class BoundDataset:
     columns: RowSchema
     transform: Transform
     filter: Filter | None
+    sampler: Sampler | None
     udfs: Udfs
 
     @property
@@ -101,8 +111,21 @@ class BoundDataset:
 
     @cached_property
     def used_columns(self) -> frozenset[str]:
-        """The columns that features and filter use, those that functions make included."""
-        return frozenset((*self.transform.columns, *(self.filter.columns if self.filter else ())))
+        """The columns that features use, and those that decide which rows are delivered.
+
+        Those that functions make included.
+        """
+        return frozenset((*self.transform.columns, *self.deciding_columns))
+
+    @cached_property
+    def deciding_columns(self) -> tuple[str, ...]:
+        """The columns that filter and sampling need, those that functions make included."""
+        return _deciding_columns(self.filter, self.sampler)
+
+    @property
+    def chooses_rows(self) -> bool:
+        """Whether only reading tells how many rows are delivered, unless they were counted."""
+        return self.filter is not None or self.sampler is not None
 
     @cached_property
     def skips(self) -> RowGroupSkips | None:
@@ -116,12 +139,17 @@ class BoundDataset:
     @property
     def counts_known(self) -> bool:
         """Whether the snapshot says how many rows are delivered."""
-        return self.filter is None or self.snapshot.message.counted_filter == self.spec.where
+        message, spec = self.snapshot.message, self.spec
+        counted = message.counted_filter, message.HasField("counted_sampling")
+        return not self.chooses_rows or (
+            counted == (spec.where, spec.HasField("sampling"))
+            and message.counted_sampling == spec.sampling
+        )
 
     @property
     def row_groups(self) -> RowGroups:
         """The row groups, with the rows that they deliver as far as that is known."""
-        counted = self.filter is not None and self.counts_known
+        counted = self.chooses_rows and self.counts_known
         return self.snapshot.counted_row_groups if counted else self.snapshot.row_groups
 
     @property
@@ -206,7 +234,7 @@ class Catalog:
         """The plan of an epoch of a dataset."""
         size = dataset.max_split_bytes
         # With one snapshot, counts are known for one filter at most, and without any.
-        filtered = dataset.filter is not None
+        filtered = dataset.chooses_rows
         key = (dataset.snapshot.id, size, filtered, dataset.counts_known, identity)
         # One plan at a time: ranks that ask for the same one together wait for one computation.
         with self._planning:
@@ -251,6 +279,7 @@ class _Compiled(NamedTuple):
     columns: RowSchema
     transform: Transform
     filter: Filter | None
+    sampler: Sampler | None
     udfs: Udfs
 
 
@@ -284,8 +313,9 @@ def find_faults(
         schema = output_schema(spec, source.schema)
         found = (
             *binding_errors(spec, source.schema),
-            *errors_in(bind_features(spec, schema, unsound)),
+            *errors_in(bind_features(spec, with_weight(spec, schema), unsound)),
             *errors_in(bind_where(spec, schema)),
+            *errors_in(bind_sampling(spec, schema)),
             *_group_by_faults(spec, source),
         )
         yield from (_as_flat(error, spec, source) for error in found)
@@ -307,14 +337,19 @@ def _as_flat(error: ServerError, spec: dataset_pb2.DatasetSpec, source: RowSchem
 def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema, workers: Workers) -> _Compiled:
     schema = source.schema
     udfs = bind_udfs(spec, schema, workers)
-    transform = compile_features(spec, udfs.declared.schema)
+    transform = compile_features(spec, with_weight(spec, udfs.declared.schema))
     where = compile_where(spec, udfs.declared.schema, stored=schema)
     fault = next(_group_by_faults(spec, source), None)
     if fault is not None:
         raise fault
-    used = udfs.declared.sources({*transform.columns, *(where.columns if where else ())})
+    sampler = next(raising(bind_sampling(spec, udfs.declared.schema)), None)
+    used = udfs.declared.sources({*transform.columns, *_deciding_columns(where, sampler)})
     columns = source.select({*used, *spec.source.parquet.group_by})
-    return _Compiled(source, columns, transform, where, udfs)
+    return _Compiled(source, columns, transform, where, sampler, udfs)
+
+
+def _deciding_columns(where: Filter | None, sampler: Sampler | None) -> tuple[str, ...]:
+    return (*(where.columns if where else ()), *(sampler.columns if sampler else ()))
 
 
 def _group_by_faults(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> Iterator[DatasetError]:

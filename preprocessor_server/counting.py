@@ -1,4 +1,4 @@
-"""Counts the rows that pass a dataset's filter, from the filter's own columns."""
+"""Counts the rows that a dataset delivers, from the columns that decide it alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.choosing import choose_rows
 from preprocessor_server.errors import RequestError, ServerError
 from preprocessor_server.pipeline import Pipeline
 from preprocessor_server.plan.epoch import cut_row_groups
@@ -14,7 +15,7 @@ from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.nesting import RowSchema
 from preprocessor_server.source.reader import describe_split
 from preprocessor_server.udf.run import SplitPlace
-from preprocessor_server.window import decoded_bytes, passing
+from preprocessor_server.window import decoded_bytes
 
 # An answer comes after about so long: whoever asks sees progress, and notices a server that hangs.
 ANSWER_S = 2.0
@@ -35,17 +36,17 @@ def count_rows(pipeline: Pipeline, dataset: BoundDataset, first: int, limit: int
             field="first_row_group",
         )
     end = min(end, first + limit) if limit else end
-    if dataset.filter is None:
+    if not dataset.chooses_rows:
         return [int(rows) for rows in groups.rows[first:end]]
-    random = dataset.udfs.random_ones(dataset.filter.columns)
+    random = dataset.udfs.random_ones(dataset.deciding_columns)
     if random:
         raise RequestError(
             "REQUEST_INVALID",
-            f"which rows pass cannot be counted: the filter uses columns of {random[0]}, which "
+            f"which rows pass cannot be counted: they depend on columns of {random[0]}, which "
             "draws random numbers, others in each epoch; leave count='exact' out",
             field="dataset.where",
         )
-    columns = dataset.columns.select(dataset.udfs.declared.sources(dataset.filter.columns))
+    columns = dataset.columns.select(dataset.udfs.declared.sources(dataset.deciding_columns))
     counts: list[int] = []
     deadline = time.monotonic() + ANSWER_S
     while first + len(counts) < end and (not counts or time.monotonic() < deadline):
@@ -60,13 +61,13 @@ def _count(pipeline: Pipeline, dataset: BoundDataset, split: Split, columns: Row
     def work() -> int:
         with pipeline.metrics.stage("read"):
             table = pipeline.catalog.reader.read(dataset.snapshot, split, columns)
-        if dataset.udfs and dataset.filter is not None:
+        if dataset.udfs:
             with pipeline.metrics.stage("transform"):
                 place = SplitPlace(dataset.snapshot, split)
-                table = dataset.udfs.apply(table, place, dataset.filter.columns)
+                table = dataset.udfs.apply(table, place, dataset.deciding_columns)
         try:
             with pipeline.metrics.stage("transform"):
-                return int(np.count_nonzero(passing(dataset, table)))
+                return int(np.count_nonzero(choose_rows(dataset, table)[1]))
         except ServerError as error:
             raise error.at(describe_split(dataset.snapshot, split)) from error
 

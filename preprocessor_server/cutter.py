@@ -121,7 +121,7 @@ class BatchCutter:
         # Rows still to be passed by on the way to that batch; None once it is found.
         self._skip = None if isinstance(start, Cursor) else start * shard.identity.batch_size
         # What the shard's row groups were counted to deliver together.
-        counted = shard.dataset.filter is not None and shard.dataset.counts_known
+        counted = shard.dataset.chooses_rows and shard.dataset.counts_known
         self._counted = known_rows(shard.dataset, shard.splits) if counted else None
         self._window: Window | None = None
         self._taken = 0

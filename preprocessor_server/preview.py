@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.choosing import choose_rows
 from preprocessor_server.errors import RequestError, ServerError
 from preprocessor_server.frame import Flat, Frame, as_lists
 from preprocessor_server.plan.epoch import cut_row_groups
@@ -118,14 +119,16 @@ def _udf_parts(dataset: BoundDataset) -> Iterator[tuple[Split, SplitPlace]]:
 def _first_rows(
     dataset: BoundDataset, split: Split, source: SplitTable, limit: int
 ) -> list[tuple[dict[str, Json], dict[str, Json]]]:
-    made = dataset.udfs.declared.made(dataset.used_columns)
-    table = source.at_rows([*dataset.columns.schema.names, *made])
+    names = [*dataset.columns.schema.names, *dataset.udfs.declared.made(dataset.used_columns)]
+    if dataset.sampler is not None and dataset.sampler.weight:
+        names.append(dataset.sampler.weight)
     try:
-        if dataset.filter is not None:
-            table = table.filter(pa.array(dataset.filter.mask(table)))
-        table = table.slice(0, limit)
-        names = dataset.transform.columns
-        frame = Frame(table.num_rows, {name: arrow_to_column(table.column(name)) for name in names})
+        source, passes = choose_rows(dataset, source)
+        table = source.at_rows(names).filter(pa.array(passes)).slice(0, limit)
+        frame = Frame(
+            table.num_rows,
+            {name: arrow_to_column(table.column(name)) for name in dataset.transform.columns},
+        )
         derived = derive(dataset.transform.derived, frame)
         features = dataset.transform.apply(frame).expanded()
     except ServerError as error:

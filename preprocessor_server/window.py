@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessor_server.catalog import BoundDataset
+from preprocessor_server.choosing import choose_rows
 from preprocessor_server.errors import DataError, ServerError
 from preprocessor_server.frame import (
     Column,
@@ -242,6 +243,8 @@ def _skip_split(dataset: BoundDataset, split: Split, identity: Identity) -> _Par
     table = no_rows(dataset.columns, split.row_count)
     if dataset.udfs:
         table = dataset.udfs.apply(table, SplitPlace(dataset.snapshot, split), dataset.used_columns)
+    if dataset.sampler is not None and dataset.sampler.weight:
+        table = table.with_column(dataset.sampler.weight, pa.array([], pa.float64()))
     frame = _source_frame(table, np.zeros(0, np.bool_), dataset.transform.columns)
     keys = np.zeros(split.row_count, np.uint64)
     if identity.shuffle and not dataset.group_by:
@@ -265,7 +268,7 @@ def _prepare_split(
     try:
         with metrics.stage("transform"):
             began_ns = time.perf_counter_ns()
-            passes = passing(dataset, table)
+            table, passes = choose_rows(dataset, table)
             filtered_ns = time.perf_counter_ns()
             _check_passing(dataset, split, passes)
             keys = _keys(dataset, table, split, identity)
@@ -289,25 +292,14 @@ def _row_place(dataset: BoundDataset, split: Split) -> str:
         counted.append("are in the split's lists")
     if dataset.filter is not None:
         counted.append("pass the filter")
+    if dataset.sampler is not None:
+        counted.append("are kept by sampling")
     return f"{place} (row numbers count those that {' and '.join(counted)})" if counted else place
-
-
-def passing(dataset: BoundDataset, table: SplitTable) -> Mask:
-    """Which rows pass the filter. Raises DataError if it cannot be evaluated."""
-    where = dataset.filter
-    if where is None:
-        return np.ones(table.rows.num_rows, np.bool_)
-    if table.lengths is None or not set(where.columns) <= set(table.parquet_rows.column_names):
-        return where.mask(table.at_rows(where.columns))
-    # Once for all rows of a Parquet row; one that holds none need not have a value.
-    held = table.lengths > 0
-    masks = where.mask(table.parquet_rows.select(list(where.columns)).filter(pa.array(held)))
-    return np.repeat(masks, table.lengths[held])
 
 
 def _check_passing(dataset: BoundDataset, split: Split, passes: Mask) -> None:
     """Raises DataError if other rows of a row group pass than the snapshot counted."""
-    if dataset.filter is None or not dataset.counts_known:
+    if not dataset.chooses_rows or not dataset.counts_known:
         return
     promised = known_rows(dataset, [split])
     found = int(np.count_nonzero(passes))

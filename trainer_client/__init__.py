@@ -22,6 +22,7 @@ from trainer_client.errors import (
 )
 from trainer_client.explain import Bound, Explanation
 from trainer_client.ray_fleet import RayFleet
+from trainer_client.sampling import Sampling
 from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, SparsePart
 from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
@@ -49,6 +50,7 @@ __all__ = [
     "Preview",
     "RayFleet",
     "RequestError",
+    "Sampling",
     "ServerStats",
     "ServerUnavailableError",
     "SnapshotMismatchError",

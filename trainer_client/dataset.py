@@ -18,6 +18,7 @@ from trainer_client import ops as operations
 from trainer_client.derive import Derived
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
+from trainer_client.sampling import Sampling
 from trainer_client.udf import MAX_BLOCK_ROWS, Udf
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Dataset:
     size of what a server reads in one go (0: 256 MiB) and is part of what fixes the order of rows.
     udfs make further columns, for each other, where and features, from blocks of udf_block_rows
     rows (0: 65,536). derive makes further columns of several ones, for each other and for features,
-    of the rows that where keeps.
+    of the rows that where keeps. sample keeps a share of these rows.
     Raises InvalidDatasetError that names the field at fault.
     """
 
@@ -125,6 +126,7 @@ class Dataset:
     udfs: Sequence[Udf] = ()
     udf_block_rows: int = 0
     derive: Sequence[Derived] = ()
+    sample: Sampling | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, ParquetSource):
@@ -157,6 +159,7 @@ class Dataset:
                 f"udf_block_rows is {rows!r}: it must be from 1 to {MAX_BLOCK_ROWS:,}, or 0 for "
                 "the default"
             )
+        _check_sample(self.sample)
         object.__setattr__(self, "derive", tuple(self.derive))
         for i, derived in enumerate(self.derive):
             if not isinstance(derived, derivation.ALL):
@@ -181,6 +184,7 @@ class Dataset:
             udfs=[udf.to_proto() for udf in self.udfs],
             udf_block_rows=self.udf_block_rows,
             derive=[derived.to_proto() for derived in self.derive],
+            sampling=None if self.sample is None else self.sample.to_proto(),
         )
 
     @classmethod
@@ -204,6 +208,7 @@ class Dataset:
             udfs=_udfs_from_proto(message),
             udf_block_rows=message.udf_block_rows,
             derive=_derived_from_proto(message),
+            sample=_sampling_from_proto(message),
         )
         if _fingerprint(dataset.to_proto()) != _fingerprint(message):
             raise InvalidDatasetError(
@@ -299,6 +304,20 @@ def _udfs_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Udf, ...]:
         except InvalidDatasetError as error:
             raise InvalidDatasetError(f"udfs[{i}]: {error.message}") from error
     return tuple(udfs)
+
+
+def _check_sample(sample: object) -> None:
+    if sample is not None and not isinstance(sample, Sampling):
+        raise InvalidDatasetError(f"sample is {sample!r}: give Sampling(rate, ...)")
+
+
+def _sampling_from_proto(message: dataset_pb2.DatasetSpec) -> Sampling | None:
+    if not message.HasField("sampling"):
+        return None
+    try:
+        return Sampling.from_proto(message.sampling)
+    except InvalidDatasetError as error:
+        raise InvalidDatasetError(f"sampling: {error.message}") from error
 
 
 def _derived_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Derived, ...]:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
 from trainer_client.dataset import Dataset, Feature
 from trainer_client.derive import Derived
+from trainer_client.sampling import Sampling
 from trainer_client.transport.asking import connected
 
 # How often a feature's operations work on a value of its column.
@@ -67,6 +68,7 @@ class DatasetPlan:
     column_count: int
     other_columns: tuple[str, ...]
     where: str
+    sample: Sampling | None
     derived: tuple[PlannedColumn, ...]
     features: tuple[PlannedFeature, ...]
     blocks: tuple[PlannedBlock, ...]
@@ -98,8 +100,11 @@ class DatasetPlan:
             yield f"           on every row of the row groups that are read; keeps {kept}"
         else:
             yield "filter     none"
+        if self.sample is not None:
+            yield f"sampling   {self._sampled(self.sample)}"
         if self.other_columns:
-            yield f"           read for filter or group_by alone: {', '.join(self.other_columns)}"
+            others = ", ".join(self.other_columns)
+            yield f"           read for filter, sampling or group_by alone: {others}"
         rows = [(each.name, each.type, each.made_of, each.work) for each in self.derived]
         for index, row in enumerate(_padded(rows)):
             yield f"{'' if index else 'derive':<11}{row}"
@@ -114,6 +119,12 @@ class DatasetPlan:
             f"{self.skipped_row_groups:,} of {self.row_group_count:,} are skipped, as their "
             "statistics prove that no row passes"
         )
+
+    @staticmethod
+    def _sampled(sample: Sampling) -> str:
+        of = f"rows where {sample.when}" if sample.when else "all rows"
+        weight = f"; weight in {sample.weight}" if sample.weight else ""
+        return f"keeps {sample.rate:.6g} of {of}, by {sample.key} (seed {sample.seed}){weight}"
 
     def _feature_lines(self, block: PlannedBlock) -> Iterator[str]:
         members = [feature for feature in self.features if feature.block == block.name]
@@ -135,6 +146,8 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
             "DescribeDataset", request, what="describing the dataset"
         )
     types = {column.name: column.type for column in found.source_columns}
+    if dataset.sample is not None and dataset.sample.weight:
+        types[dataset.sample.weight] = "double"
     types.update((column.name, column.type) for column in found.made_columns)
     makers = dict(_makers(dataset, types))
     work = _work(dataset, found, types)
@@ -151,6 +164,7 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
         column_count=len(found.source_columns),
         other_columns=tuple(name for name in needed if name not in used),
         where=dataset.where,
+        sample=dataset.sample,
         derived=tuple(
             PlannedColumn(
                 column.name,

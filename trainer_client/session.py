@@ -28,6 +28,7 @@ from trainer_client.options import Options, Uneven
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.rank_plan import RankPlan
 from trainer_client.ranks import StepGroup, group_of
+from trainer_client.sampling import chooses_rows
 from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
@@ -120,7 +121,7 @@ class Session:
     def _meet(self) -> None:
         """Makes the group for steps, where ranks will ask each other; collective."""
         wanted = self._options.uneven
-        filtered = bool(self._message.where) and self._options.count is None
+        filtered = chooses_rows(self._message) and self._options.count is None
         asks = wanted in ("sync", "sync-pad") or (wanted is None and filtered)
         if asks and self._step_group is None and group_of(self._rank, self._world_size):
             self._step_group = StepGroup(self._options.timeout_s)
@@ -289,13 +290,13 @@ class Session:
     @property
     def _counts(self) -> bool:
         """Whether the servers are to count the rows that pass the filter."""
-        return self._options.count is not None and bool(self._message.where)
+        return self._options.count is not None and chooses_rows(self._message)
 
     def _chosen(self) -> Snapshot:
         if self._snapshot is None:
             chosen = self._choice().choose(self.wanted_snapshot)
             if self._counts:
-                counting.check_counted(chosen, self._message.where)
+                counting.check_counted(chosen, self._message)
             self._snapshot = chosen
         return self._snapshot
 

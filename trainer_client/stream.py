@@ -179,8 +179,8 @@ class BatchStream(IterableDataset[Batch]):
         steps = self._plan().steps
         if steps is None:
             raise TypeError(
-                "the number of batches is unknown, since a filter decides which rows count: give "
-                'count="exact" to have them counted once'
+                "the number of batches is unknown, since a filter or sampling decides which rows "
+                'count: give count="exact" to have them counted once'
             )
         return steps
 

@@ -17,7 +17,8 @@ from preprocessor_server.errors import DatasetError, ServerError, errors_in
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.paths import NamedFile, Roots
-from preprocessor_server.transform.filter_syntax import FilterError, find_syntax_faults
+from preprocessor_server.transform.filter_syntax import WHERE, FilterError, find_syntax_faults
+from preprocessor_server.transform.sampling import WHEN
 from preprocessor_server.transform.validate import find_faults
 from preprocessor_server.udf.declared import DeclaredUdf, declaration_errors
 
@@ -76,7 +77,7 @@ class _Check:
         self._faulty = {fault.field for fault in faults}
         self._add(faults)
         if data is None:
-            self._add(find_syntax_faults(self._file.spec.where))
+            self._add(self._syntax_faults())
             self._checked.append("the syntax of the filter")
             self._not_checked.append("paths, columns and types: without data")
         else:
@@ -100,7 +101,8 @@ class _Check:
             self._told.add(field)
             place = file.place(field)
             if isinstance(error, FilterError) and error.character is not None:
-                place = file.place_in_text(field, file.spec.where, error.character)
+                text = self._texts()[field]
+                place = file.place_in_text(field, text, error.character)
             self._mistakes.append(Mistake(place, field, error.message, error.reason))
 
     def _names_unknown(self) -> bool:
@@ -109,13 +111,22 @@ class _Check:
         lost = "dataset.derive" in file.damaged | file.lost
         return lost or any(not derived.name for derived in file.spec.derive)
 
+    def _texts(self) -> dict[str, str]:
+        """The conditions of the dataset, by their fields."""
+        spec = self._file.spec
+        return {WHERE.field: spec.where, WHEN.field: spec.sampling.when}
+
+    def _syntax_faults(self) -> Iterator[ServerError]:
+        for site in (WHERE, WHEN):
+            yield from find_syntax_faults(self._texts()[site.field], site)
+
     def _check_data(self, data: Data) -> None:
         if self._file.follows(_ROWS) and self._file.places.get(_ROWS):
             self._not_checked.append("columns and types: source.parquet.rows cannot be read")
             return
         files = self._files(data)
         if not files:
-            self._add(find_syntax_faults(self._file.spec.where))
+            self._add(self._syntax_faults())
             self._not_checked.append("columns and types: no file is found")
             return
         for file in files[:_FILES_TRIED]:

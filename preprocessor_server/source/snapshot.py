@@ -71,7 +71,8 @@ class Snapshot:
             raise ValueError("it names no file")
         rows, sizes = self.message.row_group_rows, self.message.row_group_decoded_bytes
         inner, passing = self.message.row_group_inner_rows, self.message.row_group_passing_rows
-        counted = groups if self.message.counted_filter else 0
+        is_counted = self.message.counted_filter or self.message.HasField("counted_sampling")
+        counted = groups if is_counted else 0
         if not groups == len(rows) == len(sizes) or len(inner) not in {0, groups}:
             raise ValueError("its counts do not agree")
         if len(passing) != counted or any(

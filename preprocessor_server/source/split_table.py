@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,13 @@ class SplitTable:
     def parquet_row_count(self) -> int:
         """The Parquet rows of the split."""
         return self.rows.num_rows if self.lengths is None else len(self.lengths)
+
+    def with_column(self, name: str, values: pa.Array) -> SplitTable:
+        """The same rows with one more column, of one value a row."""
+        rows = self.rows.append_column(name, values)
+        return replace(
+            self, rows=rows, parquet_rows=rows if self.lengths is None else self.parquet_rows
+        )
 
     def at_rows(self, names: Sequence[str]) -> pa.Table:
         """The named columns with one value a row, whatever they are."""

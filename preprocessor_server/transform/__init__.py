@@ -10,18 +10,22 @@ from preprocessor_server.transform.features import (
 )
 from preprocessor_server.transform.filter import Filter, compile_filter
 from preprocessor_server.transform.from_arrow import arrow_to_column
+from preprocessor_server.transform.sampling import Sampler, bind_sampling, with_weight
 from preprocessor_server.transform.validate import validate_spec
 from preprocessor_server.transform.where import bind_where, compile_where
 
 __all__ = [
     "Filter",
     "Output",
+    "Sampler",
     "Transform",
     "arrow_to_column",
     "bind_features",
+    "bind_sampling",
     "bind_where",
     "compile_features",
     "compile_filter",
     "compile_where",
     "validate_spec",
+    "with_weight",
 ]

@@ -13,6 +13,7 @@ from preprocessor_server.errors import DatasetError
 from preprocessor_server.transform.derive.kinds import derived_faults
 from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops import check_op
+from preprocessor_server.transform.sampling import sampling_faults
 
 MIN_SPLIT_BYTES = 1 << 20
 MAX_SPLIT_BYTES = 64 << 30
@@ -45,6 +46,7 @@ def find_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
             f"{MAX_SPLIT_BYTES:,} (64 GiB), or is 0 for the default",
         )
     yield from _derive_faults(spec)
+    yield from sampling_faults(spec)
     if not spec.features:
         yield invalid("dataset.features", "the dataset has no feature; give at least one")
     for index, feature in enumerate(spec.features):

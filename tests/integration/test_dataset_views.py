@@ -16,6 +16,7 @@ from trainer_client import (
     InvalidDatasetError,
     Label,
     RequestError,
+    Sampling,
     Sparse,
     StreamTimeoutError,
     derive,
@@ -120,6 +121,19 @@ def test_the_plan_says_which_row_groups_are_not_read(target: str) -> None:
     )
     assert (plan.skipped_row_groups, plan.row_group_count) == (1, 1)
     assert "row groups: 1 of 1 are skipped, as their statistics prove" in repr(plan)
+
+
+def test_the_plan_of_a_sample_with_weights(target: str) -> None:
+    sample = Sampling(0.1, when="label = 0", key="name", seed=7, weight="weight")
+    plan = Dataset(DATASET.source, [Dense("weight"), Label("label")], sample=sample).explain(
+        target=target
+    )
+    assert plan.row_count is None
+    assert plan.features[0] == PlannedFeature("weight", "double", (), PER_RUN, "dense")
+    assert (
+        "sampling   keeps 0.1 of rows where label = 0, by name (seed 7); weight in weight"
+        in repr(plan)
+    )
 
 
 def test_the_plan_of_grouped_files(target: str) -> None:

@@ -30,8 +30,10 @@ from trainer_client import (
     BatchStream,
     DataError,
     Dataset,
+    Dense,
     Label,
     RequestError,
+    Sampling,
     Sparse,
     merge_state_dicts,
     parquet,
@@ -170,6 +172,43 @@ def test_counted_and_uncounted_streams_do_not_mix(open_stream: Open) -> None:
 def test_other_values_are_refused(open_stream: Open) -> None:
     with pytest.raises(RequestError, match=r"count is 'fast': it must be \"exact\""):
         open_stream(count="fast")
+
+
+def test_sampled_rows_are_counted_and_told_apart_from_others(
+    dataset_root: Path, tmp_path: Path, start_server: Start
+) -> None:
+    target = f"static:///{start_server(data_root=(dataset_root,)).address}"
+
+    def opened(seed: int, **options: Any) -> BatchStream:
+        sampled = Dataset(
+            source=parquet("rows"),
+            features=[Sparse("id"), Dense("w")],
+            sample=Sampling(0.25, when="id >= 1000", key="id", seed=seed, weight="w"),
+        )
+        directory = tmp_path / "snapshots"
+        return BatchStream(
+            sampled, target=target, batch_size=BATCH, snapshot_dir=directory, **options
+        )
+
+    with opened(1, count="exact") as stream:
+        steps, rows = len(stream), stream.row_count()
+        found, weights = [], 0.0
+        for batch in stream:
+            assert batch.sparse is not None
+            assert batch.dense is not None
+            found += batch.sparse["id"].values.tolist()
+            weights += float(batch.dense.sum())
+        assert (stream.stats().batches, len(found)) == (steps, rows)
+        assert set(range(1000)) <= set(found)
+        assert abs(weights / ROW_COUNT - 1) < 0.1
+        state = stream.state_dict()
+    with opened(1) as stream, pytest.raises(TypeError, match="a filter or sampling decides"):
+        len(stream)
+    with (
+        opened(2, count="exact", snapshot=state["snapshot"]) as stream,
+        pytest.raises(RequestError, match="counts the rows of another sampling"),
+    ):
+        len(stream)
 
 
 @pytest.mark.parametrize("layout", ["lists", "struct"])

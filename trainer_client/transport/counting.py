@@ -1,4 +1,4 @@
-"""Row counts of filtered datasets: the servers count, in parallel, and the snapshot keeps them."""
+"""Row counts of datasets that choose rows: servers count in parallel, the snapshot keeps them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ MAX_ROW_GROUPS = 256
 Count = Callable[[int], None]
 
 
-def check_counted(snapshot: Snapshot, where: str) -> None:
-    """Raises RequestError if a snapshot does not count the rows that pass a filter."""
-    counted = _message(snapshot).counted_filter
-    if counted != where:
-        problem = (
-            f"counts the rows of another filter, {counted!r}"
-            if counted
-            else "was taken without counting"
-        )
+def check_counted(snapshot: Snapshot, dataset: dataset_pb2.DatasetSpec) -> None:
+    """Raises RequestError if a snapshot does not count the rows that a dataset delivers."""
+    message = _message(snapshot)
+    sampled = message.HasField("counted_sampling"), message.counted_sampling
+    wanted = dataset.HasField("sampling"), dataset.sampling
+    if message.counted_filter != dataset.where or sampled != wanted:
+        problem = "was taken without counting"
+        if message.counted_filter != dataset.where and message.counted_filter:
+            problem = f"counts the rows of another filter, {message.counted_filter!r}"
+        elif message.counted_filter or sampled[0]:
+            problem = "counts the rows of another sampling"
         raise RequestError(
             f'count="exact", but snapshot {snapshot.snapshot_id} (of snapshot= or a state) '
             f"{problem}: leave count= out, or start anew without it"
@@ -70,6 +72,9 @@ def count(connection: Connection, dataset: dataset_pb2.DatasetSpec, snapshot: Sn
             # After an error, or Ctrl-C: the others end with what they are at.
             stopped.set()
     message.counted_filter = dataset.where
+    message.ClearField("counted_sampling")
+    if dataset.HasField("sampling"):
+        message.counted_sampling.CopyFrom(dataset.sampling)
     message.row_group_passing_rows[:] = counts
     content = message.SerializeToString(deterministic=True)
     data = zstandard.ZstdCompressor(level=3).compress(content)

@@ -20,6 +20,7 @@ from trainer_client.errors import DataError, RequestError
 from trainer_client.header import end_checksum
 from trainer_client.ledger.run import Epoch, Run
 from trainer_client.payload import ACCEPTED_CODECS
+from trainer_client.sampling import chooses_rows
 from trainer_client.snapshot_store import SnapshotStore, default_directory
 from trainer_client.snapshots import SnapshotChoice
 from trainer_client.telemetry import Meter
@@ -52,7 +53,7 @@ class Served:
         header = run.sessions[-1].header
         self._message = json_format.ParseDict(header["dataset"], dataset_pb2.DatasetSpec())
         self._dataset = Dataset.from_proto(self._message)
-        self._counts = header["count"] is not None and bool(self._dataset.where)
+        self._counts = header["count"] is not None and chooses_rows(self._message)
         self._store = SnapshotStore(snapshot_dir or default_directory())
         self._snapshots: dict[str, Snapshot] = {}
 

@@ -95,7 +95,7 @@ AGGREGATION_FIRST: Aggregation
 AGGREGATION_LAST: Aggregation
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive")
+    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive", "sampling")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,7 @@ class DatasetSpec(_message.Message):
     UDFS_FIELD_NUMBER: _ClassVar[int]
     UDF_BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
     DERIVE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
     source: Source
     where: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -110,7 +111,22 @@ class DatasetSpec(_message.Message):
     udfs: _containers.RepeatedCompositeFieldContainer[Udf]
     udf_block_rows: int
     derive: _containers.RepeatedCompositeFieldContainer[Derived]
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ...) -> None: ...
+    sampling: Sampling
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+
+class Sampling(_message.Message):
+    __slots__ = ("rate", "when", "key", "seed", "weight")
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    WHEN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    rate: float
+    when: str
+    key: str
+    seed: int
+    weight: str
+    def __init__(self, rate: _Optional[float] = ..., when: _Optional[str] = ..., key: _Optional[str] = ..., seed: _Optional[int] = ..., weight: _Optional[str] = ...) -> None: ...
 
 class Udf(_message.Message):
     __slots__ = ("function", "inputs", "outputs", "random")

@@ -25,6 +25,7 @@ PUBLIC = [
     "Preview",
     "RayFleet",
     "RequestError",
+    "Sampling",
     "ServerStats",
     "ServerUnavailableError",
     "SnapshotMismatchError",
