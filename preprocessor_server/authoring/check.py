@@ -17,7 +17,7 @@ from preprocessor_server.errors import DatasetError, ServerError, errors_in
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.paths import NamedFile, Roots
-from preprocessor_server.transform.filter_syntax import WHERE, FilterError, find_syntax_faults
+from preprocessor_server.transform.filter_syntax import WHERE, FilterError, syntax_faults
 from preprocessor_server.transform.sampling import WHEN
 from preprocessor_server.transform.validate import find_faults
 from preprocessor_server.udf.declared import DeclaredUdf, declaration_errors
@@ -118,7 +118,7 @@ class _Check:
 
     def _syntax_faults(self) -> Iterator[ServerError]:
         for site in (WHERE, WHEN):
-            yield from find_syntax_faults(self._texts()[site.field], site)
+            yield from syntax_faults(self._texts()[site.field], site)
 
     def _check_data(self, data: Data) -> None:
         if self._file.follows(_ROWS) and self._file.places.get(_ROWS):

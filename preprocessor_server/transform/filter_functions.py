@@ -60,6 +60,17 @@ _MIRRORS = {
     "exp": "x > 2.302585093 in place of exp(x) > 10",
     **dict.fromkeys(("pow", "power", "^", "**"), "x * x in place of x ** 2"),
 }
+# How people call what else is not supported, and the way out.
+UNSUPPORTED = {
+    "SUBQUERY": ("a subquery", "list the values, x IN (1, 2), or take list_contains(column, x)"),
+    "WINDOW": ("a window function", "write what other rows tell as a column"),
+    "PARAMETER": ("a parameter", "write the value itself"),
+    "STAR": ("*", "name the columns"),
+    "LAMBDA": ("a lambda", "name the elements of a list by their position, as in column[1]"),
+    "COLLATE": ("COLLATE", "strings compare by their bytes; take lower(column)"),
+    "DEFAULT": ("DEFAULT", "write the value itself"),
+    "POSITIONAL_REFERENCE": ("a positional reference", "name the column"),
+}
 # Words that stand for a function call without brackets.
 CLOCKS = _words(
     "current_date current_time current_timestamp localtime localtimestamp get_current_timestamp "

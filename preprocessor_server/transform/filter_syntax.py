@@ -19,6 +19,7 @@ from preprocessor_server.transform.filter_functions import (
     FUNCTIONS,
     LIST_FUNCTIONS,
     TRUTHS,
+    UNSUPPORTED,
     why_refused,
 )
 from preprocessor_server.transform.invalid import suggest
@@ -51,17 +52,6 @@ _NULL_TESTS = {"OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL"}
 _TRUTHS = {*_PARTS, *_LOGIC, *_NULL_TESTS, "COMPARE_IN"}
 _TRUTH_VALUES = {"BOOLEAN", "NULL_LITERAL"}
 _BOOLEAN_NAMES = {"BOOLEAN", "BOOL", "LOGICAL"}
-# How people call what is not supported, and the way out.
-_NAMES = {
-    "SUBQUERY": ("a subquery", "list the values, x IN (1, 2), or take list_contains(column, x)"),
-    "WINDOW": ("a window function", "write what other rows tell as a column"),
-    "PARAMETER": ("a parameter", "write the value itself"),
-    "STAR": ("*", "name the columns"),
-    "LAMBDA": ("a lambda", "name the elements of a list by their position, as in column[1]"),
-    "COLLATE": ("COLLATE", "strings compare by their bytes; take lower(column)"),
-    "DEFAULT": ("DEFAULT", "write the value itself"),
-    "POSITIONAL_REFERENCE": ("a positional reference", "name the column"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +131,7 @@ class _Walk:
             for child in node["children"]:
                 self.condition(child)
         else:
-            what, way_out = _NAMES.get(kind, (str(type_), ""))
+            what, way_out = UNSUPPORTED.get(kind, (str(type_), ""))
             raise self.unsupported(node, what, way_out)
 
     def _column(self, node: Node) -> None:
@@ -298,12 +288,21 @@ def parse_expression(
     )
 
 
-def find_syntax_faults(text: str, site: Site = WHERE) -> Iterator[DatasetError]:
-    """What is wrong in a condition, whatever the columns of the source."""
+def named_columns(text: str) -> tuple[str, ...]:
+    """The columns that an expression names, in order; none of one that does not parse."""
+    try:
+        _, walk = _walk(text, None, WHERE, truth=False)
+    except DatasetError:
+        return ()
+    return tuple(dict.fromkeys(str(node["column_names"][0]) for node in walk.refs))
+
+
+def syntax_faults(text: str, site: Site = WHERE, *, truth: bool = True) -> Iterator[DatasetError]:
+    """What is wrong in an expression, whatever the columns; truth says that it is a condition."""
     if not text.strip():
         return
     try:
-        _, walk = _walk(text, None, site, truth=True)
+        _, walk = _walk(text, None, site, truth)
     except DatasetError as error:
         yield error
         return
@@ -386,7 +385,7 @@ def _may_be_truth(node: Node) -> bool:
         return _name(node) in TRUTHS or _name(node) not in FUNCTIONS
     if kind == "CAST":
         return str(node["type_expr"].get("type_name", "")).upper() in _BOOLEAN_NAMES
-    return kind == "CONSTANT" or kind in _NAMES or node["type"] in _TRUTHS
+    return kind == "CONSTANT" or kind in UNSUPPORTED or node["type"] in _TRUTHS
 
 
 def _describe(node: Node) -> str:

@@ -9,13 +9,24 @@ from headrace.v1 import dataset_pb2
 from trainer_client.derive.base import Derived, DerivedDoc
 from trainer_client.derive.choose import Mask, TopK
 from trainer_client.derive.cross import Cross
+from trainer_client.derive.expression import Expression
 from trainer_client.derive.times import TimeSince
 from trainer_client.errors import InvalidDatasetError
 
-ALL: tuple[type[Derived], ...] = (Cross, TimeSince, Mask, TopK)
+ALL: tuple[type[Derived], ...] = (Cross, TimeSince, Mask, TopK, Expression)
 _BY_FIELD = {kind.proto_field: kind for kind in ALL}
 
-__all__ = ["ALL", "Cross", "Derived", "DerivedDoc", "Mask", "TimeSince", "TopK", "from_proto"]
+__all__ = [
+    "ALL",
+    "Cross",
+    "Derived",
+    "DerivedDoc",
+    "Expression",
+    "Mask",
+    "TimeSince",
+    "TopK",
+    "from_proto",
+]
 
 
 def from_proto(message: dataset_pb2.Derived) -> Derived:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
-from preprocessor_server.transform.derive import choose, cross, times
+from preprocessor_server.transform.derive import choose, cross, expression, times
 from preprocessor_server.transform.derive.base import Rule
 from preprocessor_server.transform.invalid import invalid
 
-RULES: dict[str, Rule] = {**cross.RULES, **times.RULES, **choose.RULES}
+RULES: dict[str, Rule] = {**cross.RULES, **times.RULES, **choose.RULES, **expression.RULES}
 
 
 def derived_faults(derived: dataset_pb2.Derived, path: str) -> Iterator[DatasetError]:

@@ -149,18 +149,20 @@ class UdfOutput(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class Derived(_message.Message):
-    __slots__ = ("name", "cross", "time_since", "mask", "top_k")
+    __slots__ = ("name", "cross", "time_since", "mask", "top_k", "expression")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CROSS_FIELD_NUMBER: _ClassVar[int]
     TIME_SINCE_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    EXPRESSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     cross: Cross
     time_since: TimeSince
     mask: Mask
     top_k: TopK
-    def __init__(self, name: _Optional[str] = ..., cross: _Optional[_Union[Cross, _Mapping]] = ..., time_since: _Optional[_Union[TimeSince, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., top_k: _Optional[_Union[TopK, _Mapping]] = ...) -> None: ...
+    expression: Expression
+    def __init__(self, name: _Optional[str] = ..., cross: _Optional[_Union[Cross, _Mapping]] = ..., time_since: _Optional[_Union[TimeSince, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., top_k: _Optional[_Union[TopK, _Mapping]] = ..., expression: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
 
 class Cross(_message.Message):
     __slots__ = ("columns", "num_buckets", "seed")
@@ -209,6 +211,12 @@ class TopK(_message.Message):
     by: str
     count: int
     def __init__(self, column: _Optional[str] = ..., by: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Expression(_message.Message):
+    __slots__ = ("sql",)
+    SQL_FIELD_NUMBER: _ClassVar[int]
+    sql: str
+    def __init__(self, sql: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("parquet",)
