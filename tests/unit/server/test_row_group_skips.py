@@ -201,6 +201,27 @@ def test_what_statistics_prove(where: str, judged: str) -> None:
     assert "".join(shown[each] for each in judge(where, SORTED)) == judged
 
 
+CUT = [
+    ("s = 'bbbb9'", True),
+    ("s > 'bbbb9'", True),
+    ("s = 'bbbb'", True),
+    ("s < 'bbbb'", False),
+    ("s = 'bbba'", False),
+    ("s > 'bbbd'", False),
+    ("s <> 'bbbb'", True),
+]
+
+
+@pytest.mark.parametrize(("where", "may"), CUT, ids=[where for where, _ in CUT])
+def test_statistics_that_a_writer_cut_are_bounds(where: str, may: bool) -> None:
+    """Of values "bbbb1" to "bbbb9": the least cut off, the greatest cut off and counted up."""
+    filter_ = compile_filter(where, pa.schema({"s": pa.string()}))
+    assert filter_ is not None
+    assert filter_.pushdown is not None
+    bounds = pa.table({"lo0": ["bbbb"], "hi0": ["bbbc"], "none0": [False], "full0": [True]})
+    assert filter_.pushdown.may_pass(bounds).tolist() == [may]
+
+
 def test_without_statistics_all_is_read() -> None:
     assert [read for read, _ in judge("i > 3", SORTED, write_statistics=False)] == [True] * 3
 
