@@ -46,7 +46,7 @@ from preprocessor_server.transform import (
     with_weight,
 )
 from preprocessor_server.transform.invalid import suggest
-from preprocessor_server.udf.declared import binding_errors, output_schema
+from preprocessor_server.udf.declared import binding_errors, identity_of, output_schema
 from preprocessor_server.udf.run import Udfs, bind_udfs
 from preprocessor_server.udf.workers import WorkerProcesses, Workers
 
@@ -110,6 +110,11 @@ class BoundDataset:
         return tuple(self.spec.source.parquet.group_by)
 
     @cached_property
+    def size_bytes(self) -> int:
+        """What it is reckoned to take up in memory, in bytes: code may be most of the spec."""
+        return self.snapshot.size_bytes + 2 * self.spec.ByteSize()
+
+    @cached_property
     def used_columns(self) -> frozenset[str]:
         """The columns that features use, and those that decide which rows are delivered.
 
@@ -160,8 +165,7 @@ class BoundDataset:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the dataset, whatever it names."""
-        content = self.spec.SerializeToString(deterministic=True)
-        return "sha256:" + hashlib.sha256(content).hexdigest()
+        return "sha256:" + hashlib.sha256(identity_of(self.spec)).hexdigest()
 
     @cached_property
     def schema(self) -> batch_pb2.BatchSchema:
@@ -182,7 +186,7 @@ class Catalog:
             memory // 2, lambda snapshot: snapshot.size_bytes
         )
         self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(
-            memory // 4, lambda bound: bound.snapshot.size_bytes
+            memory // 4, lambda bound: bound.size_bytes
         )
         self._plans: LruCache[tuple[str, int, bool, bool, Identity], EpochPlan] = LruCache(
             memory // 4, lambda plan: plan.size_bytes

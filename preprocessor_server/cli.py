@@ -101,6 +101,13 @@ def _local_options(command: Command) -> Command:
         "it.",
     )(command)
     command = click.option(
+        "--udf",
+        type=click.Choice(get_args(Settings.model_fields["udf"].annotation)),
+        default="modules",
+        show_default=True,
+        help="upload: run the code too that the dataset carries (UDFs), on this machine.",
+    )(command)
+    command = click.option(
         "--data-root",
         multiple=True,
         type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -114,14 +121,13 @@ def _local_options(command: Command) -> Command:
 
 @cli.command()
 @_local_options
-def describe(
-    dataset: Path, data_root: tuple[Path, ...], udf_module: tuple[str, ...], as_json: bool
-) -> None:
+def describe(dataset: Path, as_json: bool, **flags: Any) -> None:
     """Show what DATASET (a YAML file) names: schema, counts, snapshot."""
     with explained():
         from preprocessor_server import inspect_local
 
-        response = inspect_local.describe(load_dataset(dataset), data_root, udf_module)
+        settings = inspect_local.settings_of(**flags)
+        response = inspect_local.describe(load_dataset(dataset), settings)
         _show(response, as_json, inspect_local.describe_text)
 
 
@@ -134,14 +140,13 @@ def describe(
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True)
 def plan(
     dataset: Path,
-    data_root: tuple[Path, ...],
-    udf_module: tuple[str, ...],
     as_json: bool,
     batch_size: int,
     num_shards: int,
     seed: int,
     epoch: int,
     shuffle: bool,
+    **flags: Any,
 ) -> None:
     """Show how an epoch of DATASET would be dealt to shards."""
     with explained():
@@ -154,7 +159,8 @@ def plan(
             epoch=epoch,
             shuffle=shuffle,
         )
-        response = inspect_local.plan(load_dataset(dataset), identity, data_root, udf_module)
+        settings = inspect_local.settings_of(**flags)
+        response = inspect_local.plan(load_dataset(dataset), identity, settings)
         _show(response, as_json, inspect_local.plan_text)
 
 
@@ -171,27 +177,18 @@ def plan(
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, help="With --split.")
 @click.option("--epoch", type=click.IntRange(0, 2**64 - 1), default=0, help="With --split.")
 def preview(
-    dataset: Path,
-    data_root: tuple[Path, ...],
-    udf_module: tuple[str, ...],
-    as_json: bool,
-    rows: int,
-    split: str,
-    seed: int,
-    epoch: int,
+    dataset: Path, as_json: bool, rows: int, split: str, seed: int, epoch: int, **flags: Any
 ) -> None:
     """Show the first rows of DATASET, before and after transformation."""
     with explained():
         from preprocessor_server import inspect_local
 
-        spec = load_dataset(dataset)
+        spec, settings = load_dataset(dataset), inspect_local.settings_of(**flags)
         if split:
             identity = pb.BatchIdentity(seed=seed, epoch=epoch)
-            response = inspect_local.preview_split_rows(
-                spec, split, identity, rows, data_root, udf_module
-            )
+            response = inspect_local.preview_split_rows(spec, split, identity, rows, settings)
         else:
-            response = inspect_local.preview_rows(spec, rows, data_root, udf_module)
+            response = inspect_local.preview_rows(spec, rows, settings)
         _show(response, as_json, inspect_local.preview_text)
 
 

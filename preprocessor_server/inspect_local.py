@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from google.protobuf import json_format
 
@@ -26,14 +27,18 @@ from preprocessor_server.udf.run import SplitPlace
 _SHARDS_SHOWN = 20
 
 
-def _settings(data_root: Sequence[Path], udf_module: Sequence[str]) -> Settings:
+def settings_of(
+    data_root: Sequence[Path] = (),
+    udf_module: Sequence[str] = (),
+    udf: Literal["modules", "upload"] = "modules",
+) -> Settings:
+    """Those that matter without a server; files may be anywhere, and start in this folder."""
     roots = tuple(data_root) or (Path.cwd(), Path("/"))
-    return Settings(data_root=roots, udf_module=tuple(udf_module))
+    return Settings(data_root=roots, udf_module=tuple(udf_module), udf=udf)
 
 
 @contextmanager
-def _service(data_root: Sequence[Path], udf_module: Sequence[str]) -> Iterator[PreprocessorService]:
-    settings = _settings(data_root, udf_module)
+def _service(settings: Settings) -> Iterator[PreprocessorService]:
     catalog = Catalog(settings)
     pipeline = Pipeline(settings, catalog, Metrics())
     try:
@@ -43,22 +48,17 @@ def _service(data_root: Sequence[Path], udf_module: Sequence[str]) -> Iterator[P
         catalog.close()
 
 
-def describe(
-    spec: dataset_pb2.DatasetSpec, data_root: Sequence[Path], udf_module: Sequence[str] = ()
-) -> pb.DescribeDatasetResponse:
+def describe(spec: dataset_pb2.DatasetSpec, settings: Settings) -> pb.DescribeDatasetResponse:
     """As DescribeDataset. Raises ServerError."""
-    with _service(data_root, udf_module) as service:
+    with _service(settings) as service:
         return service.describe_dataset(pb.DescribeDatasetRequest(dataset=spec))
 
 
 def plan(
-    spec: dataset_pb2.DatasetSpec,
-    identity: pb.BatchIdentity,
-    data_root: Sequence[Path],
-    udf_module: Sequence[str] = (),
+    spec: dataset_pb2.DatasetSpec, identity: pb.BatchIdentity, settings: Settings
 ) -> pb.PlanEpochResponse:
     """As PlanEpoch, all pages in one. Raises ServerError."""
-    with _service(data_root, udf_module) as service:
+    with _service(settings) as service:
         request = pb.PlanEpochRequest(dataset=spec, identity=identity)
         response = service.plan_epoch(request)
         request.snapshot_id = response.snapshot_id
@@ -71,13 +71,10 @@ def plan(
 
 
 def preview_rows(
-    spec: dataset_pb2.DatasetSpec,
-    row_count: int,
-    data_root: Sequence[Path],
-    udf_module: Sequence[str] = (),
+    spec: dataset_pb2.DatasetSpec, row_count: int, settings: Settings
 ) -> pb.PreviewBatchResponse:
     """As PreviewBatch. Raises ServerError."""
-    with _service(data_root, udf_module) as service:
+    with _service(settings) as service:
         return service.preview_batch(pb.PreviewBatchRequest(dataset=spec, row_count=row_count))
 
 
@@ -86,15 +83,13 @@ def preview_split_rows(
     split: str,
     identity: pb.BatchIdentity,
     row_count: int,
-    data_root: Sequence[Path],
-    udf_module: Sequence[str],
+    settings: Settings,
 ) -> pb.PreviewBatchResponse:
     """The first rows of one split, its functions called in this process, as a debugger needs.
 
     split is FILE,ROW_GROUP,FIRST_ROW,ROW_COUNT, the file as the snapshot names it. Raises
     ServerError, and whatever a function does.
     """
-    settings = _settings(data_root, udf_module)
     catalog = Catalog(settings, InProcess(settings))
     try:
         dataset = catalog.describe(spec)

@@ -1,4 +1,4 @@
-"""Who is at the other end of a call."""
+"""Who is at the other end of a call, and what is taken from whom."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ipaddress
 from urllib.parse import unquote
 
 import grpc
+
+from headrace.v1 import dataset_pb2
+from preprocessor_server.errors import DeploymentError
 
 
 def peer_is_trusted(context: grpc.ServicerContext) -> bool:
@@ -28,3 +31,17 @@ def peer_is_trusted(context: grpc.ServicerContext) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def check_uploads(dataset: dataset_pb2.DatasetSpec, context: grpc.ServicerContext) -> None:
+    """Raises DeploymentError if a dataset carries code and the caller may not have it run."""
+    for i, udf in enumerate(dataset.udfs):
+        if udf.HasField("archive") and not peer_is_trusted(context):
+            raise DeploymentError(
+                "UDF_UPLOAD_FORBIDDEN",
+                f"udfs[{i}]: this server takes code only from callers of its own machine or with "
+                f"a certificate that it verifies, and {udf.function} comes from "
+                f"{unquote(context.peer())} without one: start servers with --udf=upload and "
+                "--tls-client-ca, and give the stream tls=Tls(cert=, key=)",
+                field=f"dataset.udfs[{i}].archive",
+            )

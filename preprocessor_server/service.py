@@ -25,6 +25,7 @@ from preprocessor_server.errors import (
     ServerError,
     TemporaryError,
 )
+from preprocessor_server.peers import check_uploads
 from preprocessor_server.pipeline import Pipeline, ShardStream
 from preprocessor_server.plan.identity import Cursor, Identity, Split
 from preprocessor_server.preview import preview
@@ -140,6 +141,7 @@ class PreprocessorService:
         """Streams a shard, as serialised messages."""
         with self._reported(context):
             request = _read(pb.StreamBatchesRequest, data, context)
+            check_uploads(request.dataset, context)
             if self._pipeline.draining.is_set():
                 raise TemporaryError(
                     "DRAINING", "this server is shutting down; open the stream on another one"
@@ -196,7 +198,10 @@ class PreprocessorService:
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         def call(data: bytes, context: grpc.ServicerContext) -> bytes:
             with self._reported(context), self._short_calls.taken():
-                response = method(_read(request_type, data, context))
+                request = _read(request_type, data, context)
+                if "dataset" in request_type.DESCRIPTOR.fields_by_name:
+                    check_uploads(request.dataset, context)  # type: ignore[attr-defined] # of a type that has one
+                response = method(request)
                 return announced(response.SerializeToString(), context)
 
         return grpc.unary_unary_rpc_method_handler(call)

@@ -138,6 +138,12 @@ class Settings(BaseModel):
         "below it; repeat it (in the environment: separate with ',') for several. Default: none, "
         "and a dataset that names a function is refused.",
     )
+    udf: Literal["modules", "upload"] = Field(
+        default="modules",
+        description="Code that datasets may run (UDFs): that of --udf-module only (modules), or "
+        "also code that the dataset carries (upload), from callers of this machine or with a "
+        "certificate of --tls-client-ca. Whoever may upload runs what he likes, as this process.",
+    )
     udf_timeout_s: float = Field(
         default=20.0,
         gt=0.0,

@@ -129,6 +129,8 @@ CLASS_BY_REASON: dict[str, type[HeadraceError]] = {
     "UDF_NOT_ALLOWED": DeploymentError,
     "UDF_FAILED": UdfError,
     "UDF_CHANGED": DeploymentError,
+    "UDF_UPLOAD_FORBIDDEN": DeploymentError,
+    "UDF_PYTHON_MISMATCH": DeploymentError,
     "NULL_VALUE": DataError,
     "VALUE_OUT_OF_RANGE": DataError,
     "ROWS_UNEVEN": DataError,

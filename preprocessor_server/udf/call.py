@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from preprocessor_server.udf import archive
+from preprocessor_server.udf.archive import Code
 from preprocessor_server.udf.types import arrow_type, fits, type_name
 
 
@@ -20,17 +22,21 @@ class ReturnedError(Exception):
     """A function returned other than it declares."""
 
 
-def load(function: str) -> Callable[..., Any]:
-    """The function of an import path. Raises whatever its module does, and AttributeError."""
-    module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name)
+def load(code: Code) -> Callable[..., Any]:
+    """The function itself. Raises whatever its module does, and AttributeError."""
+    path, _, name = code.function.partition(":")
+    if code.archive:
+        module = archive.import_from(code.archive, path)
+    else:
+        module = importlib.import_module(path)
+    found = getattr(module, name)
     if not callable(found):
-        raise TypeError(f"{function} is {type(found).__name__}, which cannot be called")
+        raise TypeError(f"{code.function} is {type(found).__name__}, which cannot be called")
     return found  # type: ignore[no-any-return]
 
 
 def source_files(function: str) -> list[tuple[str, Path]]:
-    """The modules that are loaded of a function's top-level package, by name, and their files."""
+    """The modules that are loaded of an installed function's top-level package, and their files."""
     top = function.partition(":")[0].partition(".")[0]
     found = []
     for name, module in sorted(sys.modules.items()):
@@ -105,7 +111,8 @@ def _checked(
 
 def traceback_of(error: BaseException) -> str:
     """The traceback of an error, from the function's own frames on."""
-    ours = (__file__, str(Path(__file__).with_name("worker.py")), importlib.__file__)
+    here = [str(Path(__file__).with_name(name)) for name in ("worker.py", "archive.py")]
+    ours = (__file__, *here, importlib.__file__)
     trace = error.__traceback__
     while trace is not None and (
         trace.tb_frame.f_code.co_filename in ours

@@ -15,11 +15,15 @@ import xxhash
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.transform.invalid import invalid, suggest
+from preprocessor_server.udf.archive import ArchivedModule, Code, Text
 from preprocessor_server.udf.types import arrow_type, row_bytes
 
 DEFAULT_BLOCK_ROWS = 65_536
 MAX_BLOCK_ROWS = 1 << 24
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+MAX_ARCHIVE_BYTES = 1 << 20
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_FUNCTION = re.compile(rf"{_MODULE.pattern}:[^\W\d]\w*")
+_PYTHON = re.compile(r"\d+\.\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,22 @@ class UdfOutput:
 
 @dataclass(frozen=True)
 class DeclaredUdf:
-    """A function and the columns that it takes and makes; index is its place in the dataset."""
+    """A function and the columns that it takes and makes; index is its place in the dataset.
+
+    python_version is that of code that the dataset carries, else "".
+    """
 
     index: int
-    function: str
+    code: Code
     inputs: tuple[str, ...]
     outputs: tuple[UdfOutput, ...]
     random: bool
+    python_version: str = ""
+
+    @property
+    def function(self) -> str:
+        """Its name, "package.module:function"."""
+        return self.code.function
 
     @property
     def module(self) -> str:
@@ -98,6 +111,18 @@ def declaration_errors(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
             f"udf_block_rows is {spec.udf_block_rows:,}; it lies between 1 and "
             f"{MAX_BLOCK_ROWS:,}, or is 0 for the default ({DEFAULT_BLOCK_ROWS:,})",
         )
+    size = sum(
+        len(part.text.encode())
+        for udf in spec.udfs
+        for module in udf.archive.modules
+        for part in module.parts
+    )
+    if size > MAX_ARCHIVE_BYTES:
+        yield invalid(
+            "dataset.udfs",
+            f"the dataset carries {size:,} bytes of source code, and may carry "
+            f"{MAX_ARCHIVE_BYTES:,}; install what is large on the servers",
+        )
     functions: list[str] = []
     for i, udf in enumerate(spec.udfs):
         at = f"dataset.udfs[{i}]"
@@ -112,6 +137,8 @@ def declaration_errors(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
                 f"{udf.function} is named twice; name it once, with all it makes",
             )
         functions.append(udf.function)
+        if udf.HasField("archive"):
+            yield from _archive_errors(udf, f"{at}.archive")
         if not udf.inputs:
             yield invalid(
                 f"{at}.inputs", f"{udf.function} is handed no column; give it at least one"
@@ -125,6 +152,36 @@ def declaration_errors(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
                 arrow_type(output.type)
             except ValueError as error:
                 yield invalid(f"{at}.outputs[{j}].type", f"column {output.name!r}: {error}")
+
+
+def _archive_errors(udf: dataset_pb2.Udf, at: str) -> Iterator[DatasetError]:
+    archive = udf.archive
+    if not _PYTHON.fullmatch(archive.python_version):
+        yield invalid(
+            f"{at}.python_version",
+            f"{archive.python_version!r} is no version of Python; write it as in 3.12",
+        )
+    names: set[str] = set()
+    for i, module in enumerate(archive.modules):
+        if not _MODULE.fullmatch(module.name) or module.name in names:
+            problem = "is there twice" if module.name in names else "is no name of a module"
+            yield invalid(f"{at}.modules[{i}].name", f"{module.name!r} {problem}")
+        names.add(module.name)
+    if udf.function.partition(":")[0] not in names:
+        yield invalid(f"{at}.modules", f"the archive lacks the module of {udf.function}")
+
+
+def identity_of(spec: dataset_pb2.DatasetSpec) -> bytes:
+    """What fixes a dataset: all of it, but where the code that it carries stood and was written."""
+    bare = dataset_pb2.DatasetSpec()
+    bare.CopyFrom(spec)
+    for udf in bare.udfs:
+        if udf.HasField("archive"):
+            udf.archive.ClearField("python_version")
+        for part in (part for module in udf.archive.modules for part in module.parts):
+            part.ClearField("file")
+            part.ClearField("first_line")
+    return bare.SerializeToString(deterministic=True)
 
 
 def binding_errors(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> Iterator[DatasetError]:
@@ -169,6 +226,17 @@ def _with_outputs(schema: pa.Schema, udf: dataset_pb2.Udf) -> pa.Schema:
     return schema
 
 
+def _modules(archive: dataset_pb2.UdfArchive) -> tuple[ArchivedModule, ...]:
+    return tuple(
+        ArchivedModule(
+            module.name,
+            module.package,
+            tuple(Text(part.text, part.file, part.first_line or 1) for part in module.parts),
+        )
+        for module in archive.modules
+    )
+
+
 def declare_udfs(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> DeclaredUdfs:
     """Binds a dataset's functions to the columns of its rows.
 
@@ -180,13 +248,14 @@ def declare_udfs(spec: dataset_pb2.DatasetSpec, source: pa.Schema) -> DeclaredUd
     udfs = tuple(
         DeclaredUdf(
             index=i,
-            function=message.function,
+            code=Code(message.function, _modules(message.archive)),
             inputs=tuple(dict.fromkeys(message.inputs)),
             outputs=tuple(
                 UdfOutput(output.name, output.type, arrow_type(output.type))
                 for output in message.outputs
             ),
             random=message.random,
+            python_version=message.archive.python_version,
         )
         for i, message in enumerate(spec.udfs)
     )

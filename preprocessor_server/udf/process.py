@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from preprocessor_server.telemetry import log
 from preprocessor_server.udf import wire
+from preprocessor_server.udf.archive import Code
 
 # For a process that was killed to be gone.
 _END_TIMEOUT_S = 5.0
@@ -54,15 +56,21 @@ class UdfFailedError(Exception):
 class WorkerProcess:
     """A process that runs one function, for one thread at a time.
 
+    With code that a dataset carries it works in an empty folder of its own, which ends with it.
     Raises UdfFailedError if the function cannot be imported within the time limit.
     """
 
-    def __init__(self, function: str, *, timeout_s: float, memory_bytes: int) -> None:
-        self._function = function
+    def __init__(self, code: Code, *, timeout_s: float, memory_bytes: int) -> None:
+        self._function = code.function
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self.block_count = 0
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._folder = (
+            tempfile.TemporaryDirectory(prefix="headrace-udf-", ignore_cleanup_errors=True)
+            if code.archive
+            else None
+        )
         # Closed by the system when this process ends, however it ends.
         lifeline, self._lifeline = os.pipe()
         try:
@@ -73,6 +81,7 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 pass_fds=(lifeline,),
                 env=_environment(),
+                cwd=None if self._folder is None else self._folder.name,
                 start_new_session=True,
             )
         except BaseException:
@@ -90,7 +99,7 @@ class WorkerProcess:
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._printing = threading.Thread(target=self._follow, name="udf output", daemon=True)
         self._printing.start()
-        setup = {"function": function, "memory_bytes": memory_bytes}
+        setup = {**code._asdict(), "memory_bytes": memory_bytes}
         try:
             head, _ = self._ask(setup, b"", "the import of its module")
         except BaseException:
@@ -135,6 +144,8 @@ class WorkerProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_TIMEOUT_S)
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def __del__(self) -> None:
         if hasattr(self, "_process"):
@@ -200,5 +211,5 @@ class WorkerProcess:
 
 def _environment() -> dict[str, str]:
     """What a worker inherits: it can import what this process can, from the same places."""
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
     return _ENVIRONMENT | os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}

@@ -150,7 +150,7 @@ class Udfs:
 def bind_udfs(spec: dataset_pb2.DatasetSpec, source: pa.Schema, workers: Workers) -> Udfs:
     """The functions of a dataset whose rows have the columns of a schema.
 
-    Raises DatasetError as declare_udfs(), DeploymentError (UDF_NOT_ALLOWED).
+    Raises DatasetError as declare_udfs(), DeploymentError as check_code().
     """
     declared = declare_udfs(spec, source)
     for udf in declared.udfs:
@@ -168,8 +168,9 @@ def reproduction(udf: DeclaredUdf, place: SplitPlace) -> str:
     split = place.split
     path = place.snapshot.message.files[split.file].path
     where = f"{path},{split.row_group},{split.first_row},{split.row_count}"
+    allowed = "--udf upload" if udf.code.archive else f"--udf-module {udf.module}"
     return (
-        f"preprocessor-server preview DATASET.yaml --udf-module {udf.module} "
+        f"preprocessor-server preview DATASET.yaml {allowed} "
         f"--split {shlex.quote(where)} --seed {place.seed} --epoch {place.epoch}"
     )
 
@@ -204,7 +205,9 @@ def _failed(udf: DeclaredUdf, error: UdfFailedError, where: str, command: str) -
     if error.traceback:
         text += f"\n{_end_of(error.traceback)}"
     if command:
-        text += f"\nreproduce it in one process: {command}"
+        # Who uploads has no file of it yet.
+        how = " (DATASET.yaml is dataset.to_yaml())" if udf.code.archive else ""
+        text += f"\nreproduce it in one process{how}: {command}"
     return DeploymentError("UDF_FAILED", text)
 
 

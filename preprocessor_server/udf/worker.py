@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from preprocessor_server.udf import wire
+from preprocessor_server.udf import archive, wire
+from preprocessor_server.udf.archive import Code
 from preprocessor_server.udf.call import (
     ReturnedError,
     call,
@@ -56,9 +57,10 @@ def _serve(source: int, sink: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        function = load(setup["function"])
-        files = source_files(setup["function"])
-        found = fingerprint(files)
+        code = Code(setup["function"], archive.from_json(setup["archive"]))
+        function = load(code)
+        files = [] if code.archive else source_files(code.function)
+        found = archive.fingerprint(code.archive) if code.archive else fingerprint(files)
     except BaseException as error:  # noqa: BLE001 - whatever the module does, the server is told
         wire.send(sink, _failure(error, "it cannot be imported"))
         return

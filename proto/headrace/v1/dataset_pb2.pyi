@@ -129,16 +129,46 @@ class Sampling(_message.Message):
     def __init__(self, rate: _Optional[float] = ..., when: _Optional[str] = ..., key: _Optional[str] = ..., seed: _Optional[int] = ..., weight: _Optional[str] = ...) -> None: ...
 
 class Udf(_message.Message):
-    __slots__ = ("function", "inputs", "outputs", "random")
+    __slots__ = ("function", "inputs", "outputs", "random", "archive")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     RANDOM_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     function: str
     inputs: _containers.RepeatedScalarFieldContainer[str]
     outputs: _containers.RepeatedCompositeFieldContainer[UdfOutput]
     random: bool
-    def __init__(self, function: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., outputs: _Optional[_Iterable[_Union[UdfOutput, _Mapping]]] = ..., random: bool = ...) -> None: ...
+    archive: UdfArchive
+    def __init__(self, function: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ..., outputs: _Optional[_Iterable[_Union[UdfOutput, _Mapping]]] = ..., random: bool = ..., archive: _Optional[_Union[UdfArchive, _Mapping]] = ...) -> None: ...
+
+class UdfArchive(_message.Message):
+    __slots__ = ("python_version", "modules")
+    PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
+    python_version: str
+    modules: _containers.RepeatedCompositeFieldContainer[UdfModule]
+    def __init__(self, python_version: _Optional[str] = ..., modules: _Optional[_Iterable[_Union[UdfModule, _Mapping]]] = ...) -> None: ...
+
+class UdfModule(_message.Message):
+    __slots__ = ("name", "package", "parts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    package: bool
+    parts: _containers.RepeatedCompositeFieldContainer[UdfText]
+    def __init__(self, name: _Optional[str] = ..., package: bool = ..., parts: _Optional[_Iterable[_Union[UdfText, _Mapping]]] = ...) -> None: ...
+
+class UdfText(_message.Message):
+    __slots__ = ("text", "file", "first_line")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LINE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    file: str
+    first_line: int
+    def __init__(self, text: _Optional[str] = ..., file: _Optional[str] = ..., first_line: _Optional[int] = ...) -> None: ...
 
 class UdfOutput(_message.Message):
     __slots__ = ("name", "type")

@@ -14,6 +14,7 @@ import pytest
 from preprocessor_server.errors import DeploymentError, TemporaryError
 from preprocessor_server.settings import Settings
 from preprocessor_server.udf import workers
+from preprocessor_server.udf.archive import Code
 from preprocessor_server.udf.declared import DeclaredUdf, UdfOutput
 from preprocessor_server.udf.process import UdfFailedError
 from preprocessor_server.udf.workers import WorkerProcesses
@@ -28,7 +29,7 @@ from pathlib import Path
 started = processes(Path(sys.argv[1]))
 udf = declared("hangs")
 code = started.fingerprint(udf)
-(idle,) = started._idle[udf.function]
+(idle,) = started._idle[udf.code]
 threading.Thread(target=started.run, args=(udf, code, BATCH, None)).start()
 print(idle.process._process.pid, flush=True)
 """
@@ -36,7 +37,7 @@ print(idle.process._process.pid, flush=True)
 
 def declared(name: str, module: str = "tests.fakes.udfs") -> DeclaredUdf:
     outputs = (UdfOutput("made", "float32", pa.float32()),)
-    return DeclaredUdf(0, f"{module}:{name}", ("price",), outputs, random=False)
+    return DeclaredUdf(0, Code(f"{module}:{name}"), ("price",), outputs, random=False)
 
 
 def processes(root: Path, **fields: object) -> WorkerProcesses:
@@ -65,7 +66,7 @@ def ended(pid: int) -> bool:
 
 
 def pid_of(started: WorkerProcesses, udf: DeclaredUdf) -> int:
-    (idle,) = started._idle[udf.function]
+    (idle,) = started._idle[udf.code]
     return idle.process._process.pid
 
 
@@ -97,7 +98,7 @@ def test_no_process_is_left_when_its_server_is_killed(tmp_path: Path) -> None:
 def test_idle_processes_end(started: WorkerProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "IDLE_S", 0.0)
     udf = declared("same")
-    with started._taken(udf.function) as process:
+    with started._taken(udf.code) as process:
         pid = process._process.pid
     assert ended(pid)
 
@@ -108,7 +109,7 @@ def test_closing_ends_what_runs(tmp_path: Path) -> None:
     pids: list[int] = []
 
     def close_and_run() -> None:
-        with started._taken(udf.function) as process:
+        with started._taken(udf.code) as process:
             pids.append(process._process.pid)
             started.close()
             process.run(BATCH, udf.typed_outputs, None)
@@ -158,7 +159,7 @@ def test_the_fingerprint_is_that_of_the_package(
         (package / "udf.py").write_text("from own.part import NUMBER\nsame = print\n")
         with monkeypatch.context() as patch:
             patch.syspath_prepend(package.parent)
-            started._end_idle("own.udf:same")
+            started._end_idle(Code("own.udf:same"))
             found.append(started.fingerprint(declared("same", "own.udf")))
     assert found[0] == found[1]
     assert found[0] != found[2]
