@@ -28,7 +28,7 @@ from trainer_client.state import merge_state_dicts
 from trainer_client.stream import BatchStream
 from trainer_client.telemetry import ServerStats, StreamStats, serve_metrics
 from trainer_client.tls import Tls
-from trainer_client.udf import Udf
+from trainer_client.udfs import Udf, udf
 
 __all__ = [
     "Batch",
@@ -69,4 +69,5 @@ __all__ = [
     "ops",
     "parquet",
     "serve_metrics",
+    "udf",
 ]

@@ -19,7 +19,7 @@ from trainer_client.derive import Derived
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
 from trainer_client.sampling import Sampling
-from trainer_client.udf import MAX_BLOCK_ROWS, Udf
+from trainer_client.udfs import MAX_BLOCK_ROWS, Udf, check_size, identity_of
 
 if TYPE_CHECKING:
     from trainer_client.dataset_plan import DatasetPlan
@@ -114,8 +114,9 @@ class Dataset:
     where is an SQL boolean expression ("" keeps every row); max_split_bytes bounds the decoded
     size of what a server reads in one go (0: 256 MiB) and is part of what fixes the order of rows.
     udfs make further columns, for each other, where and features, from blocks of udf_block_rows
-    rows (0: 65,536). derive makes further columns of several ones, for each other and for features,
-    of the rows that where keeps. sample keeps a share of these rows.
+    rows (0: 65,536); the source of those that are functions is read when the dataset is made.
+    derive makes further columns of several ones, for each other and for features, of the rows that
+    where keeps. sample keeps a share of these rows.
     Raises InvalidDatasetError that names the field at fault.
     """
 
@@ -151,8 +152,12 @@ class Dataset:
         for i, udf in enumerate(self.udfs):
             if not isinstance(udf, Udf):
                 raise InvalidDatasetError(
-                    f'udfs[{i}] is {udf!r}: give Udf("package.module:function", ...)'
+                    f"udfs[{i}] is {udf!r}: say which columns it takes and makes, with "
+                    "@udf(inputs=..., outputs=...) or Udf(function, inputs=..., outputs=...)"
                 )
+        # Now, and not when it is sent: what the functions use may change meanwhile.
+        object.__setattr__(self, "udfs", tuple(udf.packed() for udf in self.udfs))
+        check_size(self.udfs)
         rows = self.udf_block_rows
         if type(rows) is not int or not 0 <= rows <= MAX_BLOCK_ROWS:
             raise InvalidDatasetError(
@@ -218,7 +223,10 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """The text "sha256:" and the hexadecimal SHA-256 of the deterministic serialisation."""
+        """The text "sha256:" and the hexadecimal SHA-256 of the deterministic serialisation.
+
+        Where the code of udfs stood, and the version of Python, are left out of it.
+        """
         return _fingerprint(self.to_proto())
 
     def preview(
@@ -263,7 +271,7 @@ class Dataset:
 
 
 def _fingerprint(message: dataset_pb2.DatasetSpec) -> str:
-    return "sha256:" + hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
+    return "sha256:" + hashlib.sha256(identity_of(message)).hexdigest()
 
 
 def _feature_to_proto(feature: Feature) -> dataset_pb2.Feature:

@@ -21,7 +21,19 @@ from trainer_client.errors import InvalidDatasetError
 def dump(message: dataset_pb2.DatasetSpec) -> str:
     """The message as YAML, with the field names of the .proto files."""
     value = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines, as source code is, line by line."""
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _write_text)
 
 
 def load(source: str | os.PathLike[str]) -> tuple[dataset_pb2.DatasetSpec, str]:

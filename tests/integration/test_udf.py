@@ -17,6 +17,7 @@ from preprocessor_server.cli import cli as commands
 from preprocessor_server.server import Server
 from preprocessor_server.settings import Settings
 from tests.fakes.grouped import FORMS, flat_table, make_requests, write_layout
+from tests.fakes.notebook import Notebook
 from tests.fakes.process import ROOT
 from tests.integration.test_stream_laws import fingerprint, target
 from trainer_client import (
@@ -343,13 +344,16 @@ def test_the_page_runs(
     start_server: Start, dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs" / "udfs.md").read_text()
-    module, script = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    uploaded, module, script = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "price_features.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
-    server = start_server(data_root=(dataset_root,), udf_module=("price_features",))
+    server = start_server(data_root=(dataset_root,), udf_module=("price_features",), udf="upload")
     shown: list[object] = []
-    exec(script, {"target": target([server]), "print": shown.append})  # noqa: S102 - what it shows
-    assert shown == [(512, 1)]
+    for text in (uploaded, script):
+        notebook = Notebook()
+        notebook.names |= {"target": target([server]), "print": shown.append}
+        notebook.run(text)
+    assert shown == [(512, 1)] * 2
 
 
 def run_cli(words: list[str], root: Path) -> str:

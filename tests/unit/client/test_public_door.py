@@ -44,6 +44,7 @@ PUBLIC = [
     "ops",
     "parquet",
     "serve_metrics",
+    "udf",
 ]
 HEAVY = "ray pyarrow numba rich click prometheus_client yaml torchrec preprocessor_server duckdb"
 LOOK = f"""

@@ -13,7 +13,7 @@ GOOD: dict[str, Any] = {"inputs": ["a"], "outputs": {"b": "float32", "c": "list<
     ("function", "changes", "words"),
     [
         ("module", {}, "package.module:function"),
-        (len, {}, "package.module:function"),
+        (3, {}, "package.module:function"),
         ("m:f", {"inputs": "a"}, "inputs is 'a': give a list"),
         ("m:f", {"inputs": []}, "inputs: at least one is needed"),
         ("m:f", {"inputs": [""]}, "inputs: '' is no name"),

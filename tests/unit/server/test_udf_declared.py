@@ -10,7 +10,7 @@ from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.udf import types
 from preprocessor_server.udf.declared import declaration_errors, declare_udfs
-from trainer_client import udf as client
+from trainer_client import udfs as client
 
 SOURCE = pa.schema([("price", pa.float32()), ("city", pa.string()), ("age", pa.int16())])
 

@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("--log-format", choices=["json"], required=True)
     parser.add_argument("--lifeline", required=True)
     options = parser.parse_args()
-    settings = sorted(name for name in os.environ if name.startswith("HEADRACE_"))
+    settings = sorted(
+        "=".join(item) for item in os.environ.items() if item[0].startswith("HEADRACE_")
+    )
     sys.stderr.write(f"pid {os.getpid()}\nroots {options.data_root}\nsettings {settings}\n")
     sys.stderr.flush()
     if os.environ.get("STAND_IN") == "die":
