@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from preprocessor_server.service import SERVICE, PreprocessorService
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import Metrics
 from tests.fakes.notebook import Notebook
+from tests.fakes.process import ROOT
 from tests.integration.test_stream_laws import fingerprint, target
 from tests.integration.test_udf import run_cli
 from trainer_client import (
@@ -262,3 +265,26 @@ def test_a_stranger_may_upload_by_no_call(dataset_root: Path) -> None:
     finally:
         pipeline.close()
         catalog.close()
+
+
+def test_a_script_that_was_changed_has_the_changed_feature(
+    servers: list[Server],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (ROOT / "examples" / "iterate_udf.py").read_text()
+    found: list[dict[str, float]] = []
+    for scale in ("/ 2\n", "* 3\n"):
+        # A name of its own: that its lines are read again is not the matter here.
+        script = tmp_path / f"train{len(found)}.py"
+        script.write_text(text.replace("/ 2\n", scale))
+        monkeypatch.setattr(
+            sys, "argv", [str(script), "rows", "price", "--target", target(servers[:1])]
+        )
+        runpy.run_path(str(script), run_name="__main__")
+        # The server of this process logs there, too.
+        (said,) = [line for line in capsys.readouterr().out.splitlines() if line[0] == "{"]
+        found.append(json.loads(said))
+    assert [each["rows"] for each in found] == [4096, 4096]
+    assert found[1]["std"] == pytest.approx(6 * found[0]["std"], rel=1e-5)
