@@ -77,7 +77,7 @@ def test_a_run_that_no_row_refers_to_does_not_fail() -> None:
 
 
 REFUSED = [
-    ("labl = 1", "derive[0].expression.sql: there is no column 'labl'; did you mean 'label'?"),
+    ("labl = 1", "derive[0].expression.sql: 'labl' is no column; did you mean 'label'?"),
     ("label + s", "No function matches the given name and argument types '+(TINYINT, VARCHAR)'"),
     ("len(l)", "an expression takes columns of single values; make one of a list"),
     ("dwell * 1.5", "the expression gives DECIMAL(12,1); cast it to one of BOOLEAN, TINYINT"),
