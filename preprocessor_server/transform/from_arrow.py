@@ -15,6 +15,8 @@ import pyarrow as pa
 from preprocessor_server.frame import Bytes, Column, Flat, Indices, Jagged, Mask, Opaque, Scalars
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, Family, column_type
 
+_WITHOUT_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
 
 def arrow_to_column(array: pa.Array | pa.ChunkedArray) -> Column:
     """The column of an Arrow array: values, strings, or lists of these.
@@ -154,6 +156,9 @@ def _jagged(offsets: Indices, values: pa.Array, valid: Mask | None) -> Jagged:
     if valid is not None:
         lengths = np.diff(offsets)
         if np.any(lengths[~valid]):
+            if wide := _WITHOUT_VIEWS.get(values.type):
+                # Views are what Arrow does not filter.
+                values = values.cast(wide)
             values = values.filter(pa.array(np.repeat(valid, lengths)))
             lengths[~valid] = 0
             offsets = np.zeros(len(lengths) + 1, np.int64)

@@ -116,6 +116,13 @@ def test_columns_hold_what_arrow_holds(array: pa.Array | pa.ChunkedArray) -> Non
     assert read(column) == values
 
 
+@pytest.mark.parametrize("view", [pa.string_view(), pa.binary_view()])
+def test_views_in_lists_of_one_length_of_which_some_are_null(view: pa.DataType) -> None:
+    value = "b" if view == pa.string_view() else b"b"
+    array = pa.array([None, [value, None]], pa.list_(view, 2))
+    assert read(arrow_to_column(array)) == [[], [b"b", None]]
+
+
 def test_numbers_are_not_copied() -> None:
     array = pa.array(range(1000), pa.int64())
     column = arrow_to_column(array.slice(10))
