@@ -138,19 +138,21 @@ def _first_rows(
         column.name: column_to_python(derived.columns[column.name], column.type)
         for column in dataset.transform.derived
     }
+    listed = {output.name for output in dataset.transform.outputs if output.kind == "sparse"}
     return [
         (
             {name: _json(value) for name, value in sources[row].items()}
             | {name: _json(values[row]) for name, values in made_of_others.items()},
-            {name: _feature(features, name, row) for name in features.names()},
+            {name: _feature(features, name, row, name in listed) for name in features.names()},
         )
         for row in range(table.num_rows)
     ]
 
 
-def _feature(features: Frame, name: str, row: int) -> Json:
+def _feature(features: Frame, name: str, row: int, is_listed: bool) -> Json:
     column, _ = features.column(name)
-    if isinstance(column, Flat) and column.values.dtype.kind == "f":
+    if not is_listed:
+        assert isinstance(column, Flat)
         return _json(column.values[row].item())
     # A sparse feature, which a trainer gets as lists even where every row has one id.
     ids = as_lists(column)

@@ -3,7 +3,7 @@
 from trainer_client import derive, ops
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
-from trainer_client.dataset import Dataset, Dense, Label, Sparse, parquet
+from trainer_client.dataset import Dataset, parquet
 from trainer_client.dataset_plan import DatasetPlan
 from trainer_client.dataset_preview import Preview
 from trainer_client.errors import (
@@ -21,6 +21,7 @@ from trainer_client.errors import (
     UdfError,
 )
 from trainer_client.explain import Bound, Explanation
+from trainer_client.features import Block, Dense, Label, Meta, Sparse
 from trainer_client.ray_fleet import RayFleet
 from trainer_client.sampling import Sampling
 from trainer_client.sparse import DeduplicatedBlock, JaggedView, SparseBlock, SparsePart
@@ -33,6 +34,7 @@ from trainer_client.udfs import Udf, udf
 __all__ = [
     "Batch",
     "BatchStream",
+    "Block",
     "Bound",
     "CorruptBatchError",
     "Cursor",
@@ -47,6 +49,7 @@ __all__ = [
     "InvalidDatasetError",
     "JaggedView",
     "Label",
+    "Meta",
     "Preview",
     "RayFleet",
     "RequestError",

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from trainer_client.cursor import Cursor
-from trainer_client.layout import ArenaLayout, MatrixLayout
+from trainer_client.layout import ArenaLayout, MatrixLayout, SparseLayout
 from trainer_client.sparse import JaggedView, SparseBlock
 from trainer_client.views import Arena, view
+
+Block: TypeAlias = torch.Tensor | SparseBlock
+
+# The blocks that features go to where the dataset names no other one.
+DENSE, SPARSE, LABELS, META = "dense", "sparse", "labels", "meta"
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """One batch: dense float32 [B, D], labels float32 [B, L], sparse a SparseBlock; or None.
 
-    dense and labels are transposed views of feature-major matrices, so a column is contiguous.
+    blocks has these, and those that the dataset names, by name; meta, int64 [B, M], are columns
+    that are carried through. The dataset may ask for other dtypes of a block. Matrices are
+    transposed views of feature-major ones, so a column is contiguous.
     cursor and next_cursor are the positions in the shard before and after the batch. padding says
     that it repeats the one before, so that ranks take as many steps; its rows were delivered
     already. server sent it, in wire_bytes. content_checksum fixes every value (see header.Header).
@@ -59,26 +66,44 @@ class Batch:
         """Where the tensors are."""
         return self.arena.device
 
-    @cached_property
+    @property
     def dense(self) -> torch.Tensor | None:
-        """float32 [B, D], features in the dataset's order."""
-        return self._matrix(self.layout.dense)
+        """float32 [B, D] unless the dataset asks for another dtype: the block "dense"."""
+        return self._matrix(DENSE)
 
-    @cached_property
+    @property
     def labels(self) -> torch.Tensor | None:
-        """float32 [B, L], labels in the dataset's order."""
-        return self._matrix(self.layout.labels)
+        """float32 [B, L] unless the dataset asks for another dtype: the block "labels"."""
+        return self._matrix(LABELS)
+
+    @property
+    def meta(self) -> torch.Tensor | None:
+        """int64 [B, M]: the block "meta"."""
+        return self._matrix(META)
+
+    @property
+    def sparse(self) -> SparseBlock | None:
+        """The block "sparse"; features that were sent once a run are expanded when asked for."""
+        return self._lists(SPARSE)
 
     @cached_property
-    def sparse(self) -> SparseBlock | None:
-        """Every sparse feature; those that were sent once a run are expanded when asked for."""
-        layout = self.layout.sparse
-        return None if layout is None else SparseBlock(self.memory, layout, self.batch_size)
+    def blocks(self) -> Mapping[str, Block]:
+        """Every block by name, in the order of the schema: dense, sparse, label and meta blocks.
+
+        Those of a kind are in the order of their first features in the dataset, and so are the
+        features of a block.
+        """
+        return {name: self._block(name) for name in self.layout.blocks}
 
     @property
     def nbytes(self) -> int:
         """What the batch takes up in memory, in bytes."""
-        return self.memory.nbytes + (0 if self.sparse is None else self.sparse.expanded_nbytes)
+        return self.memory.nbytes + sum(block.expanded_nbytes for block in self._sparse_blocks())
+
+    def expand(self) -> None:
+        """Expands the runs of every sparse block now, so that the first use need not."""
+        for block in self._sparse_blocks():
+            block.expand()
 
     def but(self, **changes: Any) -> Batch:
         """The same batch with other fields, and with what has been made of it already."""
@@ -87,9 +112,8 @@ class Batch:
         return batch
 
     def keys(self) -> list[str]:
-        """The names of all features: dense, sparse, then labels."""
-        blocks = (self.layout.dense, self.layout.sparse, self.layout.labels)
-        return [name for block in blocks if block is not None for name in block.features]
+        """The names of all features, block by block."""
+        return [name for block in self.layout.blocks.values() for name in block.features]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -98,16 +122,16 @@ class Batch:
         return key in self.keys()
 
     def __getitem__(self, key: str) -> torch.Tensor | JaggedView:
-        """One feature: float32 [B] of a dense feature or label, the lists of a sparse one.
+        """One feature: [B] in the dtype of its block, or the lists of a sparse one.
 
         Raises KeyError that lists what there is.
         """
-        for layout, matrix in ((self.layout.dense, "dense"), (self.layout.labels, "labels")):
-            if layout is not None and key in layout.features:
-                column: torch.Tensor = getattr(self, matrix)[:, layout.features.index(key)]
-                return column
-        if self.sparse is not None and key in self.sparse:
-            return self.sparse[key]
+        for name, layout in self.layout.blocks.items():
+            if key in layout.features:
+                block = self._block(name)
+                if isinstance(block, SparseBlock):
+                    return block[key]
+                return block[:, layout.features.index(key)]
         raise KeyError(f"{key!r}; this batch has {', '.join(self.keys())}")
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
@@ -126,11 +150,39 @@ class Batch:
         if self.arena.device.type != "cpu":
             self.arena.record_stream(stream)
 
-    def _matrix(self, layout: MatrixLayout | None) -> torch.Tensor | None:
-        if layout is None:
-            return None
-        shape = (self.layout.row_count, len(layout.features))
-        return view(self.memory, layout.offset_bytes, shape, torch.float32)
+    def _matrix(self, name: str) -> torch.Tensor | None:
+        block = self._block(name) if name in self.layout.blocks else None
+        assert not isinstance(block, SparseBlock)
+        return block
+
+    def _lists(self, name: str) -> SparseBlock | None:
+        block = self._block(name) if name in self.layout.blocks else None
+        assert not isinstance(block, torch.Tensor)
+        return block
+
+    def _sparse_blocks(self) -> Iterator[SparseBlock]:
+        for name, layout in self.layout.blocks.items():
+            if isinstance(layout, SparseLayout):
+                block = self._block(name)
+                assert isinstance(block, SparseBlock)
+                yield block
+
+    @cached_property
+    def _made(self) -> dict[str, Block]:
+        return {}
+
+    def _block(self, name: str) -> Block:
+        """A block, made when it is first asked for."""
+        made = self._made.get(name)
+        if made is None:
+            layout = self.layout.blocks[name]
+            if isinstance(layout, MatrixLayout):
+                shape = (self.layout.row_count, len(layout.features))
+                made = view(self.memory, layout.offset_bytes, shape, layout.dtype)
+            else:
+                made = SparseBlock(self.memory, layout, self.batch_size)
+            self._made[name] = made
+        return made
 
 
 def register_pipelineable() -> None:

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING
 
 from headrace.v1 import dataset_pb2
 from trainer_client import derive as derivation
-from trainer_client import ops as operations
 from trainer_client.derive import Derived
 from trainer_client.errors import InvalidDatasetError
-from trainer_client.ops import Op
+from trainer_client.features import (
+    Block,
+    Dense,
+    Feature,
+    Label,
+    Meta,
+    Sparse,
+    check_names,
+    feature_from_proto,
+)
 from trainer_client.sampling import Sampling
 from trainer_client.udfs import MAX_BLOCK_ROWS, Udf, check_size, identity_of
 
@@ -26,53 +34,6 @@ if TYPE_CHECKING:
     from trainer_client.dataset_preview import Preview
 
 MIN_SPLIT_BYTES, MAX_SPLIT_BYTES = 1 << 20, 64 << 30
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class _Feature:
-    """Columns, by name or glob, and the operations on each of them, in order."""
-
-    kind: ClassVar[str]
-    columns: tuple[str, ...]
-    ops: tuple[Op, ...]
-
-    def __init__(self, *columns: str, ops: Iterable[Op] = ()) -> None:
-        kind = type(self).__name__
-        _check_names(f"{kind} columns", columns)
-        chain = tuple(ops)
-        for i, op in enumerate(chain):
-            if not isinstance(op, operations.ALL):
-                raise InvalidDatasetError(
-                    f"{kind}({', '.join(columns)}) ops[{i}] is {op!r}: it must be one of "
-                    f"{', '.join(known.__name__ for known in operations.ALL)}"
-                )
-        object.__setattr__(self, "columns", columns)
-        object.__setattr__(self, "ops", chain)
-
-
-class Dense(_Feature):
-    """Columns of one number a row, delivered as float32."""
-
-    __slots__ = ()
-    kind: ClassVar[str] = "dense"
-
-
-class Sparse(_Feature):
-    """Columns of ids, one a row or a list a row, delivered as int64."""
-
-    __slots__ = ()
-    kind: ClassVar[str] = "sparse"
-
-
-class Label(_Feature):
-    """Label columns, one number a row, delivered as float32."""
-
-    __slots__ = ()
-    kind: ClassVar[str] = "label"
-
-
-Feature: TypeAlias = Dense | Sparse | Label
-FEATURES: dict[str, type[Feature]] = {cls.kind: cls for cls in (Dense, Sparse, Label)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +59,12 @@ def parquet(
     if isinstance(group_by, str):
         raise InvalidDatasetError(f"group_by is {group_by!r}: it must be a list of column names")
     texts = tuple(os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths)
-    _check_names("parquet paths", texts)
+    check_names("parquet paths", texts)
     if group_by:
-        _check_names("group_by", tuple(group_by))
+        check_names("group_by", tuple(group_by))
     lists = (rows,) if isinstance(rows, str) else tuple(rows)
     if lists:
-        _check_names("rows", lists)
+        check_names("rows", lists)
     return ParquetSource(texts, tuple(group_by), lists)
 
 
@@ -116,7 +77,8 @@ class Dataset:
     udfs make further columns, for each other, where and features, from blocks of udf_block_rows
     rows (0: 65,536); the source of those that are functions is read when the dataset is made.
     derive makes further columns of several ones, for each other and for features, of the rows that
-    where keeps. sample keeps a share of these rows.
+    where keeps. sample keeps a share of these rows. blocks sets the dtypes of blocks that features
+    go to.
     Raises InvalidDatasetError that names the field at fault.
     """
 
@@ -128,18 +90,16 @@ class Dataset:
     udf_block_rows: int = 0
     derive: Sequence[Derived] = ()
     sample: Sampling | None = None
+    blocks: Sequence[Block] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, ParquetSource):
             raise InvalidDatasetError(f"source is {self.source!r}: give parquet(...)")
-        object.__setattr__(self, "features", tuple(self.features))
+        self._take(
+            "features", (Dense, Sparse, Label, Meta), "it must be a Dense, Sparse, Label or Meta"
+        )
         if not self.features:
             raise InvalidDatasetError("features is empty: give at least one Dense, Sparse or Label")
-        for i, feature in enumerate(self.features):
-            if not isinstance(feature, Dense | Sparse | Label):
-                raise InvalidDatasetError(
-                    f"features[{i}] is {feature!r}: it must be a Dense, Sparse or Label"
-                )
         if not isinstance(self.where, str):
             raise InvalidDatasetError(f"where is {self.where!r}: it must be an SQL expression")
         size = self.max_split_bytes
@@ -148,16 +108,16 @@ class Dataset:
                 f"max_split_bytes is {size!r}: it must be from 1 MiB ({MIN_SPLIT_BYTES}) to 64 GiB "
                 f"({MAX_SPLIT_BYTES}), or 0 for the default"
             )
-        object.__setattr__(self, "udfs", tuple(self.udfs))
-        for i, udf in enumerate(self.udfs):
-            if not isinstance(udf, Udf):
-                raise InvalidDatasetError(
-                    f"udfs[{i}] is {udf!r}: say which columns it takes and makes, with "
-                    "@udf(inputs=..., outputs=...) or Udf(function, inputs=..., outputs=...)"
-                )
+        self._take(
+            "udfs",
+            (Udf,),
+            "say which columns it takes and makes, with @udf(inputs=..., outputs=...) or "
+            "Udf(function, inputs=..., outputs=...)",
+        )
         # Now, and not when it is sent: what the functions use may change meanwhile.
         object.__setattr__(self, "udfs", tuple(udf.packed() for udf in self.udfs))
         check_size(self.udfs)
+        self._take("blocks", (Block,), 'give Block("name", dtype="float16")')
         rows = self.udf_block_rows
         if type(rows) is not int or not 0 <= rows <= MAX_BLOCK_ROWS:
             raise InvalidDatasetError(
@@ -165,13 +125,16 @@ class Dataset:
                 "the default"
             )
         _check_sample(self.sample)
-        object.__setattr__(self, "derive", tuple(self.derive))
-        for i, derived in enumerate(self.derive):
-            if not isinstance(derived, derivation.ALL):
-                raise InvalidDatasetError(
-                    f"derive[{i}] is {derived!r}: it must be one of "
-                    f"{', '.join(known.__name__ for known in derivation.ALL)}"
-                )
+        kinds = ", ".join(known.__name__ for known in derivation.ALL)
+        self._take("derive", derivation.ALL, f"it must be one of {kinds}")
+
+    def _take(self, field: str, classes: tuple[type, ...], remedy: str) -> None:
+        """Keeps a sequence of a field as a tuple. Raises InvalidDatasetError for other members."""
+        members = tuple(getattr(self, field))
+        object.__setattr__(self, field, members)
+        for i, member in enumerate(members):
+            if not isinstance(member, classes):
+                raise InvalidDatasetError(f"{field}[{i}] is {member!r}: {remedy}")
 
     def to_proto(self) -> dataset_pb2.DatasetSpec:
         """The message of this dataset."""
@@ -184,12 +147,13 @@ class Dataset:
                 )
             ),
             where=self.where,
-            features=[_feature_to_proto(feature) for feature in self.features],
+            features=[feature.to_proto() for feature in self.features],
             max_split_bytes=self.max_split_bytes,
             udfs=[udf.to_proto() for udf in self.udfs],
             udf_block_rows=self.udf_block_rows,
             derive=[derived.to_proto() for derived in self.derive],
             sampling=None if self.sample is None else self.sample.to_proto(),
+            blocks=[block.to_proto() for block in self.blocks],
         )
 
     @classmethod
@@ -203,7 +167,7 @@ class Dataset:
             raise InvalidDatasetError("source: no parquet source is given")
         features = []
         for i, feature in enumerate(message.features):
-            features.append(_feature_from_proto(feature, f"features[{i}]"))
+            features.append(feature_from_proto(feature, f"features[{i}]"))
         source = message.source.parquet
         dataset = cls(
             source=parquet(*source.paths, group_by=tuple(source.group_by), rows=tuple(source.rows)),
@@ -214,6 +178,7 @@ class Dataset:
             udf_block_rows=message.udf_block_rows,
             derive=_derived_from_proto(message),
             sample=_sampling_from_proto(message),
+            blocks=_blocks_from_proto(message),
         )
         if _fingerprint(dataset.to_proto()) != _fingerprint(message):
             raise InvalidDatasetError(
@@ -274,36 +239,6 @@ def _fingerprint(message: dataset_pb2.DatasetSpec) -> str:
     return "sha256:" + hashlib.sha256(identity_of(message)).hexdigest()
 
 
-def _feature_to_proto(feature: Feature) -> dataset_pb2.Feature:
-    chain = [op.to_proto() for op in feature.ops]
-    if isinstance(feature, Dense):
-        return dataset_pb2.Feature(
-            dense=dataset_pb2.DenseFeature(columns=feature.columns, ops=chain)
-        )
-    if isinstance(feature, Sparse):
-        return dataset_pb2.Feature(
-            sparse=dataset_pb2.SparseFeature(columns=feature.columns, ops=chain)
-        )
-    return dataset_pb2.Feature(label=dataset_pb2.LabelFeature(columns=feature.columns, ops=chain))
-
-
-def _feature_from_proto(message: dataset_pb2.Feature, place: str) -> Feature:
-    kind = message.WhichOneof("kind")
-    if kind is None:
-        raise InvalidDatasetError(f"{place}: one of {', '.join(FEATURES)} is expected")
-    body = getattr(message, kind)
-    chain = []
-    for i, op in enumerate(body.ops):
-        try:
-            chain.append(operations.from_proto(op))
-        except InvalidDatasetError as error:
-            raise InvalidDatasetError(f"{place}.{kind}.ops[{i}]: {error.message}") from error
-    try:
-        return FEATURES[kind](*body.columns, ops=chain)
-    except InvalidDatasetError as error:
-        raise InvalidDatasetError(f"{place}.{kind}: {error.message}") from error
-
-
 def _udfs_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Udf, ...]:
     udfs = []
     for i, udf in enumerate(message.udfs):
@@ -338,9 +273,11 @@ def _derived_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Derived, ...]
     return tuple(found)
 
 
-def _check_names(what: str, names: tuple[str, ...]) -> None:
-    if not names:
-        raise InvalidDatasetError(f"{what}: at least one is needed")
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise InvalidDatasetError(f"{what}: {name!r} is no name; give non-empty strings")
+def _blocks_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Block, ...]:
+    blocks = []
+    for i, block in enumerate(message.blocks):
+        try:
+            blocks.append(Block.from_proto(block))
+        except InvalidDatasetError as error:
+            raise InvalidDatasetError(f"blocks[{i}]: {error.message}") from error
+    return tuple(blocks)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 
 from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
-from trainer_client.dataset import Dataset, Feature
+from trainer_client.dataset import Dataset
 from trainer_client.derive import Derived
+from trainer_client.features import Feature
 from trainer_client.sampling import Sampling
 from trainer_client.transport.asking import connected
 

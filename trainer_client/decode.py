@@ -17,10 +17,16 @@ import torch
 
 from headrace.v1 import batch_pb2, dataset_pb2
 from trainer_client.arena_pool import ALIGNMENT, POOL
-from trainer_client.batch import Batch
+from trainer_client.batch import DENSE, LABELS, META, SPARSE, Batch
 from trainer_client.errors import DeploymentError
 from trainer_client.header import Bytes, Header, HeaderReader, PartHeader, unknown
-from trainer_client.layout import ArenaLayout, MatrixLayout, PartLayout, SparseLayout
+from trainer_client.layout import (
+    ArenaLayout,
+    BlockLayout,
+    MatrixLayout,
+    PartLayout,
+    SparseLayout,
+)
 from trainer_client.payload import unwrap
 from trainer_client.views import Arena
 
@@ -28,10 +34,32 @@ ENCODING_VERSION = 1
 # Far above any sane batch: a header that asks for more is wrong, whatever its checksum says.
 MAX_ARENA_BYTES = 16 << 30
 
-_DTYPE: dict[int, int] = {
-    batch_pb2.BLOCK_KIND_DENSE: dataset_pb2.SCALAR_TYPE_FLOAT32,
-    batch_pb2.BLOCK_KIND_SPARSE: dataset_pb2.SCALAR_TYPE_INT64,
-    batch_pb2.BLOCK_KIND_LABEL: dataset_pb2.SCALAR_TYPE_FLOAT32,
+_DTYPES: dict[int, torch.dtype] = {
+    dataset_pb2.SCALAR_TYPE_INT32: torch.int32,
+    dataset_pb2.SCALAR_TYPE_INT64: torch.int64,
+    dataset_pb2.SCALAR_TYPE_FLOAT32: torch.float32,
+    dataset_pb2.SCALAR_TYPE_FLOAT64: torch.float64,
+    dataset_pb2.SCALAR_TYPE_FLOAT16: torch.float16,
+    dataset_pb2.SCALAR_TYPE_BFLOAT16: torch.bfloat16,
+}
+_NUMBERS = {
+    dataset_pb2.SCALAR_TYPE_FLOAT32,
+    dataset_pb2.SCALAR_TYPE_FLOAT64,
+    dataset_pb2.SCALAR_TYPE_FLOAT16,
+    dataset_pb2.SCALAR_TYPE_BFLOAT16,
+}
+# The dtypes that blocks of each kind may have.
+_KINDS: dict[int, set[dataset_pb2.ScalarType]] = {
+    batch_pb2.BLOCK_KIND_DENSE: _NUMBERS,
+    batch_pb2.BLOCK_KIND_SPARSE: {dataset_pb2.SCALAR_TYPE_INT64, dataset_pb2.SCALAR_TYPE_INT32},
+    batch_pb2.BLOCK_KIND_LABEL: _NUMBERS,
+    batch_pb2.BLOCK_KIND_META: {dataset_pb2.SCALAR_TYPE_INT64},
+}
+_OWN_KINDS = {
+    DENSE: batch_pb2.BLOCK_KIND_DENSE,
+    SPARSE: batch_pb2.BLOCK_KIND_SPARSE,
+    LABELS: batch_pb2.BLOCK_KIND_LABEL,
+    META: batch_pb2.BLOCK_KIND_META,
 }
 
 Table = npt.NDArray[np.int64]
@@ -80,6 +108,7 @@ def _features(schema: batch_pb2.BatchSchema) -> str:
 class _Block:
     name: str
     kind: int
+    dtype: int
     features: tuple[str, ...]
     places: list[int]
 
@@ -96,26 +125,32 @@ class Decoder:
     ) -> None:
         check_version(schema.encoding_version, "the server sends")
         for block in schema.blocks:
-            if block.kind not in _DTYPE:
+            if block.kind not in _KINDS:
                 unknown(f"block {block.name!r}", "kind", block.kind)
-            if block.dtype != _DTYPE[block.kind]:
+            if block.dtype not in _KINDS[block.kind]:
                 unknown(f"block {block.name!r}", "dtype", block.dtype)
             if not block.features:
                 raise DeploymentError(
                     f"block {block.name!r} of the server's schema has no features"
                 )
         self._blocks = [
-            _Block(b.name, b.kind, tuple(b.features), [*range(len(b.features))])
+            _Block(b.name, b.kind, b.dtype, tuple(b.features), [*range(len(b.features))])
             for b in schema.blocks
         ]
         self._pin_memory = pin_memory
         self._expand = expand
-        kinds = {block.kind for block in self._blocks}
-        if not kinds or len(kinds) != len(self._blocks):
+        names = {block.name for block in self._blocks}
+        if len(names) != len(self._blocks):
             raise DeploymentError(
-                f"the server's schema has {len(self._blocks)} blocks of {len(kinds)} kinds; this "
-                "client takes one of each kind: upgrade it"
+                f"the server's schema has {len(self._blocks)} blocks of {len(names)} names: are "
+                "server and trainer of one version?"
             )
+        for name, kind in ((block.name, block.kind) for block in self._blocks):
+            if kind != _OWN_KINDS.get(name, kind):
+                raise DeploymentError(
+                    f"block {name!r} of the server's schema is of kind {kind}: are server and "
+                    "trainer of one version?"
+                )
         self._reader = HeaderReader(sum(len(block.features) for block in self._blocks))
 
     def __call__(self, message: Bytes) -> Batch:
@@ -157,8 +192,8 @@ class Decoder:
             next_cursor=header.next_cursor,
             content_checksum=header.content_checksum,
         )
-        if self._expand and batch.sparse is not None:
-            batch.sparse.expand()
+        if self._expand:
+            batch.expand()
         return batch
 
     def _table_of_parts(self, header: Header) -> Table:
@@ -170,7 +205,6 @@ class Decoder:
         before: PartHeader | None = None
         for part in header.parts:
             block = self._blocks[part.block]
-            is_sparse = block.kind == batch_pb2.BLOCK_KIND_SPARSE
             if before is not None and before.block != part.block:
                 before = None
             if not self._can_be(part, before, header.row_count):
@@ -180,7 +214,8 @@ class Decoder:
                 )
             found[part.block] += part.features
             sizes = len(part.features), part.run_count, header.row_count
-            rows.append((is_sparse, *sizes, part.first_buffer, part.buffer_end))
+            buffers = part.first_buffer, part.buffer_end
+            rows.append((block.kind, *sizes, *buffers, block.dtype))
             before = part
         for block, places in zip(self._blocks, found, strict=True):
             if sorted(places) != block.places:
@@ -190,10 +225,12 @@ class Decoder:
     def _can_be(self, part: PartHeader, before: PartHeader | None, row_count: int) -> bool:
         """Whether a part is one that the format allows, after the one before it in its block."""
         by_run = part.run_count > 0
-        if self._blocks[part.block].kind != batch_pb2.BLOCK_KIND_SPARSE:
-            return before is None and not by_run and part.buffer_count == 1
         if not part.features or part.features != sorted(part.features):
             return False
+        kind = self._blocks[part.block].kind
+        if kind != batch_pb2.BLOCK_KIND_SPARSE:
+            expected = len(part.features) if kind == batch_pb2.BLOCK_KIND_META else 1
+            return before is None and not by_run and part.buffer_count == expected
         if before is not None and not by_run:
             return False
         if before is not None and before.run_count and part.features[0] < before.features[0]:
@@ -205,9 +242,8 @@ class Decoder:
         """Where the kernel put everything."""
         from trainer_client.kernels.unpacking import COUNT, DECODED_OFFSET, EXPANDED_COUNT
 
-        matrices: dict[int, MatrixLayout] = {}
-        sparse: SparseLayout | None = None
-        sparse_parts: list[PartLayout] = []
+        found: dict[str, BlockLayout] = {}
+        sparse_parts: dict[str, list[PartLayout]] = {}
         columns = (DECODED_OFFSET, COUNT, EXPANDED_COUNT)
         offsets, counts, expanded = (header.buffers[:, column].tolist() for column in columns)
         for part in header.parts:
@@ -223,13 +259,14 @@ class Decoder:
                     value_counts=tuple(counts[lengths + 1 : end]),
                     expanded_counts=tuple(expanded[lengths + 1 : end]),
                 )
-                sparse_parts.append(layout)
-                sparse = SparseLayout(block.features, tuple(sparse_parts))
+                parts = sparse_parts.setdefault(block.name, [])
+                parts.append(layout)
+                dtype = _DTYPES[block.dtype]
+                found[block.name] = SparseLayout(block.features, tuple(parts), dtype)
             else:
-                matrices[block.kind] = MatrixLayout(block.features, offsets[first])
-        dense = matrices.get(batch_pb2.BLOCK_KIND_DENSE)
-        labels = matrices.get(batch_pb2.BLOCK_KIND_LABEL)
-        return ArenaLayout(header.row_count, dense, sparse, labels)
+                dtype = _DTYPES[block.dtype]
+                found[block.name] = MatrixLayout(block.features, offsets[first], dtype)
+        return ArenaLayout(header.row_count, found)
 
     def _raise(self, header: Header, fault: int) -> NoReturn:
         """Raises what a kernel found wrong, naming the buffer at fault."""
@@ -264,6 +301,8 @@ class Decoder:
         """What the buffer of a row is to its block."""
         part = next(part for part in header.parts if part.first_buffer <= row < part.buffer_end)
         block, place = self._blocks[part.block], row - part.first_buffer
+        if block.kind == batch_pb2.BLOCK_KIND_META:
+            return f"the values of column {block.features[part.features[place]]!r}"
         if block.kind != batch_pb2.BLOCK_KIND_SPARSE:
             return f"the numbers of block {block.name!r}"
         place -= part.run_count > 0

@@ -15,9 +15,10 @@ from trainer_client.views import Arena, view
 def expand(
     arena: Arena, layout: SparseLayout, features: Sequence[int], row_count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values int64 [n] and lengths int32 [features * row_count], key-major, on the arena's device.
+    """Values [n] and lengths int32 [features * row_count], key-major, on the arena's device.
 
-    Raises RuntimeError if the tensors of the batch were changed and no longer fit each other.
+    Values are of the block's dtype. Raises RuntimeError if the tensors of the batch were changed
+    and no longer fit each other.
     """
     if isinstance(arena, np.ndarray):
         return expand_by_kernel(arena, layout, features, row_count)
@@ -32,27 +33,29 @@ def expand_by_kernel(
     """As expand, in one pass over a pooled buffer that holds both."""
     from trainer_client.kernels import expansion
 
+    size = layout.dtype.itemsize
     rows = dict(_table_rows(layout, row_count))
     table = np.array([rows[f] for f in features], np.int64).reshape(-1, expansion.FEATURE_COLUMNS)
     lengths_bytes = 4 * len(features) * row_count
     start = -(-lengths_bytes // ALIGNMENT) * ALIGNMENT
-    memory = POOL.take(start + 8 * int(table[:, expansion.EXPANDED_COUNT].sum()))
-    misfit = expansion.expand(arena, table, row_count, memory)
+    memory = POOL.take(start + size * int(table[:, expansion.EXPANDED_COUNT].sum()))
+    misfit = expansion.expand(arena, table, row_count, size, memory)
     if misfit >= 0:
         raise RuntimeError(
             f"the lengths of sparse feature {layout.features[features[misfit]]!r} were changed in "
             "place and no longer fit its values: change expanded tensors, or clones"
         )
-    values = view(memory, start, ((len(memory) - start) // 8,), torch.int64)
+    values = view(memory, start, ((len(memory) - start) // size,), layout.dtype)
     return values, view(memory, 0, (len(features) * row_count,), torch.int32)
 
 
 def _table_rows(layout: SparseLayout, row_count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Each feature with its row of the kernel's table."""
+    size = layout.dtype.itemsize
     for part in layout.parts:
         lists = part.run_count or row_count
         runs_at = part.run_lengths_offset_bytes // 4 if part.run_count else -1
-        lengths_at, values_at = part.lengths_offset_bytes // 4, part.values_offset_bytes // 8
+        lengths_at, values_at = part.lengths_offset_bytes // 4, part.values_offset_bytes // size
         counts = zip(part.features, part.value_counts, part.expanded_counts, strict=True)
         for feature, count, expanded in counts:
             yield feature, (runs_at, lengths_at, values_at, lists, count, expanded)
@@ -64,12 +67,12 @@ def expand_by_torch(
     arena: torch.Tensor, layout: SparseLayout, features: Sequence[int], row_count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As expand, by torch operations on whatever device the arena is; none of them waits for it."""
-    longs = arena.view(torch.int64)
+    elements = arena.view(layout.dtype)
     lists: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     counts: dict[int, int] = {}
     for part in layout.parts:
         if not set(part.features).isdisjoint(features):
-            lengths, starts = _lists_by_row(arena, part, row_count)
+            lengths, starts = _lists_by_row(arena, part, row_count, layout.dtype.itemsize)
             lists.update(zip(part.features, zip(lengths, starts, strict=True), strict=True))
             counts.update(zip(part.features, part.expanded_counts, strict=True))
     lengths = torch.cat([lists[f][0] for f in features])
@@ -79,18 +82,18 @@ def expand_by_torch(
     shifts = starts - (lengths.cumsum(0) - lengths)
     sources = torch.arange(total, device=arena.device)
     sources += shifts.repeat_interleave(lengths, output_size=total)
-    return longs[sources], lengths
+    return elements[sources], lengths
 
 
 def _lists_by_row(
-    arena: torch.Tensor, part: PartLayout, row_count: int
+    arena: torch.Tensor, part: PartLayout, row_count: int, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lengths int32 and starts int64 (in longs of the arena), both [features, rows]."""
+    """Lengths int32 and starts int64 (in values of so many bytes), both [features, rows]."""
     words = arena.view(torch.int32)
     shape = len(part.features), part.run_count or row_count
     at = part.lengths_offset_bytes // 4
     flat = words[at : at + shape[0] * shape[1]]
-    starts = (flat.cumsum(0) - flat + part.values_offset_bytes // 8).view(shape)
+    starts = (flat.cumsum(0) - flat + part.values_offset_bytes // size).view(shape)
     lengths = flat.view(shape)
     if not part.run_count:
         return lengths, starts

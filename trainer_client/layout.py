@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixLayout:
-    """A feature-major float32 matrix [features, rows]."""
+    """A feature-major matrix [features, rows] of a dense, label or meta block."""
 
     features: tuple[str, ...]
     offset_bytes: int
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +23,8 @@ class PartLayout:
     """Sparse features that lie together: once a run, or once a row where run_count is 0.
 
     features are places in SparseLayout.features. With N runs or rows: run lengths int32 [N] if
-    there are runs, lengths int32 [features, N], values int64 feature by feature, value_counts of
-    each; expanded_counts is how many those are once every run is expanded to its rows.
+    there are runs, lengths int32 [features, N], values feature by feature, value_counts of each;
+    expanded_counts is how many those are once every run is expanded to its rows.
     """
 
     features: tuple[int, ...]
@@ -33,17 +38,19 @@ class PartLayout:
 
 @dataclass(frozen=True, slots=True)
 class SparseLayout:
-    """Every sparse feature, by parts; each feature is in one."""
+    """The features of a sparse block, by parts; each is in one. dtype is that of the values."""
 
     features: tuple[str, ...]
     parts: tuple[PartLayout, ...]
+    dtype: torch.dtype = torch.int64
+
+
+BlockLayout: TypeAlias = MatrixLayout | SparseLayout
 
 
 @dataclass(frozen=True, slots=True)
 class ArenaLayout:
-    """Which blocks an arena holds, and where."""
+    """Which blocks an arena holds, by name in the order of the schema, and where."""
 
     row_count: int
-    dense: MatrixLayout | None = None
-    sparse: SparseLayout | None = None
-    labels: MatrixLayout | None = None
+    blocks: Mapping[str, BlockLayout] = field(default_factory=dict)

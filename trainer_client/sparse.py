@@ -16,7 +16,10 @@ from trainer_client.views import Arena, view
 
 @dataclass(frozen=True, eq=False)
 class JaggedView:
-    """Lists of ids of one feature, one a row or one a run: values int64 [n], lengths int32 [N]."""
+    """Lists of ids of one feature, one a row or one a run: values [n], lengths int32 [N].
+
+    Values are int64, or int32 in a block of int32; so it is with all values here.
+    """
 
     values: torch.Tensor
     lengths: torch.Tensor
@@ -39,7 +42,7 @@ class SparsePart:
     """Sparse features that repeat together, once for each run of equal adjacent rows.
 
     An inverse keyed jagged tensor (IKJT; Zhao et al., RecD, MLSys 2023): a jagged block over N
-    runs, and which run each row belongs to. values is int64 [n], lengths int32 [F * N], key-major.
+    runs, and which run each row belongs to. values is [n], lengths int32 [F * N], key-major.
     run_lengths is int32 [N], the rows of each run, and None where the features were sent once a
     row: then N is the batch size. value_counts are the values of each key.
     """
@@ -87,7 +90,7 @@ class SparsePart:
 
 @dataclass(frozen=True, eq=False)
 class DeduplicatedBlock:
-    """Every sparse feature as it was sent, each in one of the parts.
+    """Every feature of a sparse block as it was sent, each in one of the parts.
 
     A model that pools sequences once a run, and then indexes by SparsePart.inverse, does a
     fraction of the work; its results are the same.
@@ -98,11 +101,11 @@ class DeduplicatedBlock:
 
 
 class SparseBlock:
-    """Every sparse feature as one key-major jagged block, in the dataset's order.
+    """The features of a block as one key-major jagged block, in the dataset's order.
 
-    values is int64 [n]; lengths is int32 [F * B], the B lengths of keys[0] first. Features that
-    were sent once a run are expanded when values or lengths is first asked for, all at once, or
-    when a single feature is, that one alone.
+    values is int64 [n], or int32 in a block of int32; lengths is int32 [F * B], the B lengths of
+    keys[0] first. Features that were sent once a run are expanded when values or lengths is first
+    asked for, all at once, or when a single feature is, that one alone.
     """
 
     def __init__(self, arena: Arena, layout: SparseLayout, batch_size: int) -> None:
@@ -116,7 +119,7 @@ class SparseBlock:
 
     @property
     def values(self) -> torch.Tensor:
-        """int64 [n], the values of every list: feature by feature, row by row."""
+        """[n], the values of every list: feature by feature, row by row."""
         return self._expanded[0]
 
     @property
@@ -205,7 +208,7 @@ class SparseBlock:
         lists, count = len(part.features) * size, sum(part.value_counts)
         return SparsePart(
             keys=tuple(self.keys[f] for f in part.features),
-            values=view(arena, part.values_offset_bytes, (count,), torch.int64),
+            values=view(arena, part.values_offset_bytes, (count,), self._layout.dtype),
             lengths=view(arena, part.lengths_offset_bytes, (lists,), torch.int32),
             run_lengths=runs,
             batch_size=self.batch_size,

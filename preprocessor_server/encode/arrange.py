@@ -12,6 +12,7 @@ from preprocessor_server.encode.parts import PartRows
 from preprocessor_server.frame import Array
 from preprocessor_server.kernels import (
     FLOATS,
+    HALVES,
     IDS,
     LENGTHS,
     Buffers,
@@ -23,7 +24,8 @@ from preprocessor_server.kernels import (
 
 MAX_LENGTH = 2**31 - 1
 
-Title: TypeAlias = tuple[batch_pb2.Part, batch_pb2.BufferRole, dataset_pb2.ScalarType]
+Dtype: TypeAlias = dataset_pb2.ScalarType
+Title: TypeAlias = tuple[batch_pb2.Part, batch_pb2.BufferRole, Dtype]
 
 _VALUES = batch_pb2.BUFFER_ROLE_VALUES
 
@@ -37,18 +39,37 @@ class Arranger:
         self._titles: list[Title] = []
         self._layouts: Layouts | None = None
 
-    def add_matrix(self, part: batch_pb2.Part, numbers: npt.NDArray[np.float32]) -> None:
-        """The part of a dense or label block: numbers [features, B]."""
-        part.features.extend(range(len(numbers)))
-        self._buffers.add(self._buffers.rows(numbers.reshape(1, -1), FLOATS))
-        self._titles.append((part, _VALUES, dataset_pb2.SCALAR_TYPE_FLOAT32))
+    def add_matrix(self, part: batch_pb2.Part, numbers: Array, dtype: Dtype) -> None:
+        """The part of a dense or label block: numbers [features, B], as the transform gives them.
 
-    def add_lists(self, part: batch_pb2.Part, rows: PartRows) -> None:
-        """A part of a sparse block."""
+        Those of a block of 16 bits are float32 that equal one of its dtype.
+        """
+        part.features.extend(range(len(numbers)))
+        kind = FLOATS
+        if dtype == dataset_pb2.SCALAR_TYPE_FLOAT16:
+            kind, numbers = HALVES, numbers.astype(np.float16).view(np.uint16).astype(np.uint32)
+        elif dtype == dataset_pb2.SCALAR_TYPE_BFLOAT16:
+            kind, numbers = HALVES, numbers.view(np.uint32) >> np.uint32(16)
+        elif dtype == dataset_pb2.SCALAR_TYPE_FLOAT64:
+            with np.errstate(all="ignore"):
+                narrow = numbers.astype(np.float32)
+            if np.array_equal(narrow.astype(np.float64).view(np.int64), numbers.view(np.int64)):
+                numbers, dtype = narrow, dataset_pb2.SCALAR_TYPE_FLOAT32
+        self._buffers.add(self._buffers.rows(numbers.reshape(1, -1), kind))
+        self._titles.append((part, _VALUES, dtype))
+
+    def add_columns(self, part: batch_pb2.Part, numbers: npt.NDArray[np.int64]) -> None:
+        """The part of a meta block: numbers [features, B]."""
+        part.features.extend(range(len(numbers)))
+        self._buffers.add(self._buffers.rows(numbers, IDS))
+        self._titles += [(part, _VALUES, dataset_pb2.SCALAR_TYPE_INT64)] * len(numbers)
+
+    def add_lists(self, part: batch_pb2.Part, rows: PartRows, dtype: Dtype) -> None:
+        """A part of a sparse block; for INT32 all ids are int32."""
         buffers = self._buffers
         features = sorted((*rows.singles, *rows.lists))
         part.features.extend(features)
-        int32, int64 = dataset_pb2.SCALAR_TYPE_INT32, dataset_pb2.SCALAR_TYPE_INT64
+        int32 = dataset_pb2.SCALAR_TYPE_INT32
         if rows.run_lengths is not None:
             part.run_count = rows.size
             buffers.add(buffers.rows(rows.run_lengths.reshape(1, -1), LENGTHS))
@@ -65,7 +86,7 @@ class Arranger:
         for feature, (_, elements) in rows.lists.items():
             (values[feature],) = buffers.rows(elements.reshape(1, -1), IDS)
         buffers.add([values[feature] for feature in features])
-        self._titles += [(part, _VALUES, int64)] * len(features)
+        self._titles += [(part, _VALUES, dtype)] * len(features)
 
     def describe(self) -> int:
         """Lays everything out, adds the buffers to their parts, and returns the arena's bytes."""

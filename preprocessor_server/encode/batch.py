@@ -94,10 +94,13 @@ class BatchEncoder:
             block = batch.blocks.add()
             if schema.kind == batch_pb2.BLOCK_KIND_SPARSE:
                 for part in sparse_parts(levels, rows):
-                    arranger.add_lists(block.parts.add(), part)
+                    arranger.add_lists(block.parts.add(), part, schema.dtype)
+                continue
+            matrix = _matrix(levels, len(schema.features), rows)
+            if schema.kind == batch_pb2.BLOCK_KIND_META:
+                arranger.add_columns(block.parts.add(), matrix)
             else:
-                matrix = _matrix(levels, len(schema.features), rows)
-                arranger.add_matrix(block.parts.add(), matrix)
+                arranger.add_matrix(block.parts.add(), matrix, schema.dtype)
         batch.uncompressed_size_bytes = arranger.describe()
         self._check_size(batch)
         arena = _worker.take_arena(batch.uncompressed_size_bytes)
@@ -146,7 +149,7 @@ def _merge(pieces: Sequence[Piece]) -> tuple[Frame, Indices]:
 
 
 def _matrix(levels: Sequence[LevelColumns], feature_count: int, rows: Indices) -> Array:
-    """The matrix of a dense or label block, float32 [features, B]."""
+    """The matrix of a dense, label or meta block [features, B], whose columns have one dtype."""
     gathered: dict[int, Array] = {}
     for level in levels:
         wanted = rows if level.runs is None else level.runs.inverse[rows].astype(np.int64)

@@ -24,6 +24,7 @@ from preprocessor_server.kernels.hashing import (
 from preprocessor_server.kernels.jagged import copy_tails, keep_valid, tail, take_lists
 from preprocessor_server.kernels.layout import (
     FLOATS,
+    HALVES,
     IDS,
     LENGTHS,
     Buffers,
@@ -41,6 +42,7 @@ from preprocessor_server.kernels.sequences import first_occurrences, sum_lists
 
 __all__ = [
     "FLOATS",
+    "HALVES",
     "IDS",
     "LENGTHS",
     "LEVEL_ROOM",

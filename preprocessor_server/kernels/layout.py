@@ -28,9 +28,9 @@ MAX_DISTINCT = 256
 # The numbers of headrace.v1.BufferLayout.
 BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
 
-# What the elements of a buffer are: float32 numbers, lengths, lengths that are all 1 (they lie
-# nowhere), or integers that a dictionary is tried for.
-FLOATS, LENGTHS, ONES, IDS = range(4)
+# What the elements of a buffer are: float32 or float64 numbers, lengths, lengths that are all 1
+# (they lie nowhere), integers that a dictionary is tried for, or words of which 16 bits count.
+FLOATS, LENGTHS, ONES, IDS, HALVES = range(5)
 
 # The columns of a table of buffers.
 _ADDRESS, _ELEMENTS, _WORD_BYTES, _KIND = range(4)
@@ -163,7 +163,10 @@ def _lay_out(
         address = pointer(buffers[b, _ADDRESS])
         entry, dictionary = table[b], dictionaries[b]
         if kind == FLOATS:
-            entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, 32
+            entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, 8 * buffers[b, _WORD_BYTES]
+            entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
+        elif kind == HALVES:
+            entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, 16
             entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
         elif kind == ONES:
             entry[_LAYOUT], entry[_WIDTH_BITS] = CONSTANT, 0
@@ -349,7 +352,7 @@ class Buffers:
     def rows(self, elements: Elements, kind: int) -> list[Entry]:
         """What stands for each row of elements [rows, n]; add() makes a buffer of it.
 
-        IDS and LENGTHS are int32 or int64, FLOATS are float32.
+        IDS and LENGTHS are int32 or int64, FLOATS float32 or float64, HALVES uint32.
         """
         held = np.ascontiguousarray(elements)
         self._held.append(held)

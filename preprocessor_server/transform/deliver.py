@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
+from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Column, Flat, Jagged
 from preprocessor_server.kernels import keep_valid
-from preprocessor_server.transform.cast import cast_numbers
+from preprocessor_server.transform.blocks import Kind
+from preprocessor_server.transform.cast import cast, cast_numbers
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, ColumnType, Family
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
+from preprocessor_server.transform.rounding import round_numbers
 
-_FLOAT32 = np.dtype(np.float32)
 _INT64 = np.dtype(np.int64)
+_INT32 = np.dtype(np.int32)
+
+_TITLES: dict[Kind, str] = {"dense": "a dense feature", "label": "a label"}
 
 
-def deliver_numbers(column: ColumnType, what: str) -> ColumnOp:
-    """To one float32 a row, rounded to nearest; a null is an error. what names the feature's kind.
+def deliver(kind: Kind, column: ColumnType, dtype: dataset_pb2.ScalarType) -> ColumnOp:
+    """What makes a feature of a kind, in its block's dtype, of a column of a type.
+
+    Raises UnfitError if nothing does.
+    """
+    if kind == "sparse":
+        return _deliver_ids(column, dtype)
+    if kind == "meta":
+        return _deliver_meta(column)
+    return _deliver_numbers(column, _TITLES[kind], dtype)
+
+
+def _deliver_numbers(column: ColumnType, what: str, dtype: dataset_pb2.ScalarType) -> ColumnOp:
+    """To one number a row, rounded to nearest; a null is an error. what names the feature's kind.
 
     Raises UnfitError for lists and for what is no number.
     """
@@ -33,15 +50,54 @@ def deliver_numbers(column: ColumnType, what: str) -> ColumnOp:
         assert isinstance(values, Flat)
         if values.valid is not None:
             place.refuse(~values.valid, "NULL_VALUE", f"nulls reach {what}", "add FillNull")
-        return Flat(cast_numbers(values.values, _FLOAT32)[0])
+        numbers, beyond = round_numbers(values.values, dtype)
+        # The values of nulls that no row refers to are unspecified.
+        place.refuse(
+            beyond if values.valid is None or beyond is None else beyond & values.valid,
+            "VALUE_OUT_OF_RANGE",
+            f"numbers are beyond the range of {_dtype_name(dtype)}",
+            "add Clip, Log1p or Normalize, or give the block a wider dtype",
+        )
+        return Flat(numbers)
 
     return run
 
 
-def deliver_ids(column: ColumnType) -> ColumnOp:
+def _deliver_meta(column: ColumnType) -> ColumnOp:
+    """To one int64 a row, exactly; a null is an error.
+
+    Raises UnfitError for lists, and for what is neither integer, boolean nor time.
+    """
+    if column.is_list:
+        raise UnfitError(
+            "a meta column holds one integer a row; make one of each list with ListAggregate, or "
+            "make the lists a sparse feature"
+        )
+    if column.family in BYTES:
+        raise UnfitError(
+            "a meta column takes integers and times; put a Cast to int64 before it if the strings "
+            "spell integers, else a HashBucket or a Vocabulary"
+        )
+    if column.family in {Family.DECIMAL, Family.FLOAT}:
+        raise UnfitError("a meta column takes integers and times; put a Cast to int64 before it")
+
+    def run(values: Column, place: Place) -> Column:
+        assert not isinstance(values, Jagged)
+        numbers, bad = cast(values, column, _INT64)
+        if numbers.valid is not None:
+            place.refuse(~numbers.valid, "NULL_VALUE", "nulls reach a meta column", "add FillNull")
+        place.refuse(
+            bad, "VALUE_OUT_OF_RANGE", "integers are above 2^63 - 1", "add PositiveModulus or Clip"
+        )
+        return Flat(numbers.values)
+
+    return run
+
+
+def _deliver_ids(column: ColumnType, dtype: dataset_pb2.ScalarType) -> ColumnOp:
     """To ids, int64 or int32: one a row, or a list of them; a null is an empty list.
 
-    A null element of a list is an error.
+    They are int32 for INT32. A null element of a list is an error.
     Raises UnfitError for what is neither integer nor boolean.
     """
     if column.family in BYTES:
@@ -50,6 +106,7 @@ def deliver_ids(column: ColumnType) -> ColumnOp:
         )
     if column.family in OPAQUE or column.family is Family.FLOAT:
         raise UnfitError("a sparse feature takes integers; put a Cast to int64 before it")
+    ids_of = _narrow_ids if dtype == dataset_pb2.SCALAR_TYPE_INT32 else _ids
 
     def run(values: Column, place: Place) -> Column:
         if isinstance(values, Jagged):
@@ -63,9 +120,9 @@ def deliver_ids(column: ColumnType) -> ColumnOp:
                     "null elements reach a sparse feature",
                     "add FillNull",
                 )
-            return Jagged(values.offsets, _ids(elements, place))
+            return Jagged(values.offsets, ids_of(elements, place))
         assert isinstance(values, Flat)
-        ids = _ids(values, place)
+        ids = ids_of(values, place)
         if values.valid is None:
             return ids
         offsets, kept = keep_valid(values.valid, ids.values)
@@ -85,3 +142,20 @@ def _ids(values: Flat, place: Place) -> Flat:
         bad, "VALUE_OUT_OF_RANGE", "ids are above 2^63 - 1", "add HashBucket, which takes them"
     )
     return Flat(ids)
+
+
+def _narrow_ids(values: Flat, place: Place) -> Flat:
+    ids, bad = cast_numbers(values.values, _INT32)
+    if values.valid is not None and bad is not None:
+        bad &= values.valid
+    place.refuse(
+        bad,
+        "VALUE_OUT_OF_RANGE",
+        "ids do not fit int32",
+        "add HashBucket or PositiveModulus, or leave the block int64",
+    )
+    return Flat(ids)
+
+
+def _dtype_name(dtype: dataset_pb2.ScalarType) -> str:
+    return dataset_pb2.ScalarType.Name(dtype).removeprefix("SCALAR_TYPE_").lower()

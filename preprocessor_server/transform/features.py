@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +17,18 @@ from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.errors import DatasetError, raising
 from preprocessor_server.frame import Column, Frame, Runs
 from preprocessor_server.stage_clock import count_parts
+from preprocessor_server.transform.blocks import (
+    KINDS,
+    Block,
+    Body,
+    Kind,
+    block_name,
+    blocks_of,
+    body,
+    kind_of,
+)
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
-from preprocessor_server.transform.deliver import deliver_ids, deliver_numbers
+from preprocessor_server.transform.deliver import deliver
 from preprocessor_server.transform.derive import (
     Derivation,
     DerivedColumn,
@@ -32,16 +41,7 @@ from preprocessor_server.transform.invalid import invalid, shorten, suggest
 from preprocessor_server.transform.ops import compile_op, null_typed, unfit
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
-from preprocessor_server.transform.validate import body, op_title
-
-Kind: TypeAlias = Literal["dense", "sparse", "label"]
-
-# The blocks of a batch in order: its name, the features in it, and what a trainer gets.
-_BLOCKS: tuple[tuple[str, Kind, batch_pb2.BlockKind, dataset_pb2.ScalarType], ...] = (
-    ("dense", "dense", batch_pb2.BLOCK_KIND_DENSE, dataset_pb2.SCALAR_TYPE_FLOAT32),
-    ("sparse", "sparse", batch_pb2.BLOCK_KIND_SPARSE, dataset_pb2.SCALAR_TYPE_INT64),
-    ("labels", "label", batch_pb2.BLOCK_KIND_LABEL, dataset_pb2.SCALAR_TYPE_FLOAT32),
-)
+from preprocessor_server.transform.validate import op_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Output:
 
     name: str
     kind: Kind
+    block: str
     column: str
     place: str
     steps: tuple[ColumnOp, ...]
@@ -83,31 +84,37 @@ class FeatureSize:
 class Transform:
     """The features of a dataset, bound to a source schema; safe from any thread.
 
-    outputs are in the order of the dataset; derived are the derived columns they need, in order, of
-    all_derived; columns are the source columns that both need, in the order of the source schema.
-    What is computed depends on nothing else; size is for estimates of memory.
+    outputs are in the order of the dataset, blocks in that of a batch; derived are the derived
+    columns they need, in order, of all_derived; columns are the source columns that both need, in
+    the order of the source schema. What is computed depends on nothing else; size is for estimates
+    of memory.
     """
 
     outputs: tuple[Output, ...]
+    blocks: tuple[Block, ...]
     columns: tuple[str, ...]
     derived: tuple[DerivedColumn, ...] = ()
     all_derived: tuple[DerivedColumn, ...] = ()
     size: FeatureSize = dataclass_field(default_factory=FeatureSize, compare=False)
 
     def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
-        """The blocks of every batch: dense, sparse, labels, those that have features."""
+        """The blocks of every batch, each with its features in the order of the dataset."""
         schema = batch_pb2.BatchSchema(encoding_version=encoding_version)
-        for name, kind, block_kind, dtype in _BLOCKS:
-            features = [output.name for output in self.outputs if output.kind == kind]
-            if features:
-                schema.blocks.add(name=name, kind=block_kind, dtype=dtype, features=features)
+        for block in self.blocks:
+            schema.blocks.add(
+                name=block.name,
+                kind=KINDS[block.kind].block_kind,
+                dtype=block.dtype,
+                features=[output.name for output in self.outputs if output.block == block.name],
+            )
         return schema
 
     def apply(self, frame: Frame) -> Frame:
         """The features of the frame's rows, by name.
 
-        Dense and label features are Flat float32, sparse ones Flat or Jagged of Flat, of int64 or
-        int32; none has nulls. What is kept once per run is worked on once per run and stays so; run
+        Dense and label features are Flat float64 in blocks of it, else Flat float32; sparse ones
+        Flat or Jagged of Flat, int32 in blocks of it, else int64 or int32; meta columns Flat int64.
+        None has nulls. What is kept once per run is worked on once per run and stays so; run
         structures without features are left out. Raises DataError (NULL_VALUE, VALUE_OUT_OF_RANGE,
         LISTS_UNEVEN) that names feature, or derived column, and row.
         """
@@ -150,7 +157,7 @@ def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transf
     derived = needed(derivation.columns, used)
     used.update(*(column.inputs for column in derived))
     columns = tuple(name for name in schema.names if name in used)
-    return Transform(outputs, columns, derived, derivation.columns)
+    return Transform(outputs, blocks_of(spec), columns, derived, derivation.columns)
 
 
 def bind_features(
@@ -172,6 +179,7 @@ def _bind_outputs(
 ) -> Iterator[Output | DatasetError]:
     schema = derivation.schema
     taken: dict[str, str] = {}
+    blocks = {block.name: block for block in blocks_of(spec)}
     for index, feature in enumerate(spec.features):
         path = f"dataset.features[{index}]"
         if feature.WhichOneof("kind") is None:
@@ -192,7 +200,9 @@ def _bind_outputs(
             if name in derivation.unsound:
                 continue
             try:
-                output = _compile(feature, path, name, field, schema, unsound.get(index))
+                block = blocks[block_name(feature)]
+                end = unsound.get(index)
+                output = _compile(feature, block, path, name, field, schema, end)
             except DatasetError as error:
                 yield error
                 continue
@@ -201,7 +211,7 @@ def _bind_outputs(
 
 
 def _select(
-    part: dataset_pb2.DenseFeature | dataset_pb2.SparseFeature | dataset_pb2.LabelFeature,
+    part: Body,
     path: str,
     schema: pa.Schema,
 ) -> Iterator[tuple[str, str] | DatasetError]:
@@ -232,6 +242,7 @@ def _select(
 
 def _compile(
     feature: dataset_pb2.Feature,
+    block: Block,
     path: str,
     name: str,
     field: str,
@@ -239,8 +250,7 @@ def _compile(
     unsound: int | None,
 ) -> Output | None:
     """The feature of a column; None if it has an unsound operation and is right up to there."""
-    kind = feature.WhichOneof("kind")
-    assert kind is not None
+    kind = kind_of(feature)
     arrow = schema.field(name).type
     column = column_type(arrow)
     if column is None:
@@ -253,7 +263,9 @@ def _compile(
         )
     steps: list[ColumnOp] = []
     if column.family is Family.NULL:
-        step, column = null_typed(column, np.dtype(np.int64 if kind == "sparse" else np.float64))
+        step, column = null_typed(
+            column, np.dtype(np.float64 if kind in {"dense", "label"} else np.int64)
+        )
         steps.append(step)
     ops = body(feature).ops[:unsound]
     given: list[ColumnType] = []
@@ -270,14 +282,8 @@ def _compile(
         return None
     steps += fuse_ids(ops, given, done) if kind == "sparse" else done
     try:
-        steps.append(_DELIVER[kind](column))
+        steps.append(deliver(kind, column, block.dtype))
     except UnfitError as error:
         raise unfit(error, f"{shorten(path)}, {kind}", field, name, column) from error
-    return Output(name, kind, name, f"feature {name!r} ({shorten(path)})", tuple(steps))
-
-
-_DELIVER: dict[Kind, Callable[[ColumnType], ColumnOp]] = {
-    "dense": lambda column: deliver_numbers(column, "a dense feature"),
-    "sparse": deliver_ids,
-    "label": lambda column: deliver_numbers(column, "a label"),
-}
+    place = f"feature {name!r} ({shorten(path)})"
+    return Output(name, kind, block.name, name, place, tuple(steps))

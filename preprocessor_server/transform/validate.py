@@ -10,6 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
+from preprocessor_server.transform.blocks import body, find_block_faults
 from preprocessor_server.transform.derive.kinds import derived_faults
 from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops import check_op
@@ -51,19 +52,7 @@ def find_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
         yield invalid("dataset.features", "the dataset has no feature; give at least one")
     for index, feature in enumerate(spec.features):
         yield from _feature_faults(feature, f"dataset.features[{index}]")
-
-
-def body(
-    feature: dataset_pb2.Feature,
-) -> dataset_pb2.DenseFeature | dataset_pb2.SparseFeature | dataset_pb2.LabelFeature:
-    """The feature's kind-specific part; the kind must have been checked."""
-    kind = feature.WhichOneof("kind")
-    if kind == "dense":
-        return feature.dense
-    if kind == "sparse":
-        return feature.sparse
-    assert kind == "label"
-    return feature.label
+    yield from find_block_faults(spec)
 
 
 def op_title(op: dataset_pb2.Op) -> str:
@@ -115,7 +104,7 @@ def _derive_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
 
 def _feature_faults(feature: dataset_pb2.Feature, path: str) -> Iterator[DatasetError]:
     if feature.WhichOneof("kind") is None:
-        yield invalid(path, "the feature has no kind; make it dense, sparse or label")
+        yield invalid(path, "the feature has no kind; make it dense, sparse, label or meta")
         return
     part = body(feature)
     if not part.columns:

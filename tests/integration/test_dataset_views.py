@@ -11,10 +11,12 @@ import pytest
 
 from preprocessor_server.server import Server
 from trainer_client import (
+    Block,
     Dataset,
     Dense,
     InvalidDatasetError,
     Label,
+    Meta,
     RequestError,
     Sampling,
     Sparse,
@@ -186,6 +188,27 @@ def test_derived_columns_are_shown(target: str, monkeypatch: pytest.MonkeyPatch)
     assert len(set(twice)) == 1
     assert len(set(crossed)) == 2
     assert after["user_item"] == tuple([value % 10] for value in crossed)  # type: ignore[operator]
+
+
+def test_views_show_blocks_as_they_are_delivered(target: str) -> None:
+    dataset = Dataset(
+        source=DATASET.source,
+        features=[
+            Dense("age", ops=[ops.FillNull(257.0)], block="wide"),
+            Meta("at", "label"),
+        ],
+        blocks=[Block("wide", dtype="bfloat16")],
+    )
+    preview = dataset.preview(3, target=target)
+    assert [(c.name, c.block, c.dtype, c.values) for c in preview.features] == [
+        ("age", "wide", "bfloat16", (20.0, 256.0, 7.25)),
+        ("at", "meta", "int64", (0.0, 1.0, 2.0)),
+        ("label", "meta", "int64", (0.0, 1.0, 1.0)),
+    ]
+    assert dataset.explain(target=target).blocks == (
+        PlannedBlock("wide", "bfloat16", "[B, 1]"),
+        PlannedBlock("meta", "int64", "[B, 2]"),
+    )
 
 
 def test_errors_say_what_to_do(target: str) -> None:

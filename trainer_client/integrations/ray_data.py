@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
@@ -47,7 +48,8 @@ def read_batch_stream(
 ) -> ray.data.Dataset:
     """The rows of one epoch as a Ray Dataset, each once: a column a feature.
 
-    Dense features and labels are float32, sparse ones list<int64>. streams read tasks, each of
+    Columns have the dtypes of their blocks, float32 for bfloat16, which Arrow lacks; sparse
+    features are lists. streams read tasks, each of
     num_cpus CPUs (Ray's default: one), read a part of the epoch each; by default as many as the
     cluster has CPUs. options are those of BatchStream, less OWN_OPTIONS. A task that Ray repeats
     gives the same rows in the same order. Raises what a BatchStream raises.
@@ -118,7 +120,7 @@ class BatchStreamDatasource(Datasource):
 
 
 def to_arrow(batch: Batch) -> pa.Table:
-    """The rows of a batch, without a copy: float32 columns, and list<int64> of sparse features."""
+    """The rows of a batch: numbers, and lists of sparse features; only bfloat16 is copied."""
     columns: dict[str, pa.Array] = {}
     for name in batch:
         feature = batch[name]
@@ -127,6 +129,8 @@ def to_arrow(batch: Batch) -> pa.Table:
             offsets = pa.array(feature.offsets.numpy(), pa.int32())
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(feature.values.numpy()))
         else:
+            if feature.dtype is torch.bfloat16:
+                feature = feature.float()
             columns[name] = pa.array(np.ascontiguousarray(feature.numpy()))
     return pa.table(columns)
 

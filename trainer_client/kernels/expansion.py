@@ -23,11 +23,11 @@ SHORT: Any = np.uint64(8)
 _u64: Any = np.uint64
 _0, _1 = _u64(0), _u64(1)
 
+Values = npt.NDArray[np.signedinteger]
+
 
 @inner
-def _repeat(
-    values: npt.NDArray[np.int64], length: int, times: int, out: npt.NDArray[np.int64]
-) -> None:
+def _repeat(values: Values, length: int, times: int, out: Values) -> None:
     """Writes a list so many times in a row."""
     if length == _1:
         value = values[_0]
@@ -55,9 +55,9 @@ def _repeat(
 def _expand_feature(
     run_lengths: npt.NDArray[np.int32],
     lengths: npt.NDArray[np.int32],
-    values: npt.NDArray[np.int64],
+    values: Values,
     lengths_out: npt.NDArray[np.int32],
-    values_out: npt.NDArray[np.int64],
+    values_out: Values,
 ) -> bool:
     """Whether the lengths fit both sides: nothing is read or written outside."""
     row = source = target = _0
@@ -80,28 +80,21 @@ def _expand_feature(
     return bool(row == rows and target == room)
 
 
-@kernel(INT64(BYTES_IN, TABLE_IN, INT64, BYTES_OUT))
-def expand(
-    arena: npt.NDArray[np.uint8],
+@inner
+def _expand_all(
+    words: npt.NDArray[np.int32],
+    elements: Values,
     features: npt.NDArray[np.int64],
     row_count: int,
-    expanded: npt.NDArray[np.uint8],
+    lengths_out: npt.NDArray[np.int32],
+    values_out: Values,
 ) -> int:
-    """Writes lengths int32 [features, row_count], then at a multiple of 64 all values int64.
-
-    features is int64 [f, FEATURE_COLUMNS]; expanded is as large as both. Returns -1, or the first
-    feature whose lengths do not add up to its counts.
-    """
-    words, longs = arena.view(np.int32), arena.view(np.int64)
-    size = 4 * len(features) * row_count
-    lengths_out = expanded[:size].view(np.int32)
-    values_out = expanded[(size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT :].view(np.int64)
     start = 0
     for f in range(len(features)):
         runs_at, lists = features[f, RUN_LENGTHS_AT], features[f, LISTS]
         lengths = words[features[f, LENGTHS_AT] : features[f, LENGTHS_AT] + lists]
         values_at, count = features[f, VALUES_AT], features[f, VALUE_COUNT]
-        values = longs[values_at : values_at + count]
+        values = elements[values_at : values_at + count]
         row_lengths = lengths_out[f * row_count : (f + 1) * row_count]
         row_values = values_out[start : start + features[f, EXPANDED_COUNT]]
         start += features[f, EXPANDED_COUNT]
@@ -115,3 +108,26 @@ def expand(
         ):
             return f
     return -1
+
+
+@kernel(INT64(BYTES_IN, TABLE_IN, INT64, INT64, BYTES_OUT))
+def expand(
+    arena: npt.NDArray[np.uint8],
+    features: npt.NDArray[np.int64],
+    row_count: int,
+    value_bytes: int,
+    expanded: npt.NDArray[np.uint8],
+) -> int:
+    """Writes lengths int32 [features, row_count], then at a multiple of 64 all values.
+
+    Values are int32 or int64, as value_bytes says. features is int64 [f, FEATURE_COLUMNS]; expanded
+    is as large as both. Returns -1, or the first feature whose lengths do not add up to its counts.
+    """
+    size = 4 * len(features) * row_count
+    lengths = expanded[:size].view(np.int32)
+    values = expanded[(size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT :]
+    words = arena.view(np.int32)
+    if value_bytes == 4:
+        return _expand_all(words, words, features, row_count, lengths, values.view(np.int32))
+    longs = arena.view(np.int64)
+    return _expand_all(words, longs, features, row_count, lengths, values.view(np.int64))

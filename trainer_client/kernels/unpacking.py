@@ -18,20 +18,23 @@ from trainer_client.kernels._jit import (
     kernel,
 )
 
-# A row of the table of buffers: the nine header words of a buffer, where it is decoded to, and, of
-# the values of a sparse feature, how many there are once runs are expanded to rows.
+# A row of the table of buffers: the nine header words of a buffer, where it is decoded to, of the
+# values of a sparse feature how many there are once runs are expanded to rows, and the type that it
+# is decoded to.
 ROLE, LAYOUT, TYPE, OFFSET, SIZE, COUNT, WIDTH, BASE, DICTIONARY_SIZE = range(9)
-DECODED_OFFSET, EXPANDED_COUNT = 9, 10
-BUFFER_COLUMNS = 11
+DECODED_OFFSET, EXPANDED_COUNT, DECODED_TYPE = 9, 10, 11
+BUFFER_COLUMNS = 12
 
-# A row of the table of parts: whether it is of a sparse block, its features, its runs (0: it is
-# sent once a row), the batch's rows, and which rows of the table of buffers are its own.
-IS_SPARSE, FEATURES, RUNS, ROWS, FIRST, END = range(6)
+# A row of the table of parts: the kind of its block, its features, its runs (0: it is sent once a
+# row), the batch's rows, which rows of the table of buffers are its own, and its block's dtype.
+KIND, FEATURES, RUNS, ROWS, FIRST, END, DTYPE = range(7)
+PART_COLUMNS = 7
 
 # The contract's numbers; a test compares them with it.
+SPARSE, META = 2, 4
 VALUES, LENGTHS, RUN_LENGTHS = 1, 2, 3
 BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
-TYPE_INT32, TYPE_INT64, TYPE_FLOAT32 = 1, 2, 3
+TYPE_INT32, TYPE_INT64, TYPE_FLOAT32, TYPE_FLOAT64, TYPE_FLOAT16, TYPE_BFLOAT16 = range(1, 7)
 
 ALIGNMENT = 64
 # Of elements in a buffer: sums of sizes up to it do not overflow.
@@ -61,25 +64,48 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.unsignedinteger]
 # A byte and a word for each element of a block, and the elements of a dictionary.
 Scratch = tuple[Bytes, npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
+# The decoded arena as words of 16, 32 and 64 bits, and as float64.
+Decoded = tuple[
+    npt.NDArray[np.uint16],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.float64],
+]
+
+
+@inner
+def _bytes_of(scalar: int) -> int:
+    """The size of an element of a type."""
+    if scalar in (TYPE_INT64, TYPE_FLOAT64):
+        return 8
+    return 2 if scalar >= TYPE_FLOAT16 else 4
 
 
 @inner
 def _kind_fault(buffers: Table, row: int, parts: Table, p: int) -> int:
-    """0, or what is wrong with the role, type or count of a buffer in its part."""
+    """0, or what is wrong with the role, type or count of a buffer in its part.
+
+    The type that it is decoded to is filled in.
+    """
     if not VALUES <= buffers[row, ROLE] <= RUN_LENGTHS:
         return UNKNOWN_ROLE
-    if not TYPE_INT32 <= buffers[row, TYPE] <= TYPE_FLOAT32:
+    if not TYPE_INT32 <= buffers[row, TYPE] <= TYPE_BFLOAT16:
         return UNKNOWN_TYPE
     place, runs, count = row - parts[p, FIRST], parts[p, RUNS], buffers[row, COUNT]
-    role, kind, expected = VALUES, TYPE_INT64, count
-    if parts[p, IS_SPARSE] == 0:
-        kind, expected = TYPE_FLOAT32, parts[p, FEATURES] * parts[p, ROWS]
+    role, kind, expected = VALUES, parts[p, DTYPE], count
+    if parts[p, KIND] == META:
+        expected = parts[p, ROWS]
+    elif parts[p, KIND] != SPARSE:
+        expected = parts[p, FEATURES] * parts[p, ROWS]
     elif runs > 0 and place == 0:
         role, kind, expected = RUN_LENGTHS, TYPE_INT32, runs
     elif place == (1 if runs > 0 else 0):
         role, kind = LENGTHS, TYPE_INT32
         expected = parts[p, FEATURES] * (runs if runs > 0 else parts[p, ROWS])
-    if buffers[row, ROLE] != role or buffers[row, TYPE] != kind:
+    buffers[row, DECODED_TYPE] = kind
+    # Numbers that are float32 are sent as that.
+    is_narrow = kind == TYPE_FLOAT64 and buffers[row, TYPE] == TYPE_FLOAT32
+    if buffers[row, ROLE] != role or (buffers[row, TYPE] != kind and not is_narrow):
         return WRONG_KIND
     return 0 if count == expected and 0 <= count <= MAX_COUNT else WRONG_COUNT
 
@@ -93,7 +119,7 @@ def _layout_fault(buffers: Table, row: int) -> int:
         return UNKNOWN_LAYOUT
     widest = 0
     if layout == BYTE_PLANES:
-        widest = 64 if buffers[row, TYPE] == TYPE_INT64 else 32
+        widest = 8 * _bytes_of(buffers[row, TYPE])
     elif layout == DICTIONARY:
         widest = 8
     if not min(widest, 1) <= width <= widest or top == 3 or top > 4:
@@ -108,8 +134,9 @@ def _layout_fault(buffers: Table, row: int) -> int:
 def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
     """Checks the header's buffers, and gives each its place in the decoded arena.
 
-    buffers is int64 [n, BUFFER_COLUMNS], of which DECODED_OFFSET is written, parts int64
-    [p, 6]. Returns the decoded arena's size in bytes, or a fault, which is negative.
+    buffers is int64 [n, BUFFER_COLUMNS], of which DECODED_OFFSET and DECODED_TYPE are written,
+    parts int64 [p, PART_COLUMNS]. Returns the decoded arena's size in bytes, or a fault, which is
+    negative.
     """
     end = decoded = 0
     for p in range(len(parts)):
@@ -126,12 +153,11 @@ def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
             if fault != 0:
                 return -int(FAULT_STEP * row + fault)
             end += buffers[row, SIZE]
-            is_long = buffers[row, TYPE] == TYPE_INT64
             # The values of a part follow each other without gaps: one tensor for its features.
-            if not is_long or buffers[row - 1, TYPE] != TYPE_INT64:
+            if row == parts[p, FIRST] or buffers[row - 1, ROLE] != VALUES:
                 decoded = (decoded + ALIGNMENT - 1) & -ALIGNMENT
             buffers[row, DECODED_OFFSET] = decoded
-            decoded += buffers[row, COUNT] * (8 if is_long else 4)
+            decoded += buffers[row, COUNT] * _bytes_of(buffers[row, DECODED_TYPE])
     if (end + ALIGNMENT - 1) & -ALIGNMENT != wire_bytes:
         return -(FAULT_STEP * (len(buffers) - 1) + WRONG_PLACE)
     return (decoded + ALIGNMENT - 1) & -ALIGNMENT
@@ -222,10 +248,11 @@ def _join(wire: Bytes, at: int, stride: int, planes: int, out: Words, to: int, s
 
 
 @inner
-def _look_up(
-    scratch: Scratch, is_long: bool, words: Words, longs: Words, to: int, size: int
-) -> int:
-    """Writes the dictionary's elements for a block of codes; the largest code."""
+def _look_up(scratch: Scratch, is_long: bool, longs: Words, to: int, size: int) -> int:
+    """Writes the dictionary's elements for a block of codes, or replaces the codes by them.
+
+    Returns the largest code.
+    """
     _, codes, distinct = scratch
     largest = _u32(0)
     for i in range(size):
@@ -236,8 +263,24 @@ def _look_up(
             longs[to + i] = distinct[codes[i]]
     else:
         for i in range(size):
-            words[to + i] = distinct[codes[i]]
+            codes[i] = distinct[codes[i]]
     return int(largest)
+
+
+@inner
+def _store(block: npt.NDArray[np.uint32], scalar: int, out: Decoded, to: int, size: int) -> None:
+    """Writes a block of words as elements of a type."""
+    halves, words, _, doubles = out
+    if scalar == TYPE_FLOAT64:
+        numbers = block.view(np.float32)
+        for i in range(size):
+            doubles[to + i] = numbers[i]
+    elif scalar >= TYPE_FLOAT16:
+        for i in range(size):
+            halves[to + i] = block[i]
+    else:
+        for i in range(size):
+            words[to + i] = block[i]
 
 
 @inner
@@ -260,23 +303,24 @@ def _widen(
 
 
 @inner
-def _unpack_buffer(
-    wire: Bytes, buffers: Table, row: int, words: Words, longs: Words, scratch: Scratch
-) -> bool:
-    """Whether all elements could be unpacked, into words or longs as their type says."""
+def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch: Scratch) -> bool:
+    """Whether all elements could be unpacked, to the type that they are decoded to."""
     top, low, distinct = scratch
+    _, words, longs, _ = out
     at, count, width = _u64(buffers[row, OFFSET]), _u64(buffers[row, COUNT]), buffers[row, WIDTH]
-    is_long, base = buffers[row, TYPE] == TYPE_INT64, _u64(buffers[row, BASE])
-    to = _u64(buffers[row, DECODED_OFFSET]) // _u64(8 if is_long else 4)
+    scalar, base = buffers[row, DECODED_TYPE], _u64(buffers[row, BASE])
+    is_long = _bytes_of(buffers[row, TYPE]) == 8
+    to = _u64(buffers[row, DECODED_OFFSET]) // _u64(_bytes_of(scalar))
     size = buffers[row, DICTIONARY_SIZE]
     for i in range(size):
         distinct[i] = _word(wire, at)
         at += _u64(8)
+    # Words of 32 bits go straight to where they belong.
+    is_straight = _bytes_of(scalar) == 4 and size == 0
     planes, bits, largest = _u64(width >> 3), _u64(width & 7), 0
     for start in range(_u64(0), count, BLOCK):
         block, first = min(BLOCK, count - start), to + start
-        # Words of 32 bits go straight to where they belong.
-        part, part_at = (low, _u64(0)) if is_long or size > 0 else (words, first)
+        part, part_at = (words, first) if is_straight else (low, _u64(0))
         _join(wire, at + start, count, min(planes, _u64(4)), part, part_at, block)
         if bits > 0:
             packed = at + planes * count + start * bits // _u64(8)
@@ -285,12 +329,14 @@ def _unpack_buffer(
             for i in range(block):
                 part[part_at + i] |= _u32(top[i]) << _u32(_u64(8) * planes)
         if size > 0:
-            largest = max(largest, _look_up(scratch, is_long, words, longs, first, block))
+            largest = max(largest, _look_up(scratch, is_long, longs, first, block))
         elif is_long:
             _widen(scratch, wire, at + start, count, _u64(width), base, longs, first, block)
         elif base != 0:
             for i in range(block):
-                words[first + i] += base
+                part[part_at + i] += base
+        if not is_straight and not is_long:
+            _store(low, scalar, out, first, block)
     return bool(largest < max(size, 1))
 
 
@@ -335,13 +381,18 @@ def unpack(wire: Bytes, checksum: int, buffers: Table, parts: Table, decoded: By
     """
     if _checksum(wire) != checksum:
         return -WRONG_CHECKSUM
-    words, longs = decoded.view(np.uint32), decoded.view(np.uint64)
+    out = (
+        decoded.view(np.uint16),
+        decoded.view(np.uint32),
+        decoded.view(np.uint64),
+        decoded.view(np.float64),
+    )
     scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint32), np.empty(256, np.uint64)
     for p in range(len(parts)):
         for row in range(parts[p, FIRST], parts[p, END]):
-            if not _unpack_buffer(wire, buffers, row, words, longs, scratch):
+            if not _unpack_buffer(wire, buffers, row, out, scratch):
                 return -(FAULT_STEP * row + CODE_OUTSIDE)
-        if parts[p, IS_SPARSE] != 0:
+        if parts[p, KIND] == SPARSE:
             fault = _lengths_fault(buffers, parts, p, decoded.view(np.int32))
             if fault != 0:
                 return fault

@@ -19,11 +19,7 @@ from trainer_client.ops.base import (
 )
 
 TYPE_PREFIX = "SCALAR_TYPE_"
-TYPE_NAMES = tuple(
-    name.removeprefix(TYPE_PREFIX).lower()
-    for name, number in dataset_pb2.ScalarType.items()
-    if number
-)
+TYPE_NAMES = ("int32", "int64", "float32", "float64")
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,8 +151,8 @@ def _check_clip(clip: dataset_pb2.Clip, path: str) -> None:
 
 
 def _check_cast(op: dataset_pb2.Cast, path: str) -> None:
-    if op.to not in dataset_pb2.ScalarType.values()[1:]:
-        known = ", ".join(dataset_pb2.ScalarType.keys()[1:])
+    if op.to not in _CAST_DTYPES:
+        known = ", ".join(dataset_pb2.ScalarType.Name(number) for number in _CAST_DTYPES)
         raise invalid(f"{path}.to", f"Cast to type {op.to}; give one of {known}")
 
 

@@ -20,6 +20,7 @@ class BlockKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLOCK_KIND_DENSE: _ClassVar[BlockKind]
     BLOCK_KIND_SPARSE: _ClassVar[BlockKind]
     BLOCK_KIND_LABEL: _ClassVar[BlockKind]
+    BLOCK_KIND_META: _ClassVar[BlockKind]
 
 class BufferRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ BLOCK_KIND_UNSPECIFIED: BlockKind
 BLOCK_KIND_DENSE: BlockKind
 BLOCK_KIND_SPARSE: BlockKind
 BLOCK_KIND_LABEL: BlockKind
+BLOCK_KIND_META: BlockKind
 BUFFER_ROLE_UNSPECIFIED: BufferRole
 BUFFER_ROLE_VALUES: BufferRole
 BUFFER_ROLE_LENGTHS: BufferRole

@@ -35,6 +35,8 @@ class ScalarType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCALAR_TYPE_INT64: _ClassVar[ScalarType]
     SCALAR_TYPE_FLOAT32: _ClassVar[ScalarType]
     SCALAR_TYPE_FLOAT64: _ClassVar[ScalarType]
+    SCALAR_TYPE_FLOAT16: _ClassVar[ScalarType]
+    SCALAR_TYPE_BFLOAT16: _ClassVar[ScalarType]
 
 class DatePart(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -77,6 +79,8 @@ SCALAR_TYPE_INT32: ScalarType
 SCALAR_TYPE_INT64: ScalarType
 SCALAR_TYPE_FLOAT32: ScalarType
 SCALAR_TYPE_FLOAT64: ScalarType
+SCALAR_TYPE_FLOAT16: ScalarType
+SCALAR_TYPE_BFLOAT16: ScalarType
 DATE_PART_UNSPECIFIED: DatePart
 DATE_PART_HOUR: DatePart
 DATE_PART_MINUTE: DatePart
@@ -95,7 +99,7 @@ AGGREGATION_FIRST: Aggregation
 AGGREGATION_LAST: Aggregation
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive", "sampling")
+    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive", "sampling", "blocks")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +108,7 @@ class DatasetSpec(_message.Message):
     UDF_BLOCK_ROWS_FIELD_NUMBER: _ClassVar[int]
     DERIVE_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     source: Source
     where: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -112,7 +117,8 @@ class DatasetSpec(_message.Message):
     udf_block_rows: int
     derive: _containers.RepeatedCompositeFieldContainer[Derived]
     sampling: Sampling
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+    blocks: _containers.RepeatedCompositeFieldContainer[OutputBlock]
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[OutputBlock, _Mapping]]] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("rate", "when", "key", "seed", "weight")
@@ -127,6 +133,14 @@ class Sampling(_message.Message):
     seed: int
     weight: str
     def __init__(self, rate: _Optional[float] = ..., when: _Optional[str] = ..., key: _Optional[str] = ..., seed: _Optional[int] = ..., weight: _Optional[str] = ...) -> None: ...
+
+class OutputBlock(_message.Message):
+    __slots__ = ("name", "dtype")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: ScalarType
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[ScalarType, str]] = ...) -> None: ...
 
 class Udf(_message.Message):
     __slots__ = ("function", "inputs", "outputs", "random", "archive")
@@ -265,38 +279,56 @@ class ParquetSource(_message.Message):
     def __init__(self, paths: _Optional[_Iterable[str]] = ..., group_by: _Optional[_Iterable[str]] = ..., rows: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Feature(_message.Message):
-    __slots__ = ("dense", "sparse", "label")
+    __slots__ = ("dense", "sparse", "label", "meta")
     DENSE_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    META_FIELD_NUMBER: _ClassVar[int]
     dense: DenseFeature
     sparse: SparseFeature
     label: LabelFeature
-    def __init__(self, dense: _Optional[_Union[DenseFeature, _Mapping]] = ..., sparse: _Optional[_Union[SparseFeature, _Mapping]] = ..., label: _Optional[_Union[LabelFeature, _Mapping]] = ...) -> None: ...
+    meta: MetaFeature
+    def __init__(self, dense: _Optional[_Union[DenseFeature, _Mapping]] = ..., sparse: _Optional[_Union[SparseFeature, _Mapping]] = ..., label: _Optional[_Union[LabelFeature, _Mapping]] = ..., meta: _Optional[_Union[MetaFeature, _Mapping]] = ...) -> None: ...
 
 class DenseFeature(_message.Message):
-    __slots__ = ("columns", "ops")
+    __slots__ = ("columns", "ops", "block")
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OPS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
     columns: _containers.RepeatedScalarFieldContainer[str]
     ops: _containers.RepeatedCompositeFieldContainer[Op]
-    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
+    block: str
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
 
 class SparseFeature(_message.Message):
-    __slots__ = ("columns", "ops")
+    __slots__ = ("columns", "ops", "block")
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OPS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
     columns: _containers.RepeatedScalarFieldContainer[str]
     ops: _containers.RepeatedCompositeFieldContainer[Op]
-    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
+    block: str
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
 
 class LabelFeature(_message.Message):
-    __slots__ = ("columns", "ops")
+    __slots__ = ("columns", "ops", "block")
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OPS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
     columns: _containers.RepeatedScalarFieldContainer[str]
     ops: _containers.RepeatedCompositeFieldContainer[Op]
-    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ...) -> None: ...
+    block: str
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
+
+class MetaFeature(_message.Message):
+    __slots__ = ("columns", "ops", "block")
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    OPS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    ops: _containers.RepeatedCompositeFieldContainer[Op]
+    block: str
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
 
 class Op(_message.Message):
     __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts", "head", "slice", "list_length", "positive_modulus", "map_id", "vocabulary", "list_aggregate", "deduplicate", "sort", "pad", "enumerate", "n_gram", "sample")

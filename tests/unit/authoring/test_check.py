@@ -273,6 +273,11 @@ def fields(text: str) -> list[str]:
         (SOUND.replace("IS NOT NULL", "= lable OR agee = 1"), ["where", "where"]),
         ("features: []\n", ["source", "features"]),
         (UNSHOWN, ["features[0].columns[0]", "features[1].columns[0]"]),
+        (SOUND + "blocks: [{name: dens, dtype: SCALAR_TYPE_FLOAT16}]\n", ["blocks[0].name"]),
+        (SOUND + "blocks: [{name: dense, dtype: SCALAR_TYPE_FLOAT1}]\n", ["blocks[0].dtype"]),
+        (SOUND + "blocks: [{name: dense, dtype: SCALAR_TYPE_INT32}]\n", ["blocks[0].dtype"]),
+        (SOUND + "blocks: [{dtype: SCALAR_TYPE_FLOAT16}]\n", ["blocks[0].name"]),
+        (SOUND + "  - meta: {columns: [city], block: dense}\n", ["features[2].block"]),
         (GROUPED, ["source.parquet.rows[0]", "source.parquet.rows[2]"]),
     ],
 )

@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.v1 import dataset_pb2
-from trainer_client import Dataset, Dense, InvalidDatasetError, Label, Sparse, ops, parquet
-from trainer_client.dataset import Feature
+from trainer_client import (
+    Block,
+    Dataset,
+    Dense,
+    InvalidDatasetError,
+    Label,
+    Meta,
+    Sparse,
+    ops,
+    parquet,
+)
+from trainer_client.features import DTYPES, Feature
 from trainer_client.ops import ALL, Op
 from trainer_client.ops.dates import PARTS
 from trainer_client.ops.numbers import TYPE_NAMES
@@ -54,12 +64,16 @@ OPS = st.one_of(
 )
 
 
-def build_feature(kind: type[Feature], names: list[str], chain: list[Op]) -> Feature:
-    return kind(*names, ops=chain)
+def build_feature(kind: type[Feature], names: list[str], chain: list[Op], block: str) -> Feature:
+    return kind(*names, ops=chain, block=block)
 
 
 FEATURES = st.builds(
-    build_feature, st.sampled_from([Dense, Sparse, Label]), NAMES, st.lists(OPS, max_size=3)
+    build_feature,
+    st.sampled_from([Dense, Sparse, Label, Meta]),
+    NAMES,
+    st.lists(OPS, max_size=3),
+    st.sampled_from(["", "wide"]),
 )
 DATASETS = st.builds(
     Dataset,
@@ -72,6 +86,7 @@ DATASETS = st.builds(
     features=st.lists(FEATURES, min_size=1, max_size=3),
     where=st.text("ab =1\n'"),
     max_split_bytes=st.just(0) | st.integers(1 << 20, 64 << 30),
+    blocks=st.lists(st.builds(Block, st.sampled_from(["wide", "x"]), st.sampled_from(DTYPES))),
 )
 # What no builder takes.
 WRONG: Any = b"wrong"
@@ -95,6 +110,21 @@ def test_rows_are_one_name_or_several() -> None:
     for wrong in ([""], ["label", WRONG]):
         with pytest.raises(InvalidDatasetError, match=r"rows: .* is no name"):
             parquet("x", rows=wrong)
+
+
+def test_blocks_have_a_name_and_a_dtype() -> None:
+    with pytest.raises(InvalidDatasetError, match=r"'wide' has dtype 'bfloat'.*mean 'bfloat16'"):
+        Block("wide", "bfloat")
+    with pytest.raises(InvalidDatasetError, match="Block name: '' is no name"):
+        Block("", "float32")
+    with pytest.raises(InvalidDatasetError, match=r"Dense\(a\) block is b'wrong'"):
+        Dense("a", block=WRONG)
+    with pytest.raises(InvalidDatasetError, match=r"blocks\[0\] is b'wrong': give Block"):
+        Dataset(EXAMPLE.source, EXAMPLE.features, blocks=[WRONG])
+    message = EXAMPLE.to_proto()
+    message.blocks.add(name="dense", dtype=99)  # as a newer one would
+    with pytest.raises(InvalidDatasetError, match=r"blocks\[0\]: .*dtype '99'"):
+        Dataset.from_proto(message)
 
 
 def test_the_fingerprint_hashes_the_deterministic_bytes() -> None:

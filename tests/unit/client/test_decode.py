@@ -356,7 +356,7 @@ def test_unknown_schemas_are_refused() -> None:
     with pytest.raises(DeploymentError, match=r"encoding version 2"):
         Decoder(schema)
     schema = encode_schema(ROWS)
-    schema.blocks[1].dtype = dataset_pb2.SCALAR_TYPE_INT32
+    schema.blocks[1].dtype = dataset_pb2.SCALAR_TYPE_FLOAT32
     with pytest.raises(DeploymentError, match="dtype"):
         Decoder(schema)
 
@@ -364,7 +364,9 @@ def test_unknown_schemas_are_refused() -> None:
 def test_every_enum_value_is_decoded_or_refused_by_design() -> None:
     """A new value in the contract fails here until the decoder knows it."""
     assert set(batch_pb2.Codec.keys()) == {"CODEC_UNSPECIFIED", "CODEC_NONE", "CODEC_ZSTD"}
-    assert len(batch_pb2.BlockKind.keys()) == 4
+    assert len(batch_pb2.BlockKind.keys()) == 5
+    assert batch_pb2.BLOCK_KIND_SPARSE == unpacking.SPARSE
+    assert batch_pb2.BLOCK_KIND_META == unpacking.META
     known: dict[str, int] = {
         "BUFFER_LAYOUT_BYTE_PLANES": unpacking.BYTE_PLANES,
         "BUFFER_LAYOUT_CONSTANT": unpacking.CONSTANT,
@@ -379,9 +381,16 @@ def test_every_enum_value_is_decoded_or_refused_by_design() -> None:
         "BUFFER_ROLE_UNSPECIFIED": 0,
     }
     assert dict(batch_pb2.BufferRole.items()) == known
-    assert dataset_pb2.SCALAR_TYPE_INT32 == unpacking.TYPE_INT32
-    assert dataset_pb2.SCALAR_TYPE_INT64 == unpacking.TYPE_INT64
-    assert dataset_pb2.SCALAR_TYPE_FLOAT32 == unpacking.TYPE_FLOAT32
+    types: dict[str, int] = {
+        "SCALAR_TYPE_INT32": unpacking.TYPE_INT32,
+        "SCALAR_TYPE_INT64": unpacking.TYPE_INT64,
+        "SCALAR_TYPE_FLOAT32": unpacking.TYPE_FLOAT32,
+        "SCALAR_TYPE_FLOAT64": unpacking.TYPE_FLOAT64,
+        "SCALAR_TYPE_FLOAT16": unpacking.TYPE_FLOAT16,
+        "SCALAR_TYPE_BFLOAT16": unpacking.TYPE_BFLOAT16,
+        "SCALAR_TYPE_UNSPECIFIED": 0,
+    }
+    assert dict(dataset_pb2.ScalarType.items()) == types
 
 
 @given(st.integers(0, 20), st.randoms(use_true_random=False))

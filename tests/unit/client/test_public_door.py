@@ -8,6 +8,7 @@ import trainer_client
 PUBLIC = [
     "Batch",
     "BatchStream",
+    "Block",
     "Bound",
     "CorruptBatchError",
     "Cursor",
@@ -22,6 +23,7 @@ PUBLIC = [
     "InvalidDatasetError",
     "JaggedView",
     "Label",
+    "Meta",
     "Preview",
     "RayFleet",
     "RequestError",

@@ -10,6 +10,7 @@ from tests.fakes.encoder import Rows, encode_batch, encode_schema
 from trainer_client import Batch, SparseBlock, SparsePart
 from trainer_client.decode import Decoder
 from trainer_client.expand import expand, expand_by_torch
+from trainer_client.layout import SparseLayout
 
 COLUMNS = {
     "cat": [[9], [8], [7], [6], [5], [4]],
@@ -69,10 +70,11 @@ def test_expanded_is_what_was_sent_a_row(columns: dict[str, list[list[int]]]) ->
 @given(any_columns())
 def test_torch_expands_as_the_kernel_does(columns: dict[str, list[list[int]]]) -> None:
     batch = batch_of(columns)
-    assert batch.layout.sparse is not None
+    layout = batch.layout.blocks["sparse"]
+    assert isinstance(layout, SparseLayout)
     for features in (range(len(columns)), [len(columns) - 1], [*range(len(columns))][::-1]):
-        ours = expand(batch.arena, batch.layout.sparse, features, batch.batch_size)
-        theirs = expand_by_torch(batch.arena, batch.layout.sparse, features, batch.batch_size)
+        ours = expand(batch.arena, layout, features, batch.batch_size)
+        theirs = expand_by_torch(batch.arena, layout, features, batch.batch_size)
         for mine, other in zip(ours, theirs, strict=True):
             assert mine.dtype == other.dtype
             assert torch.equal(mine, other)

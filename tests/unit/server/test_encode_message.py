@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from headrace.v1 import batch_pb2
+from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.arrange import _lengths
 from preprocessor_server.encode.batch import BatchEncoder, Piece
@@ -92,7 +92,8 @@ def test_padding_is_zero_in_an_arena_that_is_used_again(codec: batch_pb2.Codec) 
 @pytest.mark.parametrize("codec", [batch_pb2.CODEC_NONE, batch_pb2.CODEC_ZSTD])
 def test_an_arena_may_be_empty(codec: batch_pb2.Codec) -> None:
     schema = batch_pb2.BatchSchema(encoding_version=1)
-    schema.blocks.add(kind=batch_pb2.BLOCK_KIND_SPARSE, features=["x", "y"])
+    int64 = dataset_pb2.SCALAR_TYPE_INT64
+    schema.blocks.add(kind=batch_pb2.BLOCK_KIND_SPARSE, dtype=int64, features=["x", "y"])
     frame = Frame(3, {"x": Flat(np.full(3, 9)), "y": Flat(np.full(3, -(2**63)))})
     message = BatchEncoder(schema, codec, 1, ROOM).encode([whole(frame)], 0, BEFORE, AFTER)
     batch = pb.StreamBatchesResponse.FromString(message).batch
