@@ -4,7 +4,7 @@ from trainer_client import derive, ops
 from trainer_client.batch import Batch
 from trainer_client.cursor import Cursor
 from trainer_client.dataset import Dataset, parquet
-from trainer_client.dataset_plan import DatasetPlan
+from trainer_client.dataset_plan import DatasetPlan, EmbeddingTable
 from trainer_client.dataset_preview import Preview
 from trainer_client.errors import (
     CorruptBatchError,
@@ -44,6 +44,7 @@ __all__ = [
     "DeduplicatedBlock",
     "Dense",
     "DeploymentError",
+    "EmbeddingTable",
     "Explanation",
     "HeadraceError",
     "InvalidDatasetError",

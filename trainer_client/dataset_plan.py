@@ -55,6 +55,19 @@ class PlannedBlock:
     shape: str
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingTable:
+    """A table that sparse features are looked up in: every id is below num_embeddings.
+
+    embedding_dim is 0 where the dataset leaves it to the trainer.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    num_embeddings: int
+    embedding_dim: int
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class DatasetPlan:
     """How a dataset is read and made into batches. repr() draws it.
@@ -79,6 +92,7 @@ class DatasetPlan:
     unfiltered_row_count: int
     row_count: int | None
     skipped_row_groups: int
+    tables: tuple[EmbeddingTable, ...] = ()
 
     def __repr__(self) -> str:
         """The plan, from files to batches."""
@@ -112,6 +126,9 @@ class DatasetPlan:
         for block in self.blocks:
             yield f"block      {block.name}: {block.dtype} {block.shape}"
             yield from self._feature_lines(block)
+        for table in self.tables:
+            size = f"{table.num_embeddings:,} x {table.embedding_dim or 'any'}"
+            yield f"table      {table.name}: {size}, of {', '.join(table.features)}"
 
     def _skipped(self) -> str:
         if not self.skipped_row_groups:
@@ -186,6 +203,12 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
         unfiltered_row_count=found.unfiltered_row_count,
         row_count=found.row_count if found.HasField("row_count") else None,
         skipped_row_groups=found.skipped_row_group_count,
+        tables=tuple(
+            EmbeddingTable(
+                table.name, tuple(table.features), table.num_embeddings, table.embedding_dim
+            )
+            for table in found.output_schema.tables
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from headrace.v1 import dataset_pb2
 from trainer_client import ops as operations
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops import Op
+from trainer_client.ops.base import check_range
 
 TYPE_PREFIX = "SCALAR_TYPE_"
 # What blocks can be delivered in: of numbers, and of ids.
@@ -68,11 +69,58 @@ class Dense(_Feature):
     kind: ClassVar[str] = "dense"
 
 
+@dataclass(frozen=True, slots=True, init=False)
 class Sparse(_Feature):
-    """Columns of ids, one a row or a list a row, delivered as int64 unless their block is int32."""
+    """Columns of ids, one a row or a list a row, delivered as int64 unless their block is int32.
 
-    __slots__ = ()
+    num_embeddings, embedding_dim and table say what embedding table the ids are looked up in, for
+    trainer_client.integrations.torchrec; batches are the same without them. Rows that are not given
+    follow from the operations (HashBucket, Vocabulary, ...), columns are the trainer's choice.
+    Features with the same table share it; without one each has its own, of its name.
+    """
+
     kind: ClassVar[str] = "sparse"
+    num_embeddings: int
+    embedding_dim: int
+    table: str
+
+    def __init__(
+        self,
+        *columns: str,
+        ops: Iterable[Op] = (),
+        block: str = "",
+        num_embeddings: int = 0,
+        embedding_dim: int = 0,
+        table: str = "",
+    ) -> None:
+        _Feature.__init__(self, *columns, ops=ops, block=block)
+        title = f"Sparse({', '.join(columns)})"
+        check_range(f"{title} num_embeddings", num_embeddings, 0, (1 << 63) - 1)
+        check_range(f"{title} embedding_dim", embedding_dim, 0, (1 << 31) - 1)
+        if not isinstance(table, str):
+            raise InvalidDatasetError(f"{title} table is {table!r}: give the table's name")
+        object.__setattr__(self, "num_embeddings", num_embeddings)
+        object.__setattr__(self, "embedding_dim", embedding_dim)
+        object.__setattr__(self, "table", table)
+
+    def _fields(self) -> dict[str, Any]:
+        return _Feature._fields(self) | {
+            "num_embeddings": self.num_embeddings,
+            "embedding_dim": self.embedding_dim,
+            "table": self.table,
+        }
+
+    @classmethod
+    def of_message(cls, message: Any, chain: Iterable[Op]) -> Self:
+        """The feature of its kind's message, whose operations are a chain."""
+        return cls(
+            *message.columns,
+            ops=chain,
+            block=message.block,
+            num_embeddings=message.num_embeddings,
+            embedding_dim=message.embedding_dim,
+            table=message.table,
+        )
 
 
 class Label(_Feature):

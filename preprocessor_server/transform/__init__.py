@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from preprocessor_server.transform.blocks import Output
 from preprocessor_server.transform.features import (
-    Output,
     Transform,
     bind_features,
     compile_features,

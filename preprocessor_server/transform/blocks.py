@@ -1,4 +1,4 @@
-"""The blocks of the output: which features go to which, in which order, and in which dtype."""
+"""The output: features, the blocks that they go to, in which order, and in which dtype."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.transform.invalid import invalid, shorten
+from preprocessor_server.transform.ops.base import ColumnOp
 
 Kind: TypeAlias = Literal["dense", "sparse", "label", "meta"]
 Body: TypeAlias = (
@@ -56,6 +57,22 @@ class Block:
     name: str
     kind: Kind
     dtype: dataset_pb2.ScalarType
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One feature of the output: its name is its column's. steps lead from column to feature.
+
+    index is that of what selects it, in DatasetSpec.features.
+    """
+
+    name: str
+    kind: Kind
+    block: str
+    column: str
+    place: str
+    index: int
+    steps: tuple[ColumnOp, ...]
 
 
 def body(feature: dataset_pb2.Feature) -> Body:

@@ -21,7 +21,7 @@ from preprocessor_server.transform.blocks import (
     KINDS,
     Block,
     Body,
-    Kind,
+    Output,
     block_name,
     blocks_of,
     body,
@@ -41,19 +41,8 @@ from preprocessor_server.transform.invalid import invalid, shorten, suggest
 from preprocessor_server.transform.ops import compile_op, null_typed, unfit
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
+from preprocessor_server.transform.tables import bind_tables
 from preprocessor_server.transform.validate import op_title
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One feature of the output: its name is its column's. steps lead from column to feature."""
-
-    name: str
-    kind: Kind
-    block: str
-    column: str
-    place: str
-    steps: tuple[ColumnOp, ...]
 
 
 class FeatureSize:
@@ -86,8 +75,8 @@ class Transform:
 
     outputs are in the order of the dataset, blocks in that of a batch; derived are the derived
     columns they need, in order, of all_derived; columns are the source columns that both need, in
-    the order of the source schema. What is computed depends on nothing else; size is for estimates
-    of memory.
+    the order of the source schema. What is computed depends on nothing else; tables and size are
+    for whoever asks: tables say what the ids are looked up in, and size is for estimates of memory.
     """
 
     outputs: tuple[Output, ...]
@@ -95,11 +84,12 @@ class Transform:
     columns: tuple[str, ...]
     derived: tuple[DerivedColumn, ...] = ()
     all_derived: tuple[DerivedColumn, ...] = ()
+    tables: tuple[batch_pb2.EmbeddingTable, ...] = ()
     size: FeatureSize = dataclass_field(default_factory=FeatureSize, compare=False)
 
     def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
         """The blocks of every batch, each with its features in the order of the dataset."""
-        schema = batch_pb2.BatchSchema(encoding_version=encoding_version)
+        schema = batch_pb2.BatchSchema(encoding_version=encoding_version, tables=self.tables)
         for block in self.blocks:
             schema.blocks.add(
                 name=block.name,
@@ -157,7 +147,8 @@ def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transf
     derived = needed(derivation.columns, used)
     used.update(*(column.inputs for column in derived))
     columns = tuple(name for name in schema.names if name in used)
-    return Transform(outputs, blocks_of(spec), columns, derived, derivation.columns)
+    tables = tuple(raising(bind_tables(spec, outputs)))
+    return Transform(outputs, blocks_of(spec), columns, derived, derivation.columns, tables)
 
 
 def bind_features(
@@ -179,6 +170,7 @@ def _bind_outputs(
 ) -> Iterator[Output | DatasetError]:
     schema = derivation.schema
     taken: dict[str, str] = {}
+    found: list[Output] = []
     blocks = {block.name: block for block in blocks_of(spec)}
     for index, feature in enumerate(spec.features):
         path = f"dataset.features[{index}]"
@@ -202,12 +194,14 @@ def _bind_outputs(
             try:
                 block = blocks[block_name(feature)]
                 end = unsound.get(index)
-                output = _compile(feature, block, path, name, field, schema, end)
+                output = _compile(feature, index, block, name, field, schema, end)
             except DatasetError as error:
                 yield error
                 continue
             if output is not None:
+                found.append(output)
                 yield output
+    yield from (fault for fault in bind_tables(spec, found) if isinstance(fault, DatasetError))
 
 
 def _select(
@@ -242,15 +236,15 @@ def _select(
 
 def _compile(
     feature: dataset_pb2.Feature,
+    number: int,
     block: Block,
-    path: str,
     name: str,
     field: str,
     schema: pa.Schema,
     unsound: int | None,
 ) -> Output | None:
     """The feature of a column; None if it has an unsound operation and is right up to there."""
-    kind = kind_of(feature)
+    kind, path = kind_of(feature), f"dataset.features[{number}]"
     arrow = schema.field(name).type
     column = column_type(arrow)
     if column is None:
@@ -286,4 +280,4 @@ def _compile(
     except UnfitError as error:
         raise unfit(error, f"{shorten(path)}, {kind}", field, name, column) from error
     place = f"feature {name!r} ({shorten(path)})"
-    return Output(name, kind, block.name, name, place, tuple(steps))
+    return Output(name, kind, block.name, name, place, number, tuple(steps))

@@ -14,6 +14,7 @@ from trainer_client import (
     Block,
     Dataset,
     Dense,
+    EmbeddingTable,
     InvalidDatasetError,
     Label,
     Meta,
@@ -195,6 +196,7 @@ def test_views_show_blocks_as_they_are_delivered(target: str) -> None:
         source=DATASET.source,
         features=[
             Dense("age", ops=[ops.FillNull(257.0)], block="wide"),
+            Sparse("name", ops=[ops.HashBucket(10)], table="names", embedding_dim=4),
             Meta("at", "label"),
         ],
         blocks=[Block("wide", dtype="bfloat16")],
@@ -202,13 +204,18 @@ def test_views_show_blocks_as_they_are_delivered(target: str) -> None:
     preview = dataset.preview(3, target=target)
     assert [(c.name, c.block, c.dtype, c.values) for c in preview.features] == [
         ("age", "wide", "bfloat16", (20.0, 256.0, 7.25)),
+        ("name", "sparse", "int64", ([3.0], [8.0], [])),
         ("at", "meta", "int64", (0.0, 1.0, 2.0)),
         ("label", "meta", "int64", (0.0, 1.0, 1.0)),
     ]
-    assert dataset.explain(target=target).blocks == (
+    plan = dataset.explain(target=target)
+    assert plan.blocks == (
         PlannedBlock("wide", "bfloat16", "[B, 1]"),
+        PlannedBlock("sparse", "int64", "values of lists, lengths int32 [1, B]"),
         PlannedBlock("meta", "int64", "[B, 2]"),
     )
+    assert plan.tables == (EmbeddingTable("names", ("name",), 10, 4),)
+    assert "table      names: 10 x 4, of name" in repr(plan)
 
 
 def test_errors_say_what_to_do(target: str) -> None:

@@ -65,12 +65,26 @@ class Cursor(_message.Message):
     def __init__(self, split: _Optional[int] = ..., parquet_row: _Optional[int] = ..., offset: _Optional[int] = ..., batch: _Optional[int] = ...) -> None: ...
 
 class BatchSchema(_message.Message):
-    __slots__ = ("encoding_version", "blocks")
+    __slots__ = ("encoding_version", "blocks", "tables")
     ENCODING_VERSION_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
     encoding_version: int
     blocks: _containers.RepeatedCompositeFieldContainer[BlockSchema]
-    def __init__(self, encoding_version: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[BlockSchema, _Mapping]]] = ...) -> None: ...
+    tables: _containers.RepeatedCompositeFieldContainer[EmbeddingTable]
+    def __init__(self, encoding_version: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[BlockSchema, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[EmbeddingTable, _Mapping]]] = ...) -> None: ...
+
+class EmbeddingTable(_message.Message):
+    __slots__ = ("name", "features", "num_embeddings", "embedding_dim")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    NUM_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_DIM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    features: _containers.RepeatedScalarFieldContainer[str]
+    num_embeddings: int
+    embedding_dim: int
+    def __init__(self, name: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., num_embeddings: _Optional[int] = ..., embedding_dim: _Optional[int] = ...) -> None: ...
 
 class BlockSchema(_message.Message):
     __slots__ = ("name", "kind", "dtype", "features")

@@ -68,7 +68,14 @@ def build_feature(kind: type[Feature], names: list[str], chain: list[Op], block:
     return kind(*names, ops=chain, block=block)
 
 
-FEATURES = st.builds(
+TABLES = st.builds(
+    Sparse,
+    st.just("x"),
+    num_embeddings=st.integers(0, (1 << 63) - 1),
+    embedding_dim=st.integers(0, (1 << 31) - 1),
+    table=st.text("ab"),
+)
+FEATURES = TABLES | st.builds(
     build_feature,
     st.sampled_from([Dense, Sparse, Label, Meta]),
     NAMES,
@@ -125,6 +132,15 @@ def test_blocks_have_a_name_and_a_dtype() -> None:
     message.blocks.add(name="dense", dtype=99)  # as a newer one would
     with pytest.raises(InvalidDatasetError, match=r"blocks\[0\]: .*dtype '99'"):
         Dataset.from_proto(message)
+
+
+def test_hints_of_tables_are_checked() -> None:
+    with pytest.raises(InvalidDatasetError, match=r"Sparse\(a\) num_embeddings is -1"):
+        Sparse("a", num_embeddings=-1)
+    with pytest.raises(InvalidDatasetError, match=r"Sparse\(a\) embedding_dim is b'wrong'"):
+        Sparse("a", embedding_dim=WRONG)
+    with pytest.raises(InvalidDatasetError, match=r"Sparse\(a\) table is b'wrong'"):
+        Sparse("a", table=WRONG)
 
 
 def test_the_fingerprint_hashes_the_deterministic_bytes() -> None:

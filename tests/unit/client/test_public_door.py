@@ -18,6 +18,7 @@ PUBLIC = [
     "DeduplicatedBlock",
     "Dense",
     "DeploymentError",
+    "EmbeddingTable",
     "Explanation",
     "HeadraceError",
     "InvalidDatasetError",
