@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -24,6 +23,8 @@ from preprocessor_server.errors import (
     errors_in,
     raising,
 )
+from preprocessor_server.group_by import group_by_faults
+from preprocessor_server.lru_cache import LruCache
 from preprocessor_server.plan.epoch import EpochPlan, RowGroups, plan_epoch
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity
 from preprocessor_server.settings import Settings
@@ -33,6 +34,7 @@ from preprocessor_server.source.nesting import RowSchema, bind_rows, resolve_row
 from preprocessor_server.source.paths import Roots
 from preprocessor_server.source.reader import SplitReader
 from preprocessor_server.source.snapshot import Snapshot, take_snapshot
+from preprocessor_server.source.vocabulary import read_vocabulary
 from preprocessor_server.transform import (
     Filter,
     Sampler,
@@ -45,7 +47,12 @@ from preprocessor_server.transform import (
     validate_spec,
     with_weight,
 )
-from preprocessor_server.transform.invalid import suggest
+from preprocessor_server.transform.ops.listed import (
+    Listed,
+    ReadListed,
+    list_integers,
+    list_strings,
+)
 from preprocessor_server.udf.declared import binding_errors, identity_of, output_schema
 from preprocessor_server.udf.run import Udfs, bind_udfs
 from preprocessor_server.udf.workers import WorkerProcesses, Workers
@@ -54,45 +61,13 @@ DEFAULT_MAX_SPLIT_BYTES = 256 * 1024 * 1024
 # Footers are read by threads of their own: they wait for storage, not for cores.
 FOOTER_THREADS = 16
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-
-class LruCache(Generic[K, V]):
-    """The values used last, up to a total weight; the newest is kept whatever it weighs."""
-
-    def __init__(self, capacity: int, weigh: Callable[[V], int]) -> None:
-        self._capacity = capacity
-        self._weigh = weigh
-        self._values: OrderedDict[K, V] = OrderedDict()
-        self._weight = 0
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        """The value of a key, None if it is not there (any longer)."""
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key]
-
-    def put(self, key: K, value: V) -> None:
-        """Adds a value, dropping those used longest ago."""
-        with self._lock:
-            if key in self._values:
-                self._weight -= self._weigh(self._values.pop(key))
-            self._values[key] = value
-            self._weight += self._weigh(value)
-            while self._weight > self._capacity and len(self._values) > 1:
-                _, dropped = self._values.popitem(last=False)
-                self._weight -= self._weigh(dropped)
-
 
 @dataclass(frozen=True)
 class BoundDataset:
     """A dataset bound to a snapshot: checked, compiled, ready to be planned and read.
 
-    source has all columns of the rows, columns those that are read.
+    source has all columns of the rows, columns those that are read. listed_bytes is what the
+    vocabularies of files take up in memory.
     """
 
     spec: dataset_pb2.DatasetSpec
@@ -103,6 +78,7 @@ class BoundDataset:
     filter: Filter | None
     sampler: Sampler | None
     udfs: Udfs
+    listed_bytes: int = 0
 
     @property
     def group_by(self) -> tuple[str, ...]:
@@ -112,7 +88,7 @@ class BoundDataset:
     @cached_property
     def size_bytes(self) -> int:
         """What it is reckoned to take up in memory, in bytes: code may be most of the spec."""
-        return self.snapshot.size_bytes + 2 * self.spec.ByteSize()
+        return self.snapshot.size_bytes + 2 * self.spec.ByteSize() + self.listed_bytes
 
     @cached_property
     def used_columns(self) -> frozenset[str]:
@@ -173,10 +149,29 @@ class BoundDataset:
         return self.transform.schema(ENCODING_VERSION)
 
 
-class Catalog:
-    """Binds requests to datasets; looks at files when asked to, and only then."""
+class Binding(NamedTuple):
+    """What a dataset must be, and what is made of the columns that it reads."""
 
-    def __init__(self, settings: Settings, udf_workers: Workers | None = None) -> None:
+    validate: Callable[[dataset_pb2.DatasetSpec], None]
+    features: Callable[[dataset_pb2.DatasetSpec, pa.Schema, ReadListed], Transform]
+
+
+SERVED = Binding(validate_spec, compile_features)
+
+
+class Catalog:
+    """Binds requests to datasets; looks at files when asked to, and only then.
+
+    binding says how, for who makes something else of a dataset's rows than its features.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        udf_workers: Workers | None = None,
+        binding: Binding = SERVED,
+    ) -> None:
+        self._binding = binding
         self._udf_workers = udf_workers or WorkerProcesses(settings)
         self._roots = Roots(settings.data_root)
         self._footers = FooterCache()
@@ -188,6 +183,7 @@ class Catalog:
         self._bound: LruCache[tuple[bytes, str], BoundDataset] = LruCache(
             memory // 4, lambda bound: bound.size_bytes
         )
+        self._listed: LruCache[str, Listed] = LruCache(memory, lambda listed: listed.size_bytes)
         self._plans: LruCache[tuple[str, int, bool, bool, Identity], EpochPlan] = LruCache(
             memory // 4, lambda plan: plan.size_bytes
         )
@@ -196,14 +192,14 @@ class Catalog:
 
     def describe(self, spec: dataset_pb2.DatasetSpec) -> BoundDataset:
         """The dataset with a snapshot of what it names now."""
-        validate_spec(spec)
+        self._binding.validate(spec)
         files = self._roots.expand(spec.source.parquet.paths)
         if not files:
             raise DatasetError(
                 "PATH_NOT_FOUND", "the dataset names no file", field="dataset.source.parquet.paths"
             )
         schema = self._footers.read(files[0]).schema
-        compiled = _compile(spec, schema, self._udf_workers)
+        compiled = self._compile(spec, schema)
         snapshot = take_snapshot(files, schema, compiled.columns, self._footers, self._footer_pool)
         if compiled.udfs:
             snapshot = snapshot.with_udfs(compiled.udfs.look())
@@ -217,7 +213,7 @@ class Catalog:
         """
         if not snapshot_id:
             return self.describe(spec)
-        validate_spec(spec)
+        self._binding.validate(spec)
         snapshot = self._snapshots.get(snapshot_id)
         if snapshot is None:
             raise RequestError(
@@ -262,7 +258,7 @@ class Catalog:
         key = (spec.SerializeToString(deterministic=True), snapshot.id)
         bound = self._bound.get(key)
         if bound is None:
-            compiled = _compile(spec, snapshot.schema, self._udf_workers)
+            compiled = self._compile(spec, snapshot.schema)
             needed = {column.measured_name for column in compiled.columns.columns}
             others = sorted(needed - set(snapshot.message.measured_columns))
             if others:
@@ -277,6 +273,47 @@ class Catalog:
             self._bound.put(key, bound)
         return bound
 
+    def _compile(self, spec: dataset_pb2.DatasetSpec, files: pa.Schema) -> _Compiled:
+        """All columns of the rows, those that features, filter and group_by need, and the former.
+
+        files is the schema of the files.
+        """
+        source = resolve_rows(spec, files)
+        try:
+            return self._compile_rows(spec, source)
+        except DatasetError as error:
+            told = _as_flat(error, spec, source)
+            if told is error:
+                raise
+            raise told from error
+
+    def _compile_rows(self, spec: dataset_pb2.DatasetSpec, source: RowSchema) -> _Compiled:
+        schema = source.schema
+        udfs = bind_udfs(spec, schema, self._udf_workers)
+        held: dict[str, int] = {}
+
+        def read(path: str, sha256: str, field: str) -> Listed:
+            listed = self._read_listed(path, sha256, field)
+            held[sha256] = listed.size_bytes
+            return listed
+
+        transform = self._binding.features(spec, with_weight(spec, udfs.declared.schema), read)
+        where = compile_where(spec, udfs.declared.schema, stored=schema)
+        fault = next(group_by_faults(spec, source), None)
+        if fault is not None:
+            raise fault
+        sampler = next(raising(bind_sampling(spec, udfs.declared.schema)), None)
+        used = udfs.declared.sources({*transform.columns, *_deciding_columns(where, sampler)})
+        columns = source.select({*used, *spec.source.parquet.group_by})
+        return _Compiled(source, columns, transform, where, sampler, udfs, sum(held.values()))
+
+    def _read_listed(self, path: str, sha256: str, field: str) -> Listed:
+        listed = self._listed.get(sha256)
+        if listed is None:
+            listed = read_listed(self._roots, path, sha256, field)
+            self._listed.put(sha256, listed)
+        return listed
+
 
 class _Compiled(NamedTuple):
     source: RowSchema
@@ -285,27 +322,19 @@ class _Compiled(NamedTuple):
     filter: Filter | None
     sampler: Sampler | None
     udfs: Udfs
+    listed_bytes: int
 
 
-def _compile(spec: dataset_pb2.DatasetSpec, files: pa.Schema, workers: Workers) -> _Compiled:
-    """All columns of the rows, those that features, filter and group_by need, and the former two.
-
-    files is the schema of the files.
-    """
-    source = resolve_rows(spec, files)
-    try:
-        return _compile_rows(spec, source, workers)
-    except DatasetError as error:
-        told = _as_flat(error, spec, source)
-        if told is error:
-            raise
-        raise told from error
+def read_listed(roots: Roots, path: str, sha256: str, field: str) -> Listed:
+    """The vocabulary of a file, as read_vocabulary() reads it."""
+    values = read_vocabulary(roots, path, sha256, field)
+    return list_integers(values) if values.type == pa.int64() else list_strings(values)
 
 
 def find_faults(
-    spec: dataset_pb2.DatasetSpec, files: pa.Schema, unsound: Mapping[int, int]
+    spec: dataset_pb2.DatasetSpec, files: pa.Schema, unsound: Mapping[int, int], roots: Roots
 ) -> Iterator[ServerError]:
-    """All that keeps a dataset from being read from files of a schema.
+    """All that keeps a dataset from being read from files of a schema; others lie below roots.
 
     Where validate_spec refuses it already, unsound says from which operation on each feature is
     not judged.
@@ -315,12 +344,13 @@ def find_faults(
             yield source
             continue
         schema = output_schema(spec, source.schema)
+        read = partial(read_listed, roots)
         found = (
             *binding_errors(spec, source.schema),
-            *errors_in(bind_features(spec, with_weight(spec, schema), unsound)),
+            *errors_in(bind_features(spec, with_weight(spec, schema), unsound, read)),
             *errors_in(bind_where(spec, schema)),
             *errors_in(bind_sampling(spec, schema)),
-            *_group_by_faults(spec, source),
+            *group_by_faults(spec, source),
         )
         yield from (_as_flat(error, spec, source) for error in found)
 
@@ -338,62 +368,5 @@ def _as_flat(error: ServerError, spec: dataset_pb2.DatasetSpec, source: RowSchem
     )
 
 
-def _compile_rows(spec: dataset_pb2.DatasetSpec, source: RowSchema, workers: Workers) -> _Compiled:
-    schema = source.schema
-    udfs = bind_udfs(spec, schema, workers)
-    transform = compile_features(spec, with_weight(spec, udfs.declared.schema))
-    where = compile_where(spec, udfs.declared.schema, stored=schema)
-    fault = next(_group_by_faults(spec, source), None)
-    if fault is not None:
-        raise fault
-    sampler = next(raising(bind_sampling(spec, udfs.declared.schema)), None)
-    used = udfs.declared.sources({*transform.columns, *_deciding_columns(where, sampler)})
-    columns = source.select({*used, *spec.source.parquet.group_by})
-    return _Compiled(source, columns, transform, where, sampler, udfs)
-
-
 def _deciding_columns(where: Filter | None, sampler: Sampler | None) -> tuple[str, ...]:
     return (*(where.columns if where else ()), *(sampler.columns if sampler else ()))
-
-
-def _group_by_faults(spec: dataset_pb2.DatasetSpec, source: RowSchema) -> Iterator[DatasetError]:
-    schema = source.schema
-    in_lists = {column.name for column in source.columns if column.in_lists}
-    for i, name in enumerate(spec.source.parquet.group_by):
-        field = f"dataset.source.parquet.group_by[{i}]"
-        if schema.get_field_index(name) < 0:
-            yield DatasetError(
-                "COLUMN_MISSING",
-                f"group_by names column {name!r}, which the source does not have; "
-                + suggest(name, schema.names),
-                field=field,
-            )
-            continue
-        kind = schema.field(name).type
-        if not _is_comparable(kind):
-            yield DatasetError(
-                "TYPE_UNFIT",
-                f"group_by column {name!r} is {kind}; group by numbers, booleans, strings, binary, "
-                "dates or times (no float16)",
-                field=field,
-            )
-        if name in in_lists:
-            yield DatasetError(
-                "TYPE_UNFIT",
-                f"group_by column {name!r} lies in lists with one element a row; a group is made "
-                "of whole Parquet rows, so group by columns that hold one value a Parquet row, or "
-                "by none, which keeps the rows of each Parquet row together",
-                field=field,
-            )
-
-
-def _is_comparable(kind: pa.DataType) -> bool:
-    """Whether adjacent values of a column can be compared, for groups."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    is_number = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    is_float = pa.types.is_floating(kind) and not pa.types.is_float16(kind)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    is_fixed = pa.types.is_fixed_size_binary(kind) or pa.types.is_boolean(kind)
-    return is_number or is_float or is_text or is_binary or is_fixed or pa.types.is_temporal(kind)

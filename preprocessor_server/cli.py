@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.authoring.reading import load_dataset
 from preprocessor_server.cli_check import check
+from preprocessor_server.cli_fit import fit
 from preprocessor_server.errors import FleetError, ServerError, SettingsError
 from preprocessor_server.settings import ENV_PREFIX, Settings
 
@@ -37,6 +38,7 @@ def cli() -> None:
 
 
 cli.add_command(check)
+cli.add_command(fit)
 
 
 def settings_options(command: Command, but: Collection[str] = ()) -> Command:

@@ -118,9 +118,9 @@ class Settings(BaseModel):
         default=256 * MIB,
         ge=MIB,
         le=64 * GIB,
-        description="Memory for snapshots of datasets and plans of epochs, in bytes, least "
-        "recently used dropped first. Default: one dataset of a million row groups, or very many "
-        "small ones.",
+        description="Memory for snapshots of datasets, plans of epochs and vocabularies of files, "
+        "in bytes, least recently used dropped first. Default: one dataset of a million row "
+        "groups, or very many small ones.",
     )
     metrics_listen: str = Field(
         default="",

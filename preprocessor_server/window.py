@@ -245,7 +245,7 @@ def _skip_split(dataset: BoundDataset, split: Split, identity: Identity) -> _Par
         table = dataset.udfs.apply(table, SplitPlace(dataset.snapshot, split), dataset.used_columns)
     if dataset.sampler is not None and dataset.sampler.weight:
         table = table.with_column(dataset.sampler.weight, pa.array([], pa.float64()))
-    frame = _source_frame(table, np.zeros(0, np.bool_), dataset.transform.columns)
+    frame = source_frame(table, np.zeros(0, np.bool_), dataset.transform.columns)
     keys = np.zeros(split.row_count, np.uint64)
     if identity.shuffle and not dataset.group_by:
         keys = _shuffle_keys(dataset, split, identity, split.row_count)
@@ -272,7 +272,7 @@ def _prepare_split(
             filtered_ns = time.perf_counter_ns()
             _check_passing(dataset, split, passes)
             keys = _keys(dataset, table, split, identity)
-            frame = _source_frame(table, passes, dataset.transform.columns)
+            frame = source_frame(table, passes, dataset.transform.columns)
             framed_ns = time.perf_counter_ns()
             frame = find_runs(frame)
             found_ns = time.perf_counter_ns()
@@ -316,7 +316,7 @@ def miscounted(problem: str) -> DataError:
     )
 
 
-def _source_frame(table: SplitTable, passes: Mask, names: Sequence[str]) -> Frame:
+def source_frame(table: SplitTable, passes: Mask, names: Sequence[str]) -> Frame:
     """The named columns of the rows that pass; what is in no list is kept once a Parquet row."""
     rows, parquet_rows, inverse = table.rows, table.parquet_rows, table.inverse
     if not passes.all():

@@ -131,6 +131,7 @@ CLASS_BY_REASON: dict[str, type[HeadraceError]] = {
     "UDF_CHANGED": DeploymentError,
     "UDF_UPLOAD_FORBIDDEN": DeploymentError,
     "UDF_PYTHON_MISMATCH": DeploymentError,
+    "FITTED_CHANGED": DataError,
     "NULL_VALUE": DataError,
     "VALUE_OUT_OF_RANGE": DataError,
     "ROWS_UNEVEN": DataError,

@@ -138,7 +138,7 @@ class _Check:
         else:
             self._not_checked.append(f"columns and types: {files[0].name} cannot be read")
             return
-        found = catalog.find_faults(self._file.spec, schema, self._unsound())
+        found = catalog.find_faults(self._file.spec, schema, self._unsound(), Roots(data.roots))
         self._add(_one_a_place(found))
         self._checked.append(
             f"features, filter and group_by against the {len(schema.names)} columns of {file.name}"
@@ -211,7 +211,8 @@ def _describe_faults(spec: dataset_pb2.DatasetSpec, data: Data) -> Iterator[Serv
     whole.CopyFrom(spec)
     roots = data.roots
     if data.instead is not None:
-        roots = (Path("/"),)
+        # Vocabularies lie where they would.
+        roots = (*roots, Path("/"))
         whole.source.parquet.paths[:] = [str(data.instead.resolve())]
     server = catalog.Catalog(Settings(data_root=roots), _NotRun())
     try:

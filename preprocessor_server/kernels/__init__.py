@@ -34,6 +34,7 @@ from preprocessor_server.kernels.layout import (
     write_buffers,
 )
 from preprocessor_server.kernels.logarithm import box_cox, log1p, logit
+from preprocessor_server.kernels.lookup import MAX_LISTED, find_strings, find_words, make_table
 from preprocessor_server.kernels.page_header import PageHeader, page_header
 from preprocessor_server.kernels.page_levels import LEVEL_ROOM, ListLevels, read_levels
 from preprocessor_server.kernels.page_values import read_coded, spread
@@ -46,6 +47,7 @@ __all__ = [
     "IDS",
     "LENGTHS",
     "LEVEL_ROOM",
+    "MAX_LISTED",
     "MAX_NARROW_BUCKETS",
     "Buffers",
     "Columns",
@@ -63,6 +65,8 @@ __all__ = [
     "copy_tails",
     "count_reached",
     "date_parts",
+    "find_strings",
+    "find_words",
     "first_occurrences",
     "first_state",
     "fold_words",
@@ -75,6 +79,7 @@ __all__ = [
     "list_changes",
     "log1p",
     "logit",
+    "make_table",
     "ones",
     "page_header",
     "read_coded",

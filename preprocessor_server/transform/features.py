@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.v1 import batch_pb2, dataset_pb2
-from preprocessor_server.errors import DatasetError, raising
+from preprocessor_server.errors import DatasetError, ServerError, raising
 from preprocessor_server.frame import Column, Frame, Runs
 from preprocessor_server.stage_clock import count_parts
 from preprocessor_server.transform.blocks import (
@@ -40,6 +40,7 @@ from preprocessor_server.transform.fuse import fuse_ids
 from preprocessor_server.transform.invalid import invalid, shorten, suggest
 from preprocessor_server.transform.ops import compile_op, null_typed, unfit
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
+from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
 from preprocessor_server.transform.place import Place
 from preprocessor_server.transform.tables import bind_tables
 from preprocessor_server.transform.validate import op_title
@@ -132,28 +133,45 @@ class Transform:
         )
 
 
-def compile_features(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> Transform:
+def compile_features(
+    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, read: ReadListed = read_no_file
+) -> Transform:
     """Binds features and derived columns, which validate_spec has let through, to a source schema.
 
-    Raises DatasetError: FEATURE_UNMATCHED for a name or glob that matches no column,
-    DATASET_INVALID for a column selected twice and for what bind_derived says, TYPE_UNFIT for an
-    operation, a feature or a derived column that does not fit its column.
+    read reads the files that operations name. Raises DatasetError: FEATURE_UNMATCHED for a name or
+    glob that matches no column, DATASET_INVALID for a column selected twice and for what
+    bind_derived says, TYPE_UNFIT for an operation, a feature or a derived column that does not fit
+    its column; ServerError as read does.
     """
     derivation = bind_derived(spec, schema)
     for fault in derivation.faults:
         raise fault
-    outputs = tuple(raising(_bind_outputs(spec, derivation, {})))
+    outputs = tuple(raising(_bind_outputs(spec, derivation, {}, read)))
+    tables = tuple(raising(bind_tables(spec, outputs)))
+    return transform_of(outputs, derivation, schema, blocks_of(spec), tables)
+
+
+def transform_of(
+    outputs: tuple[Output, ...],
+    derivation: Derivation,
+    schema: pa.Schema,
+    blocks: tuple[Block, ...] = (),
+    tables: tuple[batch_pb2.EmbeddingTable, ...] = (),
+) -> Transform:
+    """What makes outputs of a source schema's columns, and of the derived ones that they need."""
     used = {output.column for output in outputs}
     derived = needed(derivation.columns, used)
     used.update(*(column.inputs for column in derived))
     columns = tuple(name for name in schema.names if name in used)
-    tables = tuple(raising(bind_tables(spec, outputs)))
-    return Transform(outputs, blocks_of(spec), columns, derived, derivation.columns, tables)
+    return Transform(outputs, blocks, columns, derived, derivation.columns, tables)
 
 
 def bind_features(
-    spec: dataset_pb2.DatasetSpec, schema: pa.Schema, unsound: Mapping[int, int]
-) -> Iterator[Output | DatasetError]:
+    spec: dataset_pb2.DatasetSpec,
+    schema: pa.Schema,
+    unsound: Mapping[int, int],
+    read: ReadListed = read_no_file,
+) -> Iterator[Output | ServerError]:
     """What compile_features refuses about derived columns; every feature of every column, likewise.
 
     unsound has, for features with an operation that validate_spec refuses, the first such
@@ -162,12 +180,15 @@ def bind_features(
     """
     derivation = bind_derived(spec, schema)
     yield from derivation.faults
-    yield from _bind_outputs(spec, derivation, unsound)
+    yield from _bind_outputs(spec, derivation, unsound, read)
 
 
 def _bind_outputs(
-    spec: dataset_pb2.DatasetSpec, derivation: Derivation, unsound: Mapping[int, int]
-) -> Iterator[Output | DatasetError]:
+    spec: dataset_pb2.DatasetSpec,
+    derivation: Derivation,
+    unsound: Mapping[int, int],
+    read: ReadListed,
+) -> Iterator[Output | ServerError]:
     schema = derivation.schema
     taken: dict[str, str] = {}
     found: list[Output] = []
@@ -176,7 +197,7 @@ def _bind_outputs(
         path = f"dataset.features[{index}]"
         if feature.WhichOneof("kind") is None:
             continue
-        for selected in _select(body(feature), path, schema):
+        for selected in select_columns(body(feature), path, schema):
             if isinstance(selected, DatasetError):
                 yield selected
                 continue
@@ -194,8 +215,8 @@ def _bind_outputs(
             try:
                 block = blocks[block_name(feature)]
                 end = unsound.get(index)
-                output = _compile(feature, index, block, name, field, schema, end)
-            except DatasetError as error:
+                output = _compile(feature, index, block, name, field, schema, end, read)
+            except ServerError as error:
                 yield error
                 continue
             if output is not None:
@@ -204,7 +225,7 @@ def _bind_outputs(
     yield from (fault for fault in bind_tables(spec, found) if isinstance(fault, DatasetError))
 
 
-def _select(
+def select_columns(
     part: Body,
     path: str,
     schema: pa.Schema,
@@ -242,6 +263,7 @@ def _compile(
     field: str,
     schema: pa.Schema,
     unsound: int | None,
+    read: ReadListed,
 ) -> Output | None:
     """The feature of a column; None if it has an unsound operation and is right up to there."""
     kind, path = kind_of(feature), f"dataset.features[{number}]"
@@ -268,7 +290,7 @@ def _compile(
         at = f"{path}.ops[{index}]"
         given.append(column)
         try:
-            step, column = compile_op(op, column)
+            step, column = compile_op(op, column, at, read)
         except UnfitError as error:
             raise unfit(error, f"{shorten(at)} {op_title(op)}", at, name, column) from error
         done.append(step)

@@ -9,6 +9,13 @@ from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops.base import Op, OpDoc
 from trainer_client.ops.dates import DateParts
+from trainer_client.ops.fit import (
+    FitBucketize,
+    FitFillNull,
+    FitMinMax,
+    FitNormalize,
+    FitVocabulary,
+)
 from trainer_client.ops.ids import HashBucket, PositiveModulus
 from trainer_client.ops.lists import Enumerate, Head, ListLength, Pad, Slice, Tail
 from trainer_client.ops.lookup import MapId, Vocabulary
@@ -21,6 +28,7 @@ ALL: tuple[type[Op], ...] = (
     *(Logit, BoxCox, Normalize, MinMax, Bucketize, DateParts),
     *(Head, Slice, ListLength, PositiveModulus, MapId, Vocabulary, ListAggregate, Deduplicate),
     *(Sort, Pad, Enumerate, NGram, Sample),
+    *(FitFillNull, FitNormalize, FitMinMax, FitBucketize, FitVocabulary),
 )
 _BY_FIELD = {op.proto_field: op for op in ALL}
 
@@ -34,6 +42,11 @@ __all__ = [
     "Deduplicate",
     "Enumerate",
     "FillNull",
+    "FitBucketize",
+    "FitFillNull",
+    "FitMinMax",
+    "FitNormalize",
+    "FitVocabulary",
     "HashBucket",
     "Head",
     "ListAggregate",

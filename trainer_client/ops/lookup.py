@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -10,6 +11,7 @@ from headrace.v1 import dataset_pb2
 from trainer_client.errors import InvalidDatasetError
 from trainer_client.ops.base import Op, OpDoc, check_range
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _LOW, _HIGH = -(1 << 63), (1 << 63) - 1
 
 
@@ -72,14 +74,16 @@ class MapId(Op):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Vocabulary(Op):
-    """Gives each value its position in values, all int or all str.
+    """Gives each value its position in values, all int or all str, or in a file that lists them.
 
     Others hash to num_oov_buckets ids behind the last position; without buckets they become null.
+    file is a Parquet file with the column "value", as servers see its path, and sha256 the
+    hexadecimal SHA-256 of its bytes; preprocessor-server fit writes both.
     """
 
     proto_field: ClassVar[str] = "vocabulary"
     doc: ClassVar[OpDoc] = OpDoc(
-        operation="`Vocabulary(values, n)`",
+        operation="`Vocabulary(values, n)`, `Vocabulary(num_oov_buckets=n, file=, sha256=)`",
         takes="integers; strings, binary",
         gives="int64: the position in the values",
         null="stays",
@@ -92,28 +96,37 @@ class Vocabulary(Op):
     )
     values: tuple[int, ...] | tuple[str, ...]
     num_oov_buckets: int
+    file: str
+    sha256: str
 
-    def __init__(self, values: Iterable[int] | Iterable[str], num_oov_buckets: int = 0) -> None:
-        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    def __init__(
+        self,
+        values: Iterable[int] | Iterable[str] = (),
+        num_oov_buckets: int = 0,
+        *,
+        file: str = "",
+        sha256: str = "",
+    ) -> None:
+        listed = _listed(values)
+        if file:
+            _check_file(file, sha256, listed)
+        elif sha256:
+            raise InvalidDatasetError("Vocabulary sha256 is given without file: name the file")
+        elif not listed:
             raise InvalidDatasetError(
-                f"Vocabulary values is {values!r}: it must be a list of integers or of strings"
+                "Vocabulary values is empty: give at least one, or a file that lists them"
             )
-        listed: tuple[Any, ...] = tuple(values)
-        if not listed:
-            raise InvalidDatasetError("Vocabulary values is empty: give at least one")
-        check = _check_text if isinstance(listed[0], str) else _check_integer
-        for i, value in enumerate(listed):
-            check(f"Vocabulary values[{i}]", value)
-        if len(set(listed)) < len(listed):
-            raise InvalidDatasetError(f"Vocabulary values: {_twice(listed)!r} is given twice")
         check_range("Vocabulary num_oov_buckets", num_oov_buckets, 0, 1 << 32)
         object.__setattr__(self, "values", listed)
         object.__setattr__(self, "num_oov_buckets", num_oov_buckets)
+        object.__setattr__(self, "file", file)
+        object.__setattr__(self, "sha256", sha256)
 
     def _message(self) -> dataset_pb2.Vocabulary:
-        listed: dict[str, Any] = {
-            "strings" if isinstance(self.values[0], str) else "integers": self.values
-        }
+        listed: dict[str, Any] = {"file": self.file, "sha256": self.sha256}
+        if self.values:
+            kind = "strings" if isinstance(self.values[0], str) else "integers"
+            listed = {kind: self.values}
         return dataset_pb2.Vocabulary(**listed, num_oov_buckets=self.num_oov_buckets)
 
     @classmethod
@@ -121,7 +134,34 @@ class Vocabulary(Op):
         """The operation of its message. Raises InvalidDatasetError for both kinds or none."""
         if message.integers and message.strings:
             raise InvalidDatasetError("vocabulary has integers and strings: give one of them")
-        return cls(message.integers or message.strings, message.num_oov_buckets)
+        values = message.integers or message.strings
+        return cls(values, message.num_oov_buckets, file=message.file, sha256=message.sha256)
+
+
+def _listed(values: Iterable[int] | Iterable[str]) -> tuple[Any, ...]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidDatasetError(
+            f"Vocabulary values is {values!r}: it must be a list of integers or of strings"
+        )
+    listed: tuple[Any, ...] = tuple(values)
+    check = _check_text if listed and isinstance(listed[0], str) else _check_integer
+    for i, value in enumerate(listed):
+        check(f"Vocabulary values[{i}]", value)
+    if len(set(listed)) < len(listed):
+        raise InvalidDatasetError(f"Vocabulary values: {_twice(listed)!r} is given twice")
+    return listed
+
+
+def _check_file(file: object, sha256: object, listed: tuple[Any, ...]) -> None:
+    if listed:
+        raise InvalidDatasetError("Vocabulary has values and a file: give one of them")
+    if not isinstance(file, str):
+        raise InvalidDatasetError(f"Vocabulary file is {file!r}: it must be a path, as a str")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise InvalidDatasetError(
+            f"Vocabulary sha256 is {sha256!r}: it must be the 64 lower-case hexadecimal digits "
+            f"that `sha256sum {file}` prints"
+        )
 
 
 def _check_integer(what: str, value: object) -> None:

@@ -14,6 +14,7 @@ from preprocessor_server.transform.invalid import invalid
 from preprocessor_server.transform.ops import (
     aggregate,
     dates,
+    fit,
     ids,
     lists,
     lookup,
@@ -22,6 +23,7 @@ from preprocessor_server.transform.ops import (
     sequences,
 )
 from preprocessor_server.transform.ops.base import ColumnOp, Rule, UnfitError, on_values
+from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
 from preprocessor_server.transform.place import Place
 
 RULES: dict[str, Rule] = {
@@ -33,16 +35,24 @@ RULES: dict[str, Rule] = {
     **lists.RULES,
     **aggregate.RULES,
     **sequences.RULES,
+    **fit.RULES,
 }
 
 
-def compile_op(op: dataset_pb2.Op, column: ColumnType) -> tuple[ColumnOp, ColumnType]:
+def compile_op(
+    op: dataset_pb2.Op, column: ColumnType, path: str = "", read: ReadListed = read_no_file
+) -> tuple[ColumnOp, ColumnType]:
     """What an operation does to columns of a type, and the type that comes out.
 
-    Raises UnfitError if it does not fit.
+    read reads the files that operations name; path is the operation's field. Raises UnfitError if
+    it does not fit, ServerError as read does.
     """
     name = op.WhichOneof("op")
     assert name is not None
+    if op.vocabulary.file:
+        vocabulary = op.vocabulary
+        listed = read(vocabulary.file, vocabulary.sha256, f"{path}.{name}.file")
+        return lookup.look_up(listed, vocabulary, column)
     return RULES[name].compile(getattr(op, name), column)
 
 

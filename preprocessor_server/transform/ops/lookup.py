@@ -1,120 +1,96 @@
-"""Operations that look values up in what the dataset lists.
-
-pyarrow builds a hash table of what is listed at every call: 4 ms of 100,000 strings.
-"""
+"""Operations that look values up in what the dataset lists."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Bytes, Flat, Mask, Scalars
 from preprocessor_server.kernels import hash_integers
 from preprocessor_server.transform.column_type import BYTES, ColumnType, Family
-from preprocessor_server.transform.from_arrow import arrow_to_column, bytes_to_arrow
 from preprocessor_server.transform.invalid import invalid
 from preprocessor_server.transform.ops.base import ColumnOp, Rule, UnfitError, on_values
 from preprocessor_server.transform.ops.ids import MAX_BUCKETS, hash_bytes, integers_only, of_bytes
+from preprocessor_server.transform.ops.listed import Listed, list_integers, list_strings
 from preprocessor_server.transform.place import Place
 
 _INT64 = np.dtype(np.int64)
-_MAX_INT64 = np.uint64((1 << 63) - 1)
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 
 def _map_id(op: dataset_pb2.MapId, column: ColumnType) -> tuple[ColumnOp, ColumnType]:
     integers_only(column, "MapId")
-    keys = pa.array(op.keys, pa.int64())
-    # The last one is that of what is no key.
+    keys = list_integers(op.keys)
+    # The last one is that of what is no key: it has the index -1.
     mapped = np.array([*op.values, op.default], np.int64)
     complete = op.HasField("default")
 
     def run(values: Scalars, _: Place) -> Scalars:
         assert isinstance(values, Flat)
-        found, known = _find_integers(values.values, keys)
-        ids = np.take(mapped, _where(known, found, len(keys)))
-        return Flat(ids, values.valid if complete else _both(known, values.valid))
+        found = keys.find(values)
+        return Flat(mapped[found], values.valid if complete else _known(found, values.valid))
 
     return on_values(run), column.of(_INT64)
 
 
 def _vocabulary(op: dataset_pb2.Vocabulary, column: ColumnType) -> tuple[ColumnOp, ColumnType]:
+    if op.integers:
+        return look_up(list_integers(op.integers), op, column)
+    return look_up(list_strings([text.encode() for text in op.strings]), op, column)
+
+
+def look_up(
+    listed: Listed, op: dataset_pb2.Vocabulary, column: ColumnType
+) -> tuple[ColumnOp, ColumnType]:
+    """What a Vocabulary of listed values does to columns of a type, and what comes out.
+
+    Raises UnfitError if it lists values of another kind than the column's.
+    """
     if column.family not in {Family.INTEGER, *BYTES}:
         raise UnfitError(
             "Vocabulary takes integers, strings and binary; put a Cast to int64 before it"
         )
-    if bool(op.integers) != (column.family is Family.INTEGER):
-        held, wanted = ("integers", "strings") if op.integers else ("strings", "integers")
+    integers = isinstance(listed.values, Flat)
+    if integers != (column.family is Family.INTEGER):
+        held, wanted = ("integers", "strings") if integers else ("strings", "integers")
         raise UnfitError(f"the Vocabulary lists {held}; list {wanted}")
     num_oov_buckets = op.num_oov_buckets
-    count = len(op.integers) + len(op.strings)
-    integers = pa.array(op.integers, pa.int64())
-    strings = pa.array([text.encode() for text in op.strings], pa.large_binary())
+    count = len(listed)
 
-    def ids(
-        found: Ids, known: Mask | None, values: Flat | Bytes, buckets: Callable[[], Ids]
-    ) -> Flat:
-        if num_oov_buckets and known is not None:
-            return Flat(_where(known, found, buckets() + count), values.valid)
-        return Flat(found, _both(known, values.valid))
-
-    def of_integers(values: Flat) -> Flat:
-        return ids(
-            *_find_integers(values.values, integers),
-            values,
-            lambda: hash_integers(values.values, num_oov_buckets, 0),
-        )
+    def ids(values: Flat | Bytes, buckets: Callable[[], Ids]) -> Flat:
+        found = listed.find(values)
+        if not num_oov_buckets:
+            return Flat(found, _known(found, values.valid))
+        unknown = found < 0
+        if unknown.any():
+            # A choice without a branch, which would be guessed wrong half of the time.
+            found += (buckets() + (count + 1)) * unknown
+        return Flat(found, values.valid)
 
     def of_strings(values: Bytes) -> Flat:
-        return ids(
-            *_find(bytes_to_arrow(values), strings),
-            values,
-            lambda: hash_bytes(values, num_oov_buckets, 0).values,
-        )
+        return ids(values, lambda: hash_bytes(values, num_oov_buckets, 0).values)
 
     def run(values: Scalars, _: Place) -> Scalars:
-        return of_integers(values) if isinstance(values, Flat) else of_bytes(values, of_strings)
+        if not isinstance(values, Flat):
+            return of_bytes(values, of_strings)
+        return ids(values, lambda: hash_integers(values.values, num_oov_buckets, 0))
 
     return on_values(run), column.of(_INT64)
 
 
-def _find_integers(values: npt.NDArray[Any], listed: pa.Array) -> tuple[Ids, Mask | None]:
-    """The index of each integer in what is listed, and which of them are in it; None for all."""
-    found, known = _find(pa.array(values.astype(_INT64, copy=False)), listed)
-    if values.dtype == np.uint64:
-        # As int64 the others would be numbers below 0.
-        known = _both(known, values <= _MAX_INT64)
-    return found, known
-
-
-def _find(values: pa.Array, listed: pa.Array) -> tuple[Ids, Mask | None]:
-    """The index of each value in what is listed, and which of them are in it; None for all."""
-    found = arrow_to_column(pc.index_in(values, listed))
-    assert isinstance(found, Flat)
-    return found.values.astype(np.int64), found.valid
-
-
-def _where(known: Mask | None, found: Ids, other: Ids | int) -> Ids:
-    """What was found where that is known, else the other: np.where, which guesses at branches."""
-    if known is None:
-        return found
-    ids: Ids = (found - other) * known
-    ids += other
-    return ids
-
-
-def _both(a: Mask | None, b: Mask | None) -> Mask | None:
-    if a is None or b is None:
-        return b if a is None else a
-    both: Mask = a & b
-    return both
+def _known(found: Ids, valid: Mask | None) -> Mask | None:
+    """Which values were found and are not null; None for all."""
+    known: Mask = found >= 0
+    if known.all():
+        return valid
+    return known if valid is None else known & valid
 
 
 def _check_map_id(op: dataset_pb2.MapId, path: str) -> None:
@@ -129,9 +105,19 @@ def _check_map_id(op: dataset_pb2.MapId, path: str) -> None:
 
 
 def _check_vocabulary(op: dataset_pb2.Vocabulary, path: str) -> None:
-    if bool(op.integers) == bool(op.strings):
-        given = "integers and strings; give one of them" if op.integers else "no value; give some"
-        raise invalid(path, f"Vocabulary has {given}")
+    given = [name for name in ("integers", "strings", "file") if getattr(op, name)]
+    if not given:
+        raise invalid(path, "Vocabulary has no value; give integers, strings, or a file of them")
+    if len(given) > 1:
+        raise invalid(path, f"Vocabulary has {' and '.join(given)}; give one of them")
+    if op.file and not _SHA256.fullmatch(op.sha256):
+        raise invalid(
+            f"{path}.sha256",
+            f"sha256 is {op.sha256!r}; give the 64 lower-case hexadecimal digits that "
+            "`sha256sum` prints of the file",
+        )
+    if op.sha256 and not op.file:
+        raise invalid(f"{path}.sha256", "sha256 is given without file; name the file")
     if op.num_oov_buckets > MAX_BUCKETS:
         raise invalid(
             f"{path}.num_oov_buckets",

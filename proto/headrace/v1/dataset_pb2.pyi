@@ -59,6 +59,12 @@ class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGGREGATION_MAX: _ClassVar[Aggregation]
     AGGREGATION_FIRST: _ClassVar[Aggregation]
     AGGREGATION_LAST: _ClassVar[Aggregation]
+
+class Filling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILLING_UNSPECIFIED: _ClassVar[Filling]
+    FILLING_MEAN: _ClassVar[Filling]
+    FILLING_MEDIAN: _ClassVar[Filling]
 TIME_UNIT_UNSPECIFIED: TimeUnit
 TIME_UNIT_NANOSECOND: TimeUnit
 TIME_UNIT_MICROSECOND: TimeUnit
@@ -97,6 +103,9 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MAX: Aggregation
 AGGREGATION_FIRST: Aggregation
 AGGREGATION_LAST: Aggregation
+FILLING_UNSPECIFIED: Filling
+FILLING_MEAN: Filling
+FILLING_MEDIAN: Filling
 
 class DatasetSpec(_message.Message):
     __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive", "sampling", "blocks")
@@ -337,7 +346,7 @@ class MetaFeature(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts", "head", "slice", "list_length", "positive_modulus", "map_id", "vocabulary", "list_aggregate", "deduplicate", "sort", "pad", "enumerate", "n_gram", "sample")
+    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts", "head", "slice", "list_length", "positive_modulus", "map_id", "vocabulary", "list_aggregate", "deduplicate", "sort", "pad", "enumerate", "n_gram", "sample", "fit_fill_null", "fit_normalize", "fit_min_max", "fit_bucketize", "fit_vocabulary")
     FILL_NULL_FIELD_NUMBER: _ClassVar[int]
     LOG1P_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
@@ -363,6 +372,11 @@ class Op(_message.Message):
     ENUMERATE_FIELD_NUMBER: _ClassVar[int]
     N_GRAM_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    FIT_FILL_NULL_FIELD_NUMBER: _ClassVar[int]
+    FIT_NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    FIT_MIN_MAX_FIELD_NUMBER: _ClassVar[int]
+    FIT_BUCKETIZE_FIELD_NUMBER: _ClassVar[int]
+    FIT_VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     fill_null: FillNull
     log1p: Log1p
     clip: Clip
@@ -388,7 +402,12 @@ class Op(_message.Message):
     enumerate: Enumerate
     n_gram: NGram
     sample: Sample
-    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., list_length: _Optional[_Union[ListLength, _Mapping]] = ..., positive_modulus: _Optional[_Union[PositiveModulus, _Mapping]] = ..., map_id: _Optional[_Union[MapId, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., list_aggregate: _Optional[_Union[ListAggregate, _Mapping]] = ..., deduplicate: _Optional[_Union[Deduplicate, _Mapping]] = ..., sort: _Optional[_Union[Sort, _Mapping]] = ..., pad: _Optional[_Union[Pad, _Mapping]] = ..., enumerate: _Optional[_Union[Enumerate, _Mapping]] = ..., n_gram: _Optional[_Union[NGram, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ...) -> None: ...
+    fit_fill_null: FitFillNull
+    fit_normalize: FitNormalize
+    fit_min_max: FitMinMax
+    fit_bucketize: FitBucketize
+    fit_vocabulary: FitVocabulary
+    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., list_length: _Optional[_Union[ListLength, _Mapping]] = ..., positive_modulus: _Optional[_Union[PositiveModulus, _Mapping]] = ..., map_id: _Optional[_Union[MapId, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., list_aggregate: _Optional[_Union[ListAggregate, _Mapping]] = ..., deduplicate: _Optional[_Union[Deduplicate, _Mapping]] = ..., sort: _Optional[_Union[Sort, _Mapping]] = ..., pad: _Optional[_Union[Pad, _Mapping]] = ..., enumerate: _Optional[_Union[Enumerate, _Mapping]] = ..., n_gram: _Optional[_Union[NGram, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., fit_fill_null: _Optional[_Union[FitFillNull, _Mapping]] = ..., fit_normalize: _Optional[_Union[FitNormalize, _Mapping]] = ..., fit_min_max: _Optional[_Union[FitMinMax, _Mapping]] = ..., fit_bucketize: _Optional[_Union[FitBucketize, _Mapping]] = ..., fit_vocabulary: _Optional[_Union[FitVocabulary, _Mapping]] = ...) -> None: ...
 
 class Scalar(_message.Message):
     __slots__ = ("number", "integer", "text")
@@ -515,14 +534,18 @@ class MapId(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[int]] = ..., default: _Optional[int] = ...) -> None: ...
 
 class Vocabulary(_message.Message):
-    __slots__ = ("integers", "strings", "num_oov_buckets")
+    __slots__ = ("integers", "strings", "num_oov_buckets", "file", "sha256")
     INTEGERS_FIELD_NUMBER: _ClassVar[int]
     STRINGS_FIELD_NUMBER: _ClassVar[int]
     NUM_OOV_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     integers: _containers.RepeatedScalarFieldContainer[int]
     strings: _containers.RepeatedScalarFieldContainer[str]
     num_oov_buckets: int
-    def __init__(self, integers: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[str]] = ..., num_oov_buckets: _Optional[int] = ...) -> None: ...
+    file: str
+    sha256: str
+    def __init__(self, integers: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[str]] = ..., num_oov_buckets: _Optional[int] = ..., file: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class ListAggregate(_message.Message):
     __slots__ = ("by",)
@@ -569,3 +592,33 @@ class Sample(_message.Message):
     count: int
     seed: int
     def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class FitFillNull(_message.Message):
+    __slots__ = ("by",)
+    BY_FIELD_NUMBER: _ClassVar[int]
+    by: Filling
+    def __init__(self, by: _Optional[_Union[Filling, str]] = ...) -> None: ...
+
+class FitNormalize(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FitMinMax(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FitBucketize(_message.Message):
+    __slots__ = ("num_buckets",)
+    NUM_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    num_buckets: int
+    def __init__(self, num_buckets: _Optional[int] = ...) -> None: ...
+
+class FitVocabulary(_message.Message):
+    __slots__ = ("min_count", "max_size", "num_oov_buckets")
+    MIN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    NUM_OOV_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    min_count: int
+    max_size: int
+    num_oov_buckets: int
+    def __init__(self, min_count: _Optional[int] = ..., max_size: _Optional[int] = ..., num_oov_buckets: _Optional[int] = ...) -> None: ...

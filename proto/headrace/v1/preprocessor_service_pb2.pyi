@@ -50,6 +50,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_LISTS_UNEVEN: _ClassVar[ErrorReason]
     ERROR_REASON_UDF_UPLOAD_FORBIDDEN: _ClassVar[ErrorReason]
     ERROR_REASON_UDF_PYTHON_MISMATCH: _ClassVar[ErrorReason]
+    ERROR_REASON_FITTED_CHANGED: _ClassVar[ErrorReason]
 
 class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -105,6 +106,7 @@ ERROR_REASON_UDF_CHANGED: ErrorReason
 ERROR_REASON_LISTS_UNEVEN: ErrorReason
 ERROR_REASON_UDF_UPLOAD_FORBIDDEN: ErrorReason
 ERROR_REASON_UDF_PYTHON_MISMATCH: ErrorReason
+ERROR_REASON_FITTED_CHANGED: ErrorReason
 END_REASON_UNSPECIFIED: EndReason
 END_REASON_SHARD_END: EndReason
 END_REASON_BATCH_LIMIT: EndReason

@@ -23,6 +23,7 @@ from trainer_client import (
 from trainer_client.features import DTYPES, Feature
 from trainer_client.ops import ALL, Op
 from trainer_client.ops.dates import PARTS
+from trainer_client.ops.fit import FILLINGS
 from trainer_client.ops.numbers import TYPE_NAMES
 from trainer_client.ops.sequences import AGGREGATIONS
 
@@ -60,6 +61,21 @@ OPS = st.one_of(
         ops.NGram, st.integers(1, 64), st.integers(1, 1 << 32), st.integers(0, (1 << 64) - 1)
     ),
     st.builds(ops.Sample, st.integers(1, (1 << 31) - 1), st.integers(0, (1 << 64) - 1)),
+    st.builds(
+        ops.Vocabulary,
+        num_oov_buckets=st.integers(0, 1 << 32),
+        file=st.text("abc/: ", min_size=1),
+        sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    ),
+    st.builds(ops.FitFillNull, st.sampled_from(FILLINGS)),
+    st.builds(ops.FitBucketize, st.integers(2, 1 << 16)),
+    st.builds(
+        ops.FitVocabulary,
+        st.integers(1, (1 << 63) - 1),
+        st.integers(0, (1 << 63) - 1),
+        st.integers(0, 1 << 32),
+    ),
+    st.sampled_from([ops.FitNormalize(), ops.FitMinMax()]),
     st.sampled_from([ops.ListLength(), ops.Deduplicate(), ops.Enumerate()]),
 )
 
@@ -211,6 +227,15 @@ def test_the_kind_of_a_constant_is_kept() -> None:
         (lambda: ops.Vocabulary(["\ud800"]), "no UTF-8 can be made of it"),
         (lambda: ops.Vocabulary(["a", "b", "a"]), "'a' is given twice"),
         (lambda: ops.Vocabulary(["a"], -1), "num_oov_buckets"),
+        (lambda: ops.Vocabulary(sha256="0" * 64), "without file"),
+        (lambda: ops.Vocabulary([1], file="v", sha256="0" * 64), "values and a file"),
+        (lambda: ops.Vocabulary(file=WRONG, sha256="0" * 64), "must be a path"),
+        (lambda: ops.Vocabulary(file="v", sha256="ABC"), "sha256sum v"),
+        (lambda: ops.FitFillNull("medain"), "did you mean 'median'"),
+        (lambda: ops.FitBucketize(1), "FitBucketize num_buckets is 1"),
+        (lambda: ops.FitVocabulary(0), "FitVocabulary min_count"),
+        (lambda: ops.FitVocabulary(1, -1), "FitVocabulary max_size"),
+        (lambda: ops.FitVocabulary(1, 0, -1), "FitVocabulary num_oov_buckets"),
         (lambda: ops.ListAggregate("maen"), "did you mean 'mean'"),
         (lambda: ops.Sort(WRONG), "Sort descending is b'wrong'"),
         (lambda: ops.Pad(0, 1), "Pad length"),

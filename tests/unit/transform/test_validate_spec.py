@@ -104,6 +104,11 @@ AT = "dataset.features[1].ops[0]"
         (with_op({"mapId": {"keys": [1, 2, 1], "values": [1, 1, 1]}}), f"{AT}.map_id.keys[2]"),
         (with_op({"vocabulary": {}}), f"{AT}.vocabulary"),
         (with_op({"vocabulary": {"integers": [1], "strings": ["a"]}}), f"{AT}.vocabulary"),
+        (with_op({"vocabulary": {"integers": [1], "file": "v"}}), f"{AT}.vocabulary"),
+        (with_op({"vocabulary": {"file": "v"}}), f"{AT}.vocabulary.sha256"),
+        (with_op({"vocabulary": {"integers": [1], "sha256": "0"}}), f"{AT}.vocabulary.sha256"),
+        (with_op({"fitNormalize": {}}), f"{AT}.fit_normalize"),
+        (with_op({"fitBucketize": {}}), f"{AT}.fit_bucketize.num_buckets"),
         (with_op({"vocabulary": {"integers": [1, 1]}}), f"{AT}.vocabulary.integers[1]"),
         (with_op({"vocabulary": {"strings": ["a", "b", "b"]}}), f"{AT}.vocabulary.strings[2]"),
         (

@@ -1,0 +1,1 @@
+"""Constants of operations, found in the data: one pass over the rows, in bounded memory."""

@@ -1,0 +1,63 @@
+"""The kernels that look values up against a dict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from preprocessor_server.kernels import find_strings, find_words, make_table
+
+# Few hashes, so that many values share one.
+hashes = st.integers(0, 3) | st.integers(0, 2**32 - 1)
+words = st.dictionaries(st.integers(0, 2**64 - 1) | st.integers(0, 5), hashes)
+strings = st.dictionaries(st.binary(max_size=4), hashes)
+
+
+def ranges(values: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.cumsum([0, *map(len, values)])
+    return offsets, np.frombuffer(b"".join(values), np.uint8)
+
+
+@given(words, st.data())
+@example({}, None)
+def test_find_words_is_its_twin(hash_of: dict[int, int], data: st.DataObject | None) -> None:
+    known = list(hash_of)
+    listed = data.draw(st.permutations(known).map(lambda p: p[: len(p) // 2])) if data else []
+    table = make_table(np.array([hash_of[word] for word in listed], np.int64))
+    found = find_words(
+        np.array([hash_of[word] for word in known], np.int64),
+        np.array(known, np.uint64),
+        table,
+        np.array(listed, np.uint64),
+    )
+    assert found.dtype == np.int64
+    assert found.tolist() == [listed.index(w) if w in listed else -1 for w in known]
+
+
+@given(strings, st.data())
+def test_find_strings_is_its_twin(hash_of: dict[bytes, int], data: st.DataObject) -> None:
+    known = list(hash_of)
+    listed = data.draw(st.permutations(known).map(lambda p: p[: len(p) // 2]))
+    listed_hashes = np.array([hash_of[each] for each in listed], np.int64)
+    found = find_strings(
+        np.array([hash_of[each] for each in known], np.int64),
+        *ranges(known),
+        make_table(listed_hashes),
+        listed_hashes,
+        *ranges(listed),
+    )
+    assert found.tolist() == [listed.index(s) if s in listed else -1 for s in known]
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    one, none = np.zeros(1, np.int64), np.zeros(0, np.uint64)
+    with pytest.raises(IndexError, match="belong together"):
+        find_words(one, none, make_table(one), np.zeros(1, np.uint64))
+    with pytest.raises(IndexError, match="belong together"):
+        find_words(one, np.zeros(1, np.uint64), make_table(one), none)
+    with pytest.raises(IndexError, match="offsets leave"):
+        find_strings(
+            one, np.array([0, 9]), np.zeros(1, np.uint8), make_table(one), one, *ranges([b"a"])
+        )
