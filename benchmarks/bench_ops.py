@@ -33,6 +33,7 @@ LEAST_RUNS = 5
 RUN_S = 0.05
 EPSILON, LMBDA = 1e-6, 0.3
 NEW_YORK = "America/New_York"
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 Values = npt.NDArray[Any]
 Peer = Callable[[], Any]
@@ -132,10 +133,19 @@ def _integers(x: Values) -> list[Case]:
 def _hashed(x: Values) -> Values:
     """The hash of docs/ops.md, step by step."""
     with np.errstate(over="ignore"):
-        z = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        return _bucket(_mixed(x.astype(np.uint64) + _GOLDEN))
+
+
+def _mixed(z: Values) -> Values:
+    with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
+    return z
+
+
+def _bucket(z: Values) -> Values:
+    """One of 2^20 for each hash."""
     buckets: Values = (((z >> np.uint64(32)) << np.uint64(20)) >> np.uint64(32)).astype(np.int64)
     return buckets
 
@@ -151,7 +161,71 @@ def _lists(x: Values, rng: np.random.Generator) -> list[Case]:
         kept_values: Values = x[np.arange(ends[-1]) + np.repeat(offsets[1:] - ends, kept)]
         return kept_values
 
-    return [Case("Tail 10 int64", ops.Tail(10), lists, "numpy take", tails)]
+    return [
+        Case("Tail 10 int64", ops.Tail(10), lists, "numpy take", tails),
+        *_whole_lists(x, np.unique(offsets)),
+    ]
+
+
+def _whole_lists(x: Values, offsets: Values) -> list[Case]:
+    """Of lists of which none is empty: numpy's reduceat has no empty ones."""
+    few = x % 16
+    sizes = np.diff(offsets)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    lists, of_few = (
+        pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)) for values in (x, few)
+    )
+    keys = rows * 16 + few
+
+    def first_of_each() -> Values:
+        _, firsts = np.unique(keys, return_index=True)
+        found: Values = few[np.sort(firsts)]
+        return found
+
+    def padded() -> Values:
+        wider = np.maximum(sizes, 30)
+        starts = np.cumsum(wider) - wider
+        made = np.zeros(wider.sum(), np.int64)
+        made[np.arange(len(x)) + np.repeat(starts - offsets[:-1], sizes)] = x
+        return made
+
+    def pairs_hashed() -> Values:
+        """The bigrams of docs/ops.md, step by step."""
+        start = _mixed(np.array([_GOLDEN], np.uint64))
+        ids = x.view(np.uint64)
+        with np.errstate(over="ignore"):
+            first = _mixed((start ^ ids[:-1]) + _GOLDEN)
+            second = _mixed((first ^ ids[1:]) + _GOLDEN)
+        return _bucket(second[rows[:-1] == rows[1:]])
+
+    return [
+        Case("Head 10", ops.Head(10), lists, "pyarrow list_slice", lambda: _sliced(lists, 0, 10)),
+        Case(
+            "Slice 2 12",
+            ops.Slice(2, 12),
+            lists,
+            "pyarrow list_slice",
+            lambda: _sliced(lists, 2, 12),
+        ),
+        Case("Deduplicate", ops.Deduplicate(), of_few, "numpy unique", first_of_each),
+        Case("Sort", ops.Sort(), lists, "numpy lexsort", lambda: x[np.lexsort((x, rows))]),
+        Case("Pad 30", ops.Pad(30, 0), lists, "numpy scatter", padded),
+        Case("NGram 2", ops.NGram(2, 1 << 20), lists, "numpy mix", pairs_hashed),
+        *(
+            Case(
+                f"ListAggregate {by}",
+                ops.ListAggregate(by),
+                lists,
+                "numpy reduceat",
+                lambda reduce=reduce: reduce.reduceat(x, offsets[:-1]),  # type: ignore[misc]
+            )
+            for by, reduce in (("sum", np.add), ("max", np.maximum))
+        ),
+    ]
+
+
+def _sliced(lists: pa.Array, start: int, stop: int) -> pa.Array:
+    return pc.list_slice(lists, start, stop).flatten()
 
 
 def _dates(x: Values) -> list[Case]:
