@@ -49,7 +49,8 @@ try:
     for batch in stream():
         print("held", flush=True)
         while True:
-            threading.Event().wait(60)
+            # A signal that comes just before a wait is noticed when that is over.
+            threading.Event().wait(1)
 except KeyboardInterrupt:
     del batch
     gc.collect()
