@@ -85,7 +85,7 @@ class Folder:
             )
         with written.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        name = re.sub(r"[^\w.-]+", "_", target.column, flags=re.ASCII)[:80]
+        name = re.sub(r"[^\w.-]+", "_", target.table or target.column, flags=re.ASCII)[:80]
         place = self._path / "vocabulary" / f"{name}-{sha256[:12]}.parquet"
         place.parent.mkdir(exist_ok=True)
         if not place.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.catalog import Binding
-from preprocessor_server.errors import raising
+from preprocessor_server.errors import DatasetError, raising
 from preprocessor_server.transform import Transform, compile_features, validate_spec
 from preprocessor_server.transform.blocks import Output, body
 from preprocessor_server.transform.column_type import (
@@ -22,7 +22,7 @@ from preprocessor_server.transform.column_type import (
 )
 from preprocessor_server.transform.derive import bind_derived
 from preprocessor_server.transform.features import select_columns, transform_of
-from preprocessor_server.transform.invalid import shorten
+from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops import compile_op, unfit
 from preprocessor_server.transform.ops.base import CAST_FIRST, ColumnOp, UnfitError
 from preprocessor_server.transform.ops.fit import check_bounds, is_unfitted
@@ -31,13 +31,17 @@ from preprocessor_server.transform.validate import op_title
 
 
 class Target(NamedTuple):
-    """An operation to be fitted: its place in a dataset, its column, and the type it is given."""
+    """An operation to be fitted: its place in a dataset, its column, and the type it is given.
+
+    table is the embedding table that its feature names, empty for none.
+    """
 
     feature: int
     op_index: int
     column: str
     op: dataset_pb2.Op
     type: ColumnType
+    table: str
 
     @property
     def title(self) -> str:
@@ -78,6 +82,7 @@ class Inputs:
         _check_as_fitted(self.spec, derivation.schema, schema, read)
         found = list(_inputs(self.spec, derivation.schema, read))
         self.targets = tuple(target for target, _ in found)
+        _check_shared(self.spec, self.targets)
         return transform_of(tuple(output for _, output in found), derivation, schema)
 
 
@@ -145,7 +150,7 @@ def _inputs(
             steps.append(step)
         place = f"feature {name!r} ({shorten(path)})"
         yield (
-            Target(i, index, name, ops[index], kind),
+            Target(i, index, name, ops[index], kind, feature.sparse.table),
             Output(name, "dense", "", name, place, i, tuple(steps)),
         )
 
@@ -182,6 +187,37 @@ def _check_as_fitted(
         for target in targets:
             target.replace(fitted, _stand_in(target))
     compile_features(fitted, schema, read)
+
+
+def _check_shared(spec: dataset_pb2.DatasetSpec, targets: Sequence[Target]) -> None:
+    """Raises DatasetError for features of one table that cannot have one vocabulary.
+
+    Ids of a vocabulary of their own would mean other values in the same row of the table.
+    """
+    first: dict[str, Target] = {}
+    for target in targets:
+        if not target.table or not target.op.HasField("fit_vocabulary"):
+            continue
+        one = first.setdefault(target.table, target)
+        kinds = [each.type.family is Family.INTEGER for each in (one, target)]
+        if one.op != target.op or kinds[0] != kinds[1]:
+            raise _not_shared(one, target.feature, target.column, "differ in options or type")
+    here = {target.feature for target in targets if target.op.HasField("fit_vocabulary")}
+    for i, feature in enumerate(spec.features):
+        found = first.get(feature.sparse.table)
+        later = i not in here and any(op.HasField("fit_vocabulary") for op in feature.sparse.ops)
+        if found is not None and later:
+            [column] = feature.sparse.columns
+            raise _not_shared(found, i, column, "come after other operations to be fitted")
+
+
+def _not_shared(one: Target, feature: int, column: str, why: str) -> DatasetError:
+    return invalid(
+        f"dataset.features[{feature}].table",
+        f"columns {one.column!r} and {column!r} share table {one.table!r}, so they get one "
+        f"vocabulary, but their FitVocabulary {why}; make them alike, or give each feature a table "
+        "of its own",
+    )
 
 
 def _stand_in(target: Target) -> dataset_pb2.Op:

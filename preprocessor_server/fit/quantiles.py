@@ -27,7 +27,7 @@ class Quantiles:
         self._level_values = level_values
         self.count = 0
         self._error = 0
-        self._dtype = dtype
+        self.dtype = dtype
         self._levels: list[npt.NDArray[Any]] = []
         # Which of two neighbours moves up: in turn, so that errors cancel out.
         self._turns: list[int] = []
@@ -56,21 +56,33 @@ class Quantiles:
 
         It is one of the values. Raises ValueError if there are none.
         """
+        values, ranks = self._ranked()
+        wanted = np.ceil(np.asarray(shares, np.float64) * self.count)
+        places = np.searchsorted(ranks, wanted, side="left")
+        return values[np.minimum(places, len(values) - 1)]
+
+    def below(self, bounds: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """The share of values that are below each of ascending bounds; by rank_error off at most.
+
+        Raises ValueError if there are no values.
+        """
+        values, ranks = self._ranked()
+        places = np.searchsorted(values, bounds, side="left")
+        shares: npt.NDArray[np.float64] = np.append(0, ranks)[places] / self.count
+        return shares
+
+    def _ranked(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """The values that are kept, in order, and how many of all are not above each."""
         if not self.count:
             raise ValueError("no values")
         values = np.concatenate(self._levels)
-        weights = np.repeat(
-            [1 << h for h in range(len(self._levels))], list(map(len, self._levels))
-        )
+        weights = [np.full(len(level), 1 << h) for h, level in enumerate(self._levels)]
         order = np.argsort(values, kind="stable")
-        ranks = np.cumsum(weights[order])
-        wanted = np.ceil(np.asarray(shares, np.float64) * self.count)
-        places = np.searchsorted(ranks, wanted, side="left")
-        return values[order][np.minimum(places, len(values) - 1)]
+        return values[order], np.cumsum(np.concatenate(weights)[order])
 
     def _push(self, level: int, values: npt.NDArray[Any]) -> None:
         while len(self._levels) <= level:
-            self._levels.append(np.empty(0, self._dtype))
+            self._levels.append(np.empty(0, self.dtype))
             self._turns.append(0)
         self._levels[level] = np.concatenate([self._levels[level], values])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +26,15 @@ from preprocessor_server.source.reader import SplitReader, describe_split
 from preprocessor_server.udf.run import SplitPlace
 from preprocessor_server.window import prepare_bytes, source_frame
 
+VOCABULARY: Literal["fit_vocabulary"] = "fit_vocabulary"
+
 
 @dataclass(slots=True)
 class Found:
-    """What was found out for a target; counts and quantiles where it needs them."""
+    """What was found out for a target; counts and quantiles where it needs them.
+
+    Targets of one embedding table have the same counts.
+    """
 
     target: Target
     nulls: int = 0
@@ -71,12 +76,20 @@ def read_rows(
     the rows of each split that is done. Parts are merged in the order of the splits: the number of
     threads changes nothing. Raises ServerError as a stream would.
     """
-    counted = sum(target.op.HasField("fit_vocabulary") for target in targets)
+    # Columns of one table share a vocabulary; each of the others has its own.
+    keys = [target.table or number for number, target in enumerate(targets)]
+    counted = {
+        key for key, target in zip(keys, targets, strict=True) if target.op.HasField(VOCABULARY)
+    }
+    counts = {
+        key: Counts(folder / str(number), limits.count_bytes // len(counted))
+        for number, key in enumerate(sorted(counted, key=keys.index))
+    }
     founds = []
-    for number, target in enumerate(targets):
+    for key, target in zip(keys, targets, strict=True):
         found = Found(target)
-        if target.op.HasField("fit_vocabulary"):
-            found.counts = Counts(folder / str(number), limits.count_bytes // counted)
+        if target.op.HasField(VOCABULARY):
+            found.counts = counts[key]
         elif needs_quantiles(target):
             assert target.type.dtype is not None
             found.quantiles = Quantiles(target.type.dtype)
@@ -138,7 +151,7 @@ def _part(target: Target, inputs: Frame) -> Part:
     if inverse is not None:
         column = take_column(column, inverse.astype(np.int64))
     values = column.values if isinstance(column, Jagged) else column
-    if target.op.HasField("fit_vocabulary"):
+    if target.op.HasField(VOCABULARY):
         try:
             counts = count_values(values)
         except ServerError as error:

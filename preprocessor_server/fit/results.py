@@ -9,6 +9,8 @@ from google.protobuf import json_format
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
+from preprocessor_server.fit.artefacts import Vocabulary
+from preprocessor_server.fit.counts import Counted
 from preprocessor_server.fit.inputs import Target, fill_null
 from preprocessor_server.fit.read import Found
 
@@ -47,6 +49,23 @@ def fitted_numbers(found: Found) -> Result:
     if found.quantiles is not None:
         facts["rank_error"] = found.quantiles.rank_error
     return Result(target, _operation(found), facts)
+
+
+def fitted_vocabulary(found: Found, counted: Counted, listed: Vocabulary) -> Result:
+    """The operation that looks values up in a vocabulary's file."""
+    asked = found.target.op.fit_vocabulary
+    op = dataset_pb2.Vocabulary(
+        file=listed.file, sha256=listed.sha256, num_oov_buckets=asked.num_oov_buckets
+    )
+    facts = {
+        "values": counted.total,
+        "nulls": found.nulls,
+        "distinct": counted.distinct,
+        "listed": listed.size,
+        "share_of_values": listed.occurrences / counted.total,
+        "most_frequent": [{"value": value, "count": count} for value, count in listed.top],
+    }
+    return Result(found.target, dataset_pb2.Op(vocabulary=op), facts)
 
 
 def _operation(found: Found) -> dataset_pb2.Op:

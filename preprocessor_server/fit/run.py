@@ -13,10 +13,11 @@ from headrace.v1 import dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.catalog import BoundDataset, Catalog
 from preprocessor_server.errors import DataError, DatasetError
-from preprocessor_server.fit.artefacts import Folder, dataset_yaml, writing_to
-from preprocessor_server.fit.inputs import Inputs
+from preprocessor_server.fit.artefacts import Folder, Vocabulary, dataset_yaml, writing_to
+from preprocessor_server.fit.counts import Counted, Counts
+from preprocessor_server.fit.inputs import Inputs, Target
 from preprocessor_server.fit.read import Found, Limits, read_rows
-from preprocessor_server.fit.results import Result, fitted_numbers
+from preprocessor_server.fit.results import Result, fitted_numbers, fitted_vocabulary
 from preprocessor_server.settings import Settings
 from preprocessor_server.transform.blocks import body
 from preprocessor_server.transform.ops.fit import is_unfitted
@@ -121,32 +122,28 @@ class _Fitting:
                 founds = read(report)
         spec = dataset_pb2.DatasetSpec()
         spec.CopyFrom(inputs.spec)
+        listed: dict[int, tuple[Counted, Vocabulary]] = {}
         for found in founds:
-            result = self._result(found, memory // 2, threads)
+            if found.counts is None:
+                result = fitted_numbers(found)
+            else:
+                key = id(found.counts)
+                if key not in listed:
+                    listed[key] = self._list(found.target, found.counts, memory // 2)
+                result = fitted_vocabulary(found, *listed[key])
             found.target.replace(spec, result.op)
             self._results.append(result)
         return spec
 
-    def _result(self, found: Found, memory_bytes: int, threads: int) -> Result:
-        if found.counts is None:
-            return fitted_numbers(found)
-        asked = found.target.op.fit_vocabulary
-        counted, batches = found.counts.finish(
-            memory_bytes, threads, asked.min_count, asked.max_size
+    def _list(
+        self, target: Target, counts: Counts, memory_bytes: int
+    ) -> tuple[Counted, Vocabulary]:
+        """Writes what was counted to a vocabulary's file."""
+        asked = target.op.fit_vocabulary
+        counted, batches = counts.finish(
+            memory_bytes, self._settings.cpu_threads, asked.min_count, asked.max_size
         )
-        listed = self._folder.put_vocabulary(found.target, batches)
-        op = dataset_pb2.Vocabulary(
-            file=listed.file, sha256=listed.sha256, num_oov_buckets=asked.num_oov_buckets
-        )
-        facts = {
-            "values": counted.total,
-            "nulls": found.nulls,
-            "distinct": counted.distinct,
-            "listed": listed.size,
-            "share_of_values": listed.occurrences / counted.total,
-            "most_frequent": [{"value": value, "count": count} for value, count in listed.top],
-        }
-        return Result(found.target, dataset_pb2.Op(vocabulary=op), facts)
+        return counted, self._folder.put_vocabulary(target, batches)
 
     def _check_unchanged(self, dataset: BoundDataset) -> None:
         """Raises DataError if files have changed since the first pass."""

@@ -147,7 +147,7 @@ def compile_features(
     for fault in derivation.faults:
         raise fault
     outputs = tuple(raising(_bind_outputs(spec, derivation, {}, read)))
-    tables = tuple(raising(bind_tables(spec, outputs)))
+    tables = tuple(raising(bind_tables(spec, outputs, read)))
     return transform_of(outputs, derivation, schema, blocks_of(spec), tables)
 
 
@@ -222,7 +222,9 @@ def _bind_outputs(
             if output is not None:
                 found.append(output)
                 yield output
-    yield from (fault for fault in bind_tables(spec, found) if isinstance(fault, DatasetError))
+    yield from (
+        fault for fault in bind_tables(spec, found, read) if isinstance(fault, DatasetError)
+    )
 
 
 def select_columns(

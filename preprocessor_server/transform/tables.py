@@ -8,6 +8,7 @@ from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.transform.blocks import Output
 from preprocessor_server.transform.invalid import invalid
+from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
 
 # What leaves the ids of a list as they are, or leaves some of them out.
 _KEEPING = {"tail", "head", "slice", "deduplicate", "sort", "sample"}
@@ -19,10 +20,15 @@ _CHOOSING = {
 }
 
 
-def ids_below(ops: Iterable[dataset_pb2.Op]) -> int | None:
-    """The number below which operations keep ids, none of them below 0; None for no such number."""
+def ids_below(
+    ops: Iterable[dataset_pb2.Op], path: str = "", read: ReadListed = read_no_file
+) -> int | None:
+    """The number below which operations keep ids, none of them below 0; None for no such number.
+
+    read reads the vocabularies that lie in files; path is the feature's field.
+    """
     bound: int | None = None
-    for op in ops:
+    for index, op in enumerate(ops):
         match op.WhichOneof("op"):
             case "hash_bucket":
                 bound = op.hash_bucket.num_buckets
@@ -31,7 +37,7 @@ def ids_below(ops: Iterable[dataset_pb2.Op]) -> int | None:
             case "positive_modulus":
                 bound = op.positive_modulus.divisor
             case "vocabulary":
-                listed = len(op.vocabulary.integers) + len(op.vocabulary.strings)
+                listed = _listed(op.vocabulary, f"{path}.ops[{index}].vocabulary.file", read)
                 bound = listed + op.vocabulary.num_oov_buckets
             case "bucketize":
                 bound = len(op.bucketize.boundaries) + 1
@@ -50,6 +56,13 @@ def ids_below(ops: Iterable[dataset_pb2.Op]) -> int | None:
     return bound
 
 
+def _listed(op: dataset_pb2.Vocabulary, field: str, read: ReadListed) -> int:
+    """The number of values that a vocabulary lists, in the dataset or in a file."""
+    if op.file:
+        return len(read(op.file, op.sha256, field))
+    return len(op.integers) + len(op.strings)
+
+
 def _with(bound: int | None, value: dataset_pb2.Scalar) -> int | None:
     """The bound once a constant is among the ids."""
     number = value.integer if value.WhichOneof("value") == "integer" else value.number
@@ -57,7 +70,7 @@ def _with(bound: int | None, value: dataset_pb2.Scalar) -> int | None:
 
 
 def bind_tables(
-    spec: dataset_pb2.DatasetSpec, outputs: Sequence[Output]
+    spec: dataset_pb2.DatasetSpec, outputs: Sequence[Output], read: ReadListed = read_no_file
 ) -> Iterator[batch_pb2.EmbeddingTable | DatasetError]:
     """The tables of a dataset's features, or why one cannot be."""
     members: dict[str, list[Output]] = {}
@@ -70,19 +83,22 @@ def bind_tables(
             yield batch_pb2.EmbeddingTable(
                 name=name,
                 features=[feature.name for feature in features],
-                num_embeddings=_num_embeddings(spec, name, features),
+                num_embeddings=_num_embeddings(spec, name, features, read),
                 embedding_dim=_agreed(spec, name, features, "embedding_dim"),
             )
         except DatasetError as error:
             yield error
 
 
-def _num_embeddings(spec: dataset_pb2.DatasetSpec, table: str, features: Sequence[Output]) -> int:
+def _num_embeddings(
+    spec: dataset_pb2.DatasetSpec, table: str, features: Sequence[Output], read: ReadListed
+) -> int:
     given = _agreed(spec, table, features, "num_embeddings")
     first = 0
     for feature in features:
-        bound = ids_below(spec.features[feature.index].sparse.ops)
-        field = f"dataset.features[{feature.index}].num_embeddings"
+        path = f"dataset.features[{feature.index}]"
+        bound = ids_below(spec.features[feature.index].sparse.ops, path, read)
+        field = f"{path}.num_embeddings"
         if given and bound is not None and bound > given:
             raise invalid(
                 field,

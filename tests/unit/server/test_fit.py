@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,38 @@ def test_the_summary_says_what_was_read(fitted: tuple[Dataset, dict[str, Any]]) 
         *("fit_fill_null", "fit_fill_null", "fit_vocabulary", "fit_vocabulary"),
         *("fit_normalize", "fit_bucketize"),
     ]
+
+
+def test_columns_of_one_table_share_a_vocabulary(root: Path) -> None:
+    chain = [ops.FitVocabulary(num_oov_buckets=3)]
+    features = [Sparse("items", ops=chain, table="t"), Sparse("label", ops=chain, table="t")]
+    dataset, summary = run(Dataset(parquet("rows"), features), root, "shared")
+    first, second = (feature.ops[0] for feature in dataset.features)
+    assert isinstance(first, ops.Vocabulary)
+    assert first == second
+    assert first.file.startswith("shared/vocabulary/t-")
+    listed = pq.read_table(root / first.file)
+    values = rows().column("items").combine_chunks().flatten().drop_null().to_pylist()
+    expected = Counter(values + rows().column("label").to_pylist())
+    assert dict(zip(*listed.to_pydict().values(), strict=True)) == expected
+    assert [each["nulls"] for each in summary["fitted"]] == [0, 0]
+    catalog = Catalog(Settings(data_root=(root,)))
+    [table] = catalog.describe(dataset.to_proto()).schema.tables
+    assert (table.name, table.num_embeddings) == ("t", len(expected) + 3)
+    catalog.close()
+
+
+def test_columns_of_one_table_that_cannot_share_are_named(root: Path) -> None:
+    one, other = ops.FitVocabulary(), ops.FitVocabulary(min_count=2)
+    filled = [ops.FitFillNull("median"), one]
+    for column, chain, message in (
+        ("label", [other], "differ in options or type"),
+        ("city", [one], "differ in options or type"),
+        ("age", filled, "come after other operations"),
+    ):
+        features = [Sparse("items", ops=[one], table="t"), Sparse(column, ops=chain, table="t")]
+        with pytest.raises(ServerError, match=f"'items' and '{column}' share table 't'.*{message}"):
+            run(Dataset(parquet("rows"), features), root, "refused")
 
 
 def test_ctrl_c_leaves_the_folder_as_it_was(root: Path) -> None:
