@@ -16,11 +16,11 @@ from google.protobuf.message import Message
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.authoring.reading import load_dataset
 from preprocessor_server.cli_check import check
+from preprocessor_server.cli_describe import describe
 from preprocessor_server.cli_fit import fit
+from preprocessor_server.cli_options import Command, reading_options
 from preprocessor_server.errors import FleetError, ServerError, SettingsError
 from preprocessor_server.settings import ENV_PREFIX, Settings
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def cli() -> None:
     """Reads Parquet, transforms features, and streams compact batches to trainers."""
 
 
-cli.add_command(check)
-cli.add_command(fit)
+for command_of_its_own in (check, describe, fit):
+    cli.add_command(command_of_its_own)
 
 
 def settings_options(command: Command, but: Collection[str] = ()) -> Command:
@@ -96,41 +96,10 @@ def _local_options(command: Command) -> Command:
     command = click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")(
         command
     )
-    command = click.option(
-        "--udf-module",
-        multiple=True,
-        help="Module whose functions the dataset may run (UDFs), with those of the modules below "
-        "it.",
-    )(command)
-    command = click.option(
-        "--udf",
-        type=click.Choice(get_args(Settings.model_fields["udf"].annotation)),
-        default="modules",
-        show_default=True,
-        help="upload: run the code too that the dataset carries (UDFs), on this machine.",
-    )(command)
-    command = click.option(
-        "--data-root",
-        multiple=True,
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder that relative paths start at (the first) and files may be read from. "
-        "Default: this folder, then /.",
-    )(command)
+    command = reading_options(command)
     return click.argument("dataset", type=click.Path(exists=True, dir_okay=False, path_type=Path))(
         command
     )
-
-
-@cli.command()
-@_local_options
-def describe(dataset: Path, as_json: bool, **flags: Any) -> None:
-    """Show what DATASET (a YAML file) names: schema, counts, snapshot."""
-    with explained():
-        from preprocessor_server import inspect_local
-
-        settings = inspect_local.settings_of(**flags)
-        response = inspect_local.describe(load_dataset(dataset), settings)
-        _show(response, as_json, inspect_local.describe_text)
 
 
 @cli.command()
@@ -163,7 +132,7 @@ def plan(
         )
         settings = inspect_local.settings_of(**flags)
         response = inspect_local.plan(load_dataset(dataset), identity, settings)
-        _show(response, as_json, inspect_local.plan_text)
+        show(response, as_json, inspect_local.plan_text)
 
 
 @cli.command()
@@ -191,13 +160,14 @@ def preview(
             response = inspect_local.preview_split_rows(spec, split, identity, rows, settings)
         else:
             response = inspect_local.preview_rows(spec, rows, settings)
-        _show(response, as_json, inspect_local.preview_text)
+        show(response, as_json, inspect_local.preview_text)
 
 
 M = TypeVar("M", bound=Message)
 
 
-def _show(response: M, as_json: bool, text: Callable[[M], str]) -> None:
+def show(response: M, as_json: bool, text: Callable[[M], str]) -> None:
+    """Prints a message as text, or as JSON."""
     if as_json:
         click.echo(json_format.MessageToJson(response, preserving_proto_field_name=True))
     else:

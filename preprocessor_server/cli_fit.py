@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from preprocessor_server.cli_options import reading_options
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -20,18 +22,7 @@ import click
     help="Folder for dataset.yaml, summary.json and vocabularies. Servers read these: keep it "
     "below a data root.",
 )
-@click.option(
-    "--data-root",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder that relative paths start at (the first) and files may be read from. "
-    "Default: this folder, then /.",
-)
-@click.option(
-    "--udf-module",
-    multiple=True,
-    help="Module whose functions the dataset may run (UDFs), with those of the modules below it.",
-)
+@reading_options
 @click.option("--cpu-threads", help="Threads that read and count. Default: the cores.")
 @click.option(
     "--memory-mib",
@@ -47,6 +38,7 @@ def fit(
     out: Path,
     data_root: tuple[Path, ...],
     udf_module: tuple[str, ...],
+    udf: str,
     cpu_threads: str | None,
     memory_mib: int,
     as_json: bool,
@@ -72,6 +64,7 @@ def fit(
             {},
             data_root=data_root or (Path.cwd(), Path("/")),
             udf_module=udf_module or None,
+            udf=udf,
             cpu_threads=cpu_threads,
         )
         options = FitOptions(memory_mib * MIB, None if as_json else _progress)

@@ -105,9 +105,9 @@ def _starts(column: Column, sample: Indices, every: Indices) -> Mask | None:
     count = len(every)
     if count < 2:
         return None
-    if len(sample) < count and 4 * np.count_nonzero(_changes(column, sample)) > 3 * len(sample):
+    if len(sample) < count and 4 * np.count_nonzero(find_changes(column, sample)) > 3 * len(sample):
         return None
-    changes = _changes(column, every)
+    changes = find_changes(column, every)
     return None if 2 * np.count_nonzero(changes) > count else changes
 
 
@@ -119,7 +119,7 @@ def _sample(count: int) -> Indices:
     return (firsts[:, None] + np.arange(_STRETCH_ROWS)).ravel()
 
 
-def _changes(column: Column, rows: Indices) -> Mask:
+def find_changes(column: Column, rows: Indices) -> Mask:
     """Whether each of the rows differs from the one before it; the first: True.
 
     Bit by bit, so NaN equals itself and -0.0 differs from 0.0. A null equals a null; but null
@@ -142,7 +142,7 @@ def _changes(column: Column, rows: Indices) -> Mask:
             codes = _codes(array.take(pa.array(rows)))
             return _flat_changes(codes.values, codes.valid)
         case Jagged(offsets, Opaque(array)) if pa.types.is_dictionary(array.type):
-            return _changes(Jagged(offsets, _codes(array)), rows)
+            return find_changes(Jagged(offsets, _codes(array)), rows)
         case _:
             return np.ones(len(rows), np.bool_)
 
