@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from preprocessor_server.allocator import keep_freed_memory
 from preprocessor_server.catalog import Catalog
 from preprocessor_server.errors import SettingsError
 from preprocessor_server.kernels import cache_place, warm
@@ -185,6 +186,7 @@ def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    keep_freed_memory()
     server = Server(settings)
     if settings.lifeline:
         _follow(settings.lifeline, lambda: os.write(ending, b"\0"))

@@ -1,14 +1,16 @@
 """Headrace itself, run as the peers are: a server process, and a trainer that takes the tensors.
 
 Settings: form ("expanded": per-row tensors, as the peers deliver them; "as sent": once a run; or
-"reassembled", which shows that the form as sent holds the same rows).
+"reassembled", which shows that the form as sent holds the same rows); servers (how many share the
+cores of this machine).
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +63,9 @@ FORMS = {"expanded": expanded, "as sent": as_sent, "reassembled": reassembled}
 class Stream:
     """One stream as a peer; every pass is an epoch that was not read before."""
 
-    def __init__(self, stream: BatchStream, server_pid: int, form: str) -> None:
+    def __init__(self, stream: BatchStream, server_pids: Sequence[int], form: str) -> None:
         self._stream = stream
-        self._server_pid = server_pid
+        self._server_pids = server_pids
         self._take = FORMS[form]
 
     def batches(self, wanted: Sequence[Split]) -> Iterator[RowBatch]:
@@ -73,8 +75,8 @@ class Stream:
             yield self._take(batch)
 
     def cpu_s(self) -> protocol.Cpu:
-        """The server's process, and this one."""
-        return {"server": tree_cpu_s(self._server_pid), "client": time.process_time()}
+        """The servers' processes, and this one."""
+        return {"server": sum(map(tree_cpu_s, self._server_pids)), "client": time.process_time()}
 
     def wire_bytes(self) -> int:
         """What the client has counted."""
@@ -83,13 +85,17 @@ class Stream:
 
 @contextmanager
 def start(folder: Path, settings: protocol.Settings) -> Iterator[Stream]:
-    """A server and a stream from it."""
+    """Servers and a stream from them."""
     dataset = Dataset.from_yaml(folder / "dataset.yaml")
-    with (
-        server() as (target, pid),
-        BatchStream(dataset, target=target, batch_size=BATCH_SIZE) as stream,
-    ):
-        yield Stream(stream, pid, settings["form"])
+    count = settings["servers"]
+    threads = max(1, (os.cpu_count() or 1) // count)
+    with ExitStack() as running:
+        servers = [
+            running.enter_context(server("--cpu-threads", str(threads))) for _ in range(count)
+        ]
+        target = "static:///" + ",".join(each.removeprefix("static:///") for each, _ in servers)
+        stream = running.enter_context(BatchStream(dataset, target=target, batch_size=BATCH_SIZE))
+        yield Stream(stream, [pid for _, pid in servers], settings["form"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import threading
 from typing import Any
 
+from preprocessor_server.allocator import keep_freed_memory
 from preprocessor_server.errors import SettingsError
 from preprocessor_server.fleet.spec import FleetSpec, wrong_release
 from preprocessor_server.server import Server
@@ -68,6 +69,7 @@ class Replica:
     def _serve(self, fleet: str, settings: Settings) -> None:
         configure_logging(settings.log_format, settings.log_level)
         log.info("starting", pid=os.getpid(), fleet=fleet, node=self._node)
+        keep_freed_memory()
         self._server = Server(settings)
         self._server.start()
         self._serving = True
