@@ -44,6 +44,7 @@ from preprocessor_server.transform import (
     bind_where,
     compile_features,
     compile_where,
+    distinct_faults,
     validate_spec,
     with_weight,
 )
@@ -85,6 +86,11 @@ class BoundDataset:
         """The columns whose equal values keep adjacent rows together."""
         return tuple(self.spec.source.parquet.group_by)
 
+    @property
+    def distinct_by(self) -> tuple[str, ...]:
+        """The columns that rows of a split must differ in: of equal ones the first is delivered."""
+        return tuple(self.spec.distinct_by)
+
     @cached_property
     def size_bytes(self) -> int:
         """What it is reckoned to take up in memory, in bytes: code may be most of the spec."""
@@ -100,13 +106,13 @@ class BoundDataset:
 
     @cached_property
     def deciding_columns(self) -> tuple[str, ...]:
-        """The columns that filter and sampling need, those that functions make included."""
-        return _deciding_columns(self.filter, self.sampler)
+        """The columns that decide which rows are delivered, those that functions make included."""
+        return _deciding_columns(self.spec, self.filter, self.sampler)
 
     @property
     def chooses_rows(self) -> bool:
         """Whether only reading tells how many rows are delivered, unless they were counted."""
-        return self.filter is not None or self.sampler is not None
+        return bool(self.filter or self.sampler or self.distinct_by)
 
     @cached_property
     def skips(self) -> RowGroupSkips | None:
@@ -121,10 +127,11 @@ class BoundDataset:
     def counts_known(self) -> bool:
         """Whether the snapshot says how many rows are delivered."""
         message, spec = self.snapshot.message, self.spec
-        counted = message.counted_filter, message.HasField("counted_sampling")
         return not self.chooses_rows or (
-            counted == (spec.where, spec.HasField("sampling"))
+            message.counted_filter == spec.where
+            and message.HasField("counted_sampling") == spec.HasField("sampling")
             and message.counted_sampling == spec.sampling
+            and message.counted_distinct_by == spec.distinct_by
         )
 
     @property
@@ -233,7 +240,7 @@ class Catalog:
     def plan(self, dataset: BoundDataset, identity: Identity) -> EpochPlan:
         """The plan of an epoch of a dataset."""
         size = dataset.max_split_bytes
-        # With one snapshot, counts are known for one filter at most, and without any.
+        # With one snapshot, counts are known for one choice of rows at most, and without any.
         filtered = dataset.chooses_rows
         key = (dataset.snapshot.id, size, filtered, dataset.counts_known, identity)
         # One plan at a time: ranks that ask for the same one together wait for one computation.
@@ -299,11 +306,12 @@ class Catalog:
 
         transform = self._binding.features(spec, with_weight(spec, udfs.declared.schema), read)
         where = compile_where(spec, udfs.declared.schema, stored=schema)
-        fault = next(group_by_faults(spec, source), None)
-        if fault is not None:
-            raise fault
         sampler = next(raising(bind_sampling(spec, udfs.declared.schema)), None)
-        used = udfs.declared.sources({*transform.columns, *_deciding_columns(where, sampler)})
+        others = (*group_by_faults(spec, source), *distinct_faults(spec, udfs.declared.schema))
+        for fault in others:
+            raise fault
+        deciding = _deciding_columns(spec, where, sampler)
+        used = udfs.declared.sources({*transform.columns, *deciding})
         columns = source.select({*used, *spec.source.parquet.group_by})
         return _Compiled(source, columns, transform, where, sampler, udfs, sum(held.values()))
 
@@ -350,6 +358,7 @@ def find_faults(
             *errors_in(bind_features(spec, with_weight(spec, schema), unsound, read)),
             *errors_in(bind_where(spec, schema)),
             *errors_in(bind_sampling(spec, schema)),
+            *distinct_faults(spec, schema),
             *group_by_faults(spec, source),
         )
         yield from (_as_flat(error, spec, source) for error in found)
@@ -368,5 +377,8 @@ def _as_flat(error: ServerError, spec: dataset_pb2.DatasetSpec, source: RowSchem
     )
 
 
-def _deciding_columns(where: Filter | None, sampler: Sampler | None) -> tuple[str, ...]:
-    return (*(where.columns if where else ()), *(sampler.columns if sampler else ()))
+def _deciding_columns(
+    spec: dataset_pb2.DatasetSpec, where: Filter | None, sampler: Sampler | None
+) -> tuple[str, ...]:
+    of_filter, of_sampler = where.columns if where else (), sampler.columns if sampler else ()
+    return (*of_filter, *of_sampler, *spec.distinct_by)

@@ -1,4 +1,4 @@
-"""Which rows of a split are delivered: those that pass the filter and are kept by sampling."""
+"""Which rows of a split are delivered: by the filter, by sampling, and by what they differ in."""
 
 from __future__ import annotations
 
@@ -6,16 +6,37 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessor_server.catalog import BoundDataset
-from preprocessor_server.frame import Mask
+from preprocessor_server.frame import Indices, Mask
 from preprocessor_server.source.split_table import SplitTable
+from preprocessor_server.transform import find_firsts, number_values
 
 
 def choose_rows(dataset: BoundDataset, table: SplitTable) -> tuple[SplitTable, Mask]:
-    """Which rows pass the filter and are kept by sampling; the table also gets their weights.
+    """Which rows are delivered of all rows of a split; the table also gets their weights.
 
-    Raises DataError if a condition cannot be evaluated.
+    They pass the filter, are kept by sampling, and of those that are equal in the columns of
+    distinct_by are the first. Raises DataError if a condition cannot be evaluated.
     """
-    passes, sampler = _passing(dataset, table), dataset.sampler
+    table, chosen = _sampled(dataset, table, _passing(dataset, table))
+    if dataset.distinct_by and chosen.any():
+        numbers = [_number_rows(table, name, chosen) for name in dataset.distinct_by]
+        first = np.zeros_like(chosen)
+        first[chosen] = find_firsts(numbers)
+        chosen = first
+    return table, chosen
+
+
+def _number_rows(table: SplitTable, name: str, chosen: Mask) -> Indices:
+    """Numbers of a column's values in the chosen rows; made once for all rows of a Parquet row."""
+    if table.inverse is not None and name in table.parquet_rows.column_names:
+        return number_values(table.parquet_rows.column(name))[table.inverse[chosen]]
+    values = table.rows.column(name)
+    return number_values(values if chosen.all() else values.filter(pa.array(chosen)))
+
+
+def _sampled(dataset: BoundDataset, table: SplitTable, passes: Mask) -> tuple[SplitTable, Mask]:
+    """Which of the rows that pass are kept by sampling; the table also gets the weights."""
+    sampler = dataset.sampler
     if sampler is None:
         return table, passes
     among = table.at_rows(sampler.columns)

@@ -123,7 +123,7 @@ def describe_text(response: pb.DescribeDatasetResponse) -> str:
     rows = (
         f"{response.row_count:,}"
         if response.HasField("row_count")
-        else f"at most {response.unfiltered_row_count:,} (the filter decides)"
+        else f"at most {response.unfiltered_row_count:,} (filter, sampling or distinct_by decide)"
     )
     grouped = any(column.list_column for column in response.source_columns)
     if grouped:
@@ -162,7 +162,9 @@ def _blocks(schema: batch_pb2.BatchSchema) -> list[str]:
 def plan_text(response: pb.PlanEpochResponse) -> str:
     """The response, for people."""
     known = response.HasField("row_count")
-    rows = f"{response.row_count:,}" if known else "unknown (the filter decides)"
+    rows = (
+        f"{response.row_count:,}" if known else "unknown (filter, sampling or distinct_by decide)"
+    )
     batches = f"{response.batch_count:,}" if known else "unknown"
     lines = [
         f"snapshot      {response.snapshot_id}",

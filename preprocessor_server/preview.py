@@ -60,7 +60,7 @@ def preview(reader: SplitReader, dataset: BoundDataset, row_count: int) -> Previ
     start = time.monotonic()
     rows: list[tuple[dict[str, Json], dict[str, Json]]] = []
     scanned = 0
-    for split, place in _udf_parts(dataset) if dataset.udfs else _parts(dataset):
+    for split, place in _parts(dataset):
         if len(rows) >= wanted or scanned >= MAX_ROWS_SCANNED:
             break
         if dataset.skips is not None and not dataset.skips.may_pass(reader, split):
@@ -88,7 +88,16 @@ def preview_split(
 
 
 def _parts(dataset: BoundDataset) -> Iterator[tuple[Split, SplitPlace | None]]:
-    """A few rows at a time, in file order."""
+    """What is read at a time, in file order."""
+    if dataset.udfs:
+        return _udf_parts(dataset)
+    if dataset.distinct_by:
+        return ((split, None) for split in _splits(dataset))
+    return _small_parts(dataset)
+
+
+def _small_parts(dataset: BoundDataset) -> Iterator[tuple[Split, None]]:
+    """A few rows at a time."""
     groups = dataset.snapshot.row_groups
     for file, index, count, held in zip(
         groups.file.tolist(),
@@ -104,16 +113,20 @@ def _parts(dataset: BoundDataset) -> Iterator[tuple[Split, SplitPlace | None]]:
 
 
 def _udf_parts(dataset: BoundDataset) -> Iterator[tuple[Split, SplitPlace]]:
-    """The rows of a block at a time, or where lists hold the rows all of a split, in file order."""
-    for split in cut_row_groups(dataset.snapshot.row_groups, dataset.max_split_bytes):
+    """The rows of a block at a time; all of a split where lists hold the rows, or they differ."""
+    for split in _splits(dataset):
         size = dataset.udfs.declared.block_rows
-        if dataset.columns.grouped:
+        if dataset.columns.grouped or dataset.distinct_by:
             yield split, SplitPlace(dataset.snapshot, split)
             continue
         for skipped in range(0, split.row_count, size):
             count = min(size, split.row_count - skipped)
             part = split._replace(first_row=split.first_row + skipped, row_count=count)
             yield part, SplitPlace(dataset.snapshot, split, skipped_rows=skipped)
+
+
+def _splits(dataset: BoundDataset) -> list[Split]:
+    return cut_row_groups(dataset.snapshot.row_groups, dataset.max_split_bytes)
 
 
 def _first_rows(

@@ -285,8 +285,8 @@ def _start(request: pb.StreamBatchesRequest, shard: Shard) -> Cursor | int:
         if request.first_batch and not shard.dataset.counts_known:
             raise RequestError(
                 "REQUEST_INVALID",
-                f"first_batch is {request.first_batch}, but a filter decides which rows a batch "
-                "holds; start at batch 0, or go on from a cursor",
+                f"first_batch is {request.first_batch}, but a filter, sampling or distinct_by "
+                "decides which rows a batch holds; start at batch 0, or go on from a cursor",
                 field="first_batch",
             )
         return request.first_batch or Cursor()

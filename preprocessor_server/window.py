@@ -294,6 +294,8 @@ def _row_place(dataset: BoundDataset, split: Split) -> str:
         counted.append("pass the filter")
     if dataset.sampler is not None:
         counted.append("are kept by sampling")
+    if dataset.distinct_by:
+        counted.append("are the first with their key")
     return f"{place} (row numbers count those that {' and '.join(counted)})" if counted else place
 
 

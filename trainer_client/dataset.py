@@ -56,16 +56,13 @@ def parquet(
     rows=["item_*", "label"] for lists side by side. The same source reads flat files of the same
     rows. Raises InvalidDatasetError if no path is given, or a path or name is none.
     """
-    if isinstance(group_by, str):
-        raise InvalidDatasetError(f"group_by is {group_by!r}: it must be a list of column names")
     texts = tuple(os.fspath(path) if isinstance(path, os.PathLike) else path for path in paths)
     check_names("parquet paths", texts)
-    if group_by:
-        check_names("group_by", tuple(group_by))
+    groups = _column_names("group_by", group_by)
     lists = (rows,) if isinstance(rows, str) else tuple(rows)
     if lists:
         check_names("rows", lists)
-    return ParquetSource(texts, tuple(group_by), lists)
+    return ParquetSource(texts, groups, lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,9 @@ class Dataset:
     udfs make further columns, for each other, where and features, from blocks of udf_block_rows
     rows (0: 65,536); the source of those that are functions is read when the dataset is made.
     derive makes further columns of several ones, for each other and for features, of the rows that
-    where keeps. sample keeps a share of these rows. blocks sets the dtypes of blocks that features
-    go to.
+    where keeps. sample keeps a share of these rows. Of those that are left and are equal in all
+    columns of distinct_by, the first of each split (a row group, or a part of one over
+    max_split_bytes) is kept. blocks sets the dtypes of blocks that features go to.
     Raises InvalidDatasetError that names the field at fault.
     """
 
@@ -91,6 +89,7 @@ class Dataset:
     derive: Sequence[Derived] = ()
     sample: Sampling | None = None
     blocks: Sequence[Block] = ()
+    distinct_by: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, ParquetSource):
@@ -125,6 +124,7 @@ class Dataset:
                 "the default"
             )
         _check_sample(self.sample)
+        object.__setattr__(self, "distinct_by", _column_names("distinct_by", self.distinct_by))
         kinds = ", ".join(known.__name__ for known in derivation.ALL)
         self._take("derive", derivation.ALL, f"it must be one of {kinds}")
 
@@ -154,6 +154,7 @@ class Dataset:
             derive=[derived.to_proto() for derived in self.derive],
             sampling=None if self.sample is None else self.sample.to_proto(),
             blocks=[block.to_proto() for block in self.blocks],
+            distinct_by=self.distinct_by,
         )
 
     @classmethod
@@ -179,6 +180,7 @@ class Dataset:
             derive=_derived_from_proto(message),
             sample=_sampling_from_proto(message),
             blocks=_blocks_from_proto(message),
+            distinct_by=tuple(message.distinct_by),
         )
         if _fingerprint(dataset.to_proto()) != _fingerprint(message):
             raise InvalidDatasetError(
@@ -247,6 +249,16 @@ def _udfs_from_proto(message: dataset_pb2.DatasetSpec) -> tuple[Udf, ...]:
         except InvalidDatasetError as error:
             raise InvalidDatasetError(f"udfs[{i}]: {error.message}") from error
     return tuple(udfs)
+
+
+def _column_names(field: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple; none is allowed. Raises InvalidDatasetError."""
+    if isinstance(names, str):
+        raise InvalidDatasetError(f"{field} is {names!r}: it must be a list of column names")
+    found = tuple(names)
+    if found:
+        check_names(field, found)
+    return found
 
 
 def _check_sample(sample: object) -> None:

@@ -72,10 +72,10 @@ class EmbeddingTable:
 class DatasetPlan:
     """How a dataset is read and made into batches. repr() draws it.
 
-    columns are those that are read, of column_count; other_columns those among them that only the
-    filter or group_by needs. derived are in the order in which they are made. row_count is None
-    where the filter decides it. skipped_row_groups of the row groups are not read: the statistics
-    of the files prove that no row of theirs passes.
+    columns are those that are read, of column_count; other_columns those among them that no feature
+    needs. derived are in the order in which they are made. row_count is None where only reading the
+    rows tells. skipped_row_groups of the row groups are not read: the statistics of the files prove
+    that no row of theirs passes.
     """
 
     columns: tuple[str, ...]
@@ -93,6 +93,7 @@ class DatasetPlan:
     row_count: int | None
     skipped_row_groups: int
     tables: tuple[EmbeddingTable, ...] = ()
+    distinct_by: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """The plan, from files to batches."""
@@ -117,9 +118,12 @@ class DatasetPlan:
             yield "filter     none"
         if self.sample is not None:
             yield f"sampling   {self._sampled(self.sample)}"
+        if self.distinct_by:
+            keys = ", ".join(self.distinct_by)
+            yield f"distinct   the first row of each {keys} in a row group, or part of one if cut"
         if self.other_columns:
             others = ", ".join(self.other_columns)
-            yield f"           read for filter, sampling or group_by alone: {others}"
+            yield f"           read for filter, sampling, distinct_by or group_by alone: {others}"
         rows = [(each.name, each.type, each.made_of, each.work) for each in self.derived]
         for index, row in enumerate(_padded(rows)):
             yield f"{'' if index else 'derive':<11}{row}"
@@ -209,6 +213,7 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
             )
             for table in found.output_schema.tables
         ),
+        distinct_by=tuple(dataset.distinct_by),
     )
 
 

@@ -23,10 +23,10 @@ from trainer_client.ranks import group_of
 from trainer_client.telemetry import Meter
 
 UNEVEN_WARNING = (
-    "the dataset's row counts are unknown (a filter decides them), so ranks get whole shards and "
-    "may take different numbers of steps: initialise torch.distributed, so that they ask each "
-    'other (uneven="sync"); have the rows counted once (count="exact"); or have collective '
-    'operations tolerate it and say so (uneven="none")'
+    "the dataset's row counts are unknown (a filter, sampling or distinct_by decides them), "
+    "so ranks get whole shards and may take different numbers of steps: initialise "
+    'torch.distributed, so that they ask each other (uneven="sync"); have the rows counted once '
+    '(count="exact"); or have collective operations tolerate it and say so (uneven="none")'
 )
 
 
@@ -41,10 +41,10 @@ def choose_uneven(wanted: Uneven | None, rank: int, world_size: int, *, known: b
     together = group_of(rank, world_size) is not None
     if wanted in ("drop", "pad") and not known:
         raise RequestError(
-            f'uneven={wanted!r} needs row counts, and a filter decides them: use count="exact" '
-            '(the servers count them once), uneven="sync" (ranks ask each other before every step; '
-            '"sync-pad" leaves nothing out), or uneven="none" (ranks may take different numbers of '
-            "steps)"
+            f"uneven={wanted!r} needs row counts, which a filter, sampling or distinct_by decides: "
+            'use count="exact" (the servers count them once), uneven="sync" (ranks ask each other '
+            'before every step; "sync-pad" leaves nothing out), or uneven="none" (ranks may take '
+            "different numbers of steps)"
         )
     if wanted in ("sync", "sync-pad") and not together:
         raise RequestError(

@@ -59,4 +59,4 @@ class Sampling:
 
 def chooses_rows(dataset: dataset_pb2.DatasetSpec) -> bool:
     """Whether only reading a dataset's files, or having counted, tells how many rows it has."""
-    return bool(dataset.where) or dataset.HasField("sampling")
+    return bool(dataset.where or dataset.HasField("sampling") or dataset.distinct_by)

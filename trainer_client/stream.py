@@ -179,13 +179,13 @@ class BatchStream(IterableDataset[Batch]):
         steps = self._plan().steps
         if steps is None:
             raise TypeError(
-                "the number of batches is unknown, since a filter or sampling decides which rows "
-                'count: give count="exact" to have them counted once'
+                "the number of batches is unknown, since a filter, sampling or distinct_by decides "
+                'which rows count: give count="exact" to have them counted once'
             )
         return steps
 
     def row_count(self) -> int | None:
-        """The rows of this epoch over all ranks, None where a filter decides them.
+        """The rows of this epoch over all ranks, None where only reading tells.
 
         With torch.distributed initialised, the first use of a stream is collective, as that of
         len() is: every rank must call it.

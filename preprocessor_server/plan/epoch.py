@@ -44,7 +44,7 @@ class RowGroups:
 class EpochPlan:
     """The splits of every shard, and what is known of their rows.
 
-    row_counts and batch_counts are by shard, None where a filter decides them.
+    row_counts and batch_counts are by shard, None where only reading tells.
     """
 
     shards: tuple[tuple[Split, ...], ...]

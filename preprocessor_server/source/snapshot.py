@@ -71,7 +71,11 @@ class Snapshot:
             raise ValueError("it names no file")
         rows, sizes = self.message.row_group_rows, self.message.row_group_decoded_bytes
         inner, passing = self.message.row_group_inner_rows, self.message.row_group_passing_rows
-        is_counted = self.message.counted_filter or self.message.HasField("counted_sampling")
+        is_counted = (
+            self.message.counted_filter
+            or self.message.HasField("counted_sampling")
+            or self.message.counted_distinct_by
+        )
         counted = groups if is_counted else 0
         if not groups == len(rows) == len(sizes) or len(inner) not in {0, groups}:
             raise ValueError("its counts do not agree")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from preprocessor_server.transform.blocks import Output
+from preprocessor_server.transform.distinct import (
+    distinct_faults,
+    find_firsts,
+    number_values,
+)
 from preprocessor_server.transform.features import (
     Transform,
     bind_features,
@@ -26,6 +31,9 @@ __all__ = [
     "compile_features",
     "compile_filter",
     "compile_where",
+    "distinct_faults",
+    "find_firsts",
+    "number_values",
     "validate_spec",
     "with_weight",
 ]

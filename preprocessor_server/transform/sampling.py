@@ -13,15 +13,17 @@ from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.frame import Jagged, Mask
 from preprocessor_server.kernels import first_state, fold_words
-from preprocessor_server.transform.column_type import BYTES, Family, column_type
+from preprocessor_server.transform.column_type import BYTES, Family
 from preprocessor_server.transform.filter import Filter, bind_filter
 from preprocessor_server.transform.filter_syntax import Site
 from preprocessor_server.transform.from_arrow import arrow_to_column
-from preprocessor_server.transform.invalid import invalid, suggest
+from preprocessor_server.transform.invalid import invalid
+from preprocessor_server.transform.key import key_faults
 from preprocessor_server.transform.ops.words import hash_words
 
 WHEN = Site("sampling.when", "dataset.sampling.when")
 _KEYS = {Family.INTEGER, Family.BOOLEAN, *BYTES}
+_WANTED = "rows are drawn by one integer, boolean, string or binary value a row"
 # As many draws as a float64 tells apart in [0, 1), so that the rate times this is exact.
 _DRAWS = 2.0**53
 _11 = np.uint64(11)
@@ -94,7 +96,10 @@ def bind_sampling(
     if not spec.HasField("sampling") or next(sampling_faults(spec), None) is not None:
         return
     sampling = spec.sampling
-    faults = [*_key_faults(sampling.key, schema), *_weight_faults(sampling.weight, schema)]
+    faults = [
+        *key_faults("dataset.sampling.key", sampling.key, schema, _KEYS, _WANTED),
+        *_weight_faults(sampling.weight, schema),
+    ]
     when: Filter | None = None
     for bound in bind_filter(sampling.when, schema, WHEN):
         if isinstance(bound, DatasetError):
@@ -112,27 +117,6 @@ def with_weight(spec: dataset_pb2.DatasetSpec, schema: pa.Schema) -> pa.Schema:
     if not name or name in schema.names:
         return schema
     return schema.append(pa.field(name, pa.float64()))
-
-
-def _key_faults(key: str, schema: pa.Schema) -> Iterator[DatasetError]:
-    field = "dataset.sampling.key"
-    count = schema.names.count(key)
-    if count != 1:
-        yield invalid(
-            field,
-            f"the source has {count} columns called {key!r}; rename all but one"
-            if count
-            else f"there is no column {key!r}; {suggest(key, schema.names)}",
-        )
-        return
-    kind = column_type(schema.field(key).type)
-    if kind is None or kind.is_list or kind.family not in _KEYS:
-        yield DatasetError(
-            "TYPE_UNFIT",
-            f"sampling.key: column {key!r} is {schema.field(key).type}; rows are drawn by one "
-            "integer, boolean, string or binary value a row",
-            field=field,
-        )
 
 
 def _weight_faults(weight: str, schema: pa.Schema) -> Iterator[DatasetError]:

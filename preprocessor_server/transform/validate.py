@@ -48,6 +48,7 @@ def find_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
         )
     yield from _derive_faults(spec)
     yield from sampling_faults(spec)
+    yield from _empty_names(spec.distinct_by, "dataset.distinct_by", "column")
     if not spec.features:
         yield invalid("dataset.features", "the dataset has no feature; give at least one")
     for index, feature in enumerate(spec.features):

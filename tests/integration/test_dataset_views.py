@@ -139,6 +139,16 @@ def test_the_plan_of_a_sample_with_weights(target: str) -> None:
     )
 
 
+def test_the_plan_of_rows_that_differ(target: str) -> None:
+    plan = Dataset(DATASET.source, [Label("label")], distinct_by=["name", "age"]).explain(
+        target=target
+    )
+    assert (plan.row_count, plan.distinct_by) == (None, ("name", "age"))
+    drawn = repr(plan)
+    assert "distinct   the first row of each name, age in a row group, or part of one" in drawn
+    assert "read for filter, sampling, distinct_by or group_by alone: age, name\n" in drawn
+
+
 def test_the_plan_of_grouped_files(target: str) -> None:
     source = parquet("grouped.parquet", rows="items")
     plan = Dataset(source=source, features=[Sparse("user", "item"), Label("label")]).explain(

@@ -202,7 +202,10 @@ def test_sampled_rows_are_counted_and_told_apart_from_others(
         assert set(range(1000)) <= set(found)
         assert abs(weights / ROW_COUNT - 1) < 0.1
         state = stream.state_dict()
-    with opened(1) as stream, pytest.raises(TypeError, match="a filter or sampling decides"):
+    with (
+        opened(1) as stream,
+        pytest.raises(TypeError, match="a filter, sampling or distinct_by decides"),
+    ):
         len(stream)
     with (
         opened(2, count="exact", snapshot=state["snapshot"]) as stream,

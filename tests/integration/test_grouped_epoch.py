@@ -207,7 +207,7 @@ def test_first_batch_is_for_known_rows_and_within_the_shard(
     check(Refusal(lambda: receive(stub, request)), code, "REQUEST_INVALID", "both first_batch and")
     (request,) = shard_requests(stub, spec("small", "label = 1"), identity)
     request.first_batch = 1
-    check(Refusal(lambda: receive(stub, request)), code, "REQUEST_INVALID", "a filter decides")
+    check(Refusal(lambda: receive(stub, request)), code, "REQUEST_INVALID", "distinct_by decides")
 
 
 def test_row_groups_are_dealt_whole_and_counted_in_rows(

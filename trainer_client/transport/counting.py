@@ -28,13 +28,17 @@ def check_counted(snapshot: Snapshot, dataset: dataset_pb2.DatasetSpec) -> None:
     """Raises RequestError if a snapshot does not count the rows that a dataset delivers."""
     message = _message(snapshot)
     sampled = message.HasField("counted_sampling"), message.counted_sampling
-    wanted = dataset.HasField("sampling"), dataset.sampling
-    if message.counted_filter != dataset.where or sampled != wanted:
+    same_filter = message.counted_filter == dataset.where
+    same_sampling = sampled == (dataset.HasField("sampling"), dataset.sampling)
+    same_keys = message.counted_distinct_by == dataset.distinct_by
+    if not (same_filter and same_sampling and same_keys):
         problem = "was taken without counting"
-        if message.counted_filter != dataset.where and message.counted_filter:
+        if message.counted_filter and not same_filter:
             problem = f"counts the rows of another filter, {message.counted_filter!r}"
-        elif message.counted_filter or sampled[0]:
+        elif not same_sampling and (message.counted_filter or sampled[0]):
             problem = "counts the rows of another sampling"
+        elif message.row_group_passing_rows:
+            problem = "counts the rows of another distinct_by"
         raise RequestError(
             f'count="exact", but snapshot {snapshot.snapshot_id} (of snapshot= or a state) '
             f"{problem}: leave count= out, or start anew without it"
@@ -42,7 +46,7 @@ def check_counted(snapshot: Snapshot, dataset: dataset_pb2.DatasetSpec) -> None:
 
 
 def count(connection: Connection, dataset: dataset_pb2.DatasetSpec, snapshot: Snapshot) -> Snapshot:
-    """A snapshot of the same files that keeps how many rows pass the dataset's filter.
+    """A snapshot of the same files that keeps how many rows the dataset delivers.
 
     Shows a progress bar where standard error is a terminal. Raises the HeadraceError that ended
     the tries at a row group.
@@ -75,6 +79,7 @@ def count(connection: Connection, dataset: dataset_pb2.DatasetSpec, snapshot: Sn
     message.ClearField("counted_sampling")
     if dataset.HasField("sampling"):
         message.counted_sampling.CopyFrom(dataset.sampling)
+    message.counted_distinct_by[:] = dataset.distinct_by
     message.row_group_passing_rows[:] = counts
     content = message.SerializeToString(deterministic=True)
     data = zstandard.ZstdCompressor(level=3).compress(content)

@@ -32,7 +32,7 @@ class Fault:
 class EpochReport:
     """What is known of an epoch. Batches and rows that reached the trainer: each once, but faults.
 
-    planned_* are None where a filter decides. left_out are those that uneven= left out, dropped
+    planned_* are None where only reading tells. left_out are those that uneven= left out, dropped
     those of drop_last, skipped those of skip(), padded are repeats. missing and doubled count all
     faults, of which faults names some. problems are why something cannot be told.
     """

@@ -36,7 +36,7 @@ from trainer_client.verify.table import Ints
 
 @dataclass(frozen=True, slots=True)
 class ShardPlans:
-    """The batches and rows of each shard, None in both where a filter decides them."""
+    """The batches and rows of each shard, None in both where only reading tells."""
 
     num_shards: int
     batches: Ints | None

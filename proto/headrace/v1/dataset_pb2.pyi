@@ -108,7 +108,7 @@ FILLING_MEAN: Filling
 FILLING_MEDIAN: Filling
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive", "sampling", "blocks")
+    __slots__ = ("source", "where", "features", "max_split_bytes", "udfs", "udf_block_rows", "derive", "sampling", "blocks", "distinct_by")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class DatasetSpec(_message.Message):
     DERIVE_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    DISTINCT_BY_FIELD_NUMBER: _ClassVar[int]
     source: Source
     where: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -127,7 +128,8 @@ class DatasetSpec(_message.Message):
     derive: _containers.RepeatedCompositeFieldContainer[Derived]
     sampling: Sampling
     blocks: _containers.RepeatedCompositeFieldContainer[OutputBlock]
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[OutputBlock, _Mapping]]] = ...) -> None: ...
+    distinct_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., where: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., max_split_bytes: _Optional[int] = ..., udfs: _Optional[_Iterable[_Union[Udf, _Mapping]]] = ..., udf_block_rows: _Optional[int] = ..., derive: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[OutputBlock, _Mapping]]] = ..., distinct_by: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("rate", "when", "key", "seed", "weight")

@@ -153,7 +153,7 @@ class Split(_message.Message):
     def __init__(self, file: _Optional[int] = ..., row_group: _Optional[int] = ..., first_row: _Optional[int] = ..., row_count: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows", "counted_filter", "row_group_passing_rows", "udfs", "counted_sampling")
+    __slots__ = ("files", "row_group_rows", "row_group_decoded_bytes", "arrow_schema", "measured_columns", "row_group_inner_rows", "counted_filter", "row_group_passing_rows", "udfs", "counted_sampling", "counted_distinct_by")
     FILES_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROW_GROUP_DECODED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +164,7 @@ class Snapshot(_message.Message):
     ROW_GROUP_PASSING_ROWS_FIELD_NUMBER: _ClassVar[int]
     UDFS_FIELD_NUMBER: _ClassVar[int]
     COUNTED_SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_DISTINCT_BY_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[SnapshotFile]
     row_group_rows: _containers.RepeatedScalarFieldContainer[int]
     row_group_decoded_bytes: _containers.RepeatedScalarFieldContainer[int]
@@ -174,7 +175,8 @@ class Snapshot(_message.Message):
     row_group_passing_rows: _containers.RepeatedScalarFieldContainer[int]
     udfs: _containers.RepeatedCompositeFieldContainer[SnapshotUdf]
     counted_sampling: _dataset_pb2.Sampling
-    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ..., counted_filter: _Optional[str] = ..., row_group_passing_rows: _Optional[_Iterable[int]] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ..., counted_sampling: _Optional[_Union[_dataset_pb2.Sampling, _Mapping]] = ...) -> None: ...
+    counted_distinct_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, files: _Optional[_Iterable[_Union[SnapshotFile, _Mapping]]] = ..., row_group_rows: _Optional[_Iterable[int]] = ..., row_group_decoded_bytes: _Optional[_Iterable[int]] = ..., arrow_schema: _Optional[bytes] = ..., measured_columns: _Optional[_Iterable[str]] = ..., row_group_inner_rows: _Optional[_Iterable[int]] = ..., counted_filter: _Optional[str] = ..., row_group_passing_rows: _Optional[_Iterable[int]] = ..., udfs: _Optional[_Iterable[_Union[SnapshotUdf, _Mapping]]] = ..., counted_sampling: _Optional[_Union[_dataset_pb2.Sampling, _Mapping]] = ..., counted_distinct_by: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SnapshotUdf(_message.Message):
     __slots__ = ("function", "fingerprint")

@@ -279,6 +279,10 @@ def fields(text: str) -> list[str]:
         (SOUND + "blocks: [{dtype: SCALAR_TYPE_FLOAT16}]\n", ["blocks[0].name"]),
         (SOUND + "  - meta: {columns: [city], block: dense}\n", ["features[2].block"]),
         (GROUPED, ["source.parquet.rows[0]", "source.parquet.rows[2]"]),
+        (
+            SOUND + "distinct_by: [user_id, usr_id, history, '']\n",
+            ["distinct_by[1]", "distinct_by[2]", "distinct_by[3]"],
+        ),
     ],
 )
 @pytest.mark.usefixtures("run")
@@ -329,6 +333,7 @@ DATASETS = st.fixed_dictionaries(
     optional={
         "where": st.sampled_from(["label = 1", "x = 1", "label", "label =", "age > 'x'"]),
         "max_split_bytes": st.sampled_from([0, 5]),
+        "distinct_by": st.lists(COLUMNS, max_size=1),
     },
 )
 

@@ -110,6 +110,7 @@ DATASETS = st.builds(
     where=st.text("ab =1\n'"),
     max_split_bytes=st.just(0) | st.integers(1 << 20, 64 << 30),
     blocks=st.lists(st.builds(Block, st.sampled_from(["wide", "x"]), st.sampled_from(DTYPES))),
+    distinct_by=NAMES | st.just([]),
 )
 # What no builder takes.
 WRONG: Any = b"wrong"
@@ -255,6 +256,11 @@ def test_the_kind_of_a_constant_is_kept() -> None:
         (lambda: Dataset(WRONG, (Dense("x"),)), "source"),
         (lambda: Dataset(parquet("a"), (Dense("x"),), max_split_bytes=5), "1 MiB"),
         (lambda: Dataset(parquet("a"), (Dense("x"),), where=WRONG), "where"),
+        (
+            lambda: Dataset(parquet("a"), (Dense("x"),), distinct_by="x"),
+            "distinct_by is 'x': it must be a list of column names",
+        ),
+        (lambda: Dataset(parquet("a"), (Dense("x"),), distinct_by=[""]), "distinct_by: '' is no"),
     ],
 )
 def test_builders_name_what_is_wrong(build: object, message: str) -> None:
