@@ -14,10 +14,12 @@ from preprocessor_server import catalog
 from preprocessor_server.authoring.mistake import Mistake
 from preprocessor_server.authoring.reading import DatasetFile
 from preprocessor_server.errors import DatasetError, ServerError, errors_in
+from preprocessor_server.fit.inputs import Inputs
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.footer import FooterCache
 from preprocessor_server.source.paths import NamedFile, Roots
 from preprocessor_server.transform.filter_syntax import WHERE, FilterError, syntax_faults
+from preprocessor_server.transform.ops.fit import UnfittedError
 from preprocessor_server.transform.sampling import WHEN
 from preprocessor_server.transform.validate import find_faults
 from preprocessor_server.udf.declared import DeclaredUdf, declaration_errors
@@ -69,11 +71,14 @@ class _Check:
         self._faulty: set[str] = set()
         self._checked = ["the structure"]
         self._not_checked: list[str] = []
+        self._unfitted = 0
 
     def run(self, data: Data | None) -> Report:
         if self._file.left_out:
             self._not_checked.append("what stands in lines that are not YAML")
-        faults = [*find_faults(self._file.spec), *declaration_errors(self._file.spec)]
+        found = [*find_faults(self._file.spec), *declaration_errors(self._file.spec)]
+        faults = [fault for fault in found if not isinstance(fault, UnfittedError)]
+        self._unfitted = len(found) - len(faults)
         self._faulty = {fault.field for fault in faults}
         self._add(faults)
         if data is None:
@@ -82,6 +87,12 @@ class _Check:
             self._not_checked.append("paths, columns and types: without data")
         else:
             self._check_data(data)
+        if self._unfitted:
+            each = "1 operation" if self._unfitted == 1 else f"{self._unfitted} operations"
+            self._not_checked.append(
+                f"the constants of {each}, still to be fitted: run `preprocessor-server fit "
+                f"{self._file.name} -o FOLDER`, and use the dataset.yaml that it writes"
+            )
         return Report(
             self._file.name,
             tuple(sorted(self._mistakes, key=lambda mistake: mistake.place)),
@@ -149,7 +160,8 @@ class _Check:
             return
         if self._file.spec.udfs:
             self._not_checked.append("the code of functions: servers run it")
-        self._add(_describe_faults(self._file.spec, data))
+        binding = Inputs().binding if self._unfitted else catalog.SERVED
+        self._add(_describe_faults(self._file.spec, data, binding))
         if not self._mistakes:
             self._checked.append(f"the footers of all its files: {len(files):,}")
         elif len(files) > 1:
@@ -205,8 +217,10 @@ def _one_a_place(errors: Iterable[ServerError]) -> Iterator[ServerError]:
         yield first
 
 
-def _describe_faults(spec: dataset_pb2.DatasetSpec, data: Data) -> Iterator[ServerError]:
-    """What a server would refuse that has looked at every file."""
+def _describe_faults(
+    spec: dataset_pb2.DatasetSpec, data: Data, binding: catalog.Binding
+) -> Iterator[ServerError]:
+    """What a server, or a fit, would refuse that has looked at every file."""
     whole = dataset_pb2.DatasetSpec()
     whole.CopyFrom(spec)
     roots = data.roots
@@ -214,7 +228,7 @@ def _describe_faults(spec: dataset_pb2.DatasetSpec, data: Data) -> Iterator[Serv
         # Vocabularies lie where they would.
         roots = (*roots, Path("/"))
         whole.source.parquet.paths[:] = [str(data.instead.resolve())]
-    server = catalog.Catalog(Settings(data_root=roots), _NotRun())
+    server = catalog.Catalog(Settings(data_root=roots), _NotRun(), binding)
     try:
         server.describe(whole)
     except ServerError as error:

@@ -11,8 +11,9 @@ from headrace.v1 import dataset_pb2
 from preprocessor_server.errors import DatasetError
 from preprocessor_server.fit.artefacts import Vocabulary
 from preprocessor_server.fit.counts import Counted
-from preprocessor_server.fit.inputs import Target, fill_null
+from preprocessor_server.fit.inputs import Target
 from preprocessor_server.fit.read import Found
+from preprocessor_server.transform.ops.fit import fill_null
 
 
 class Result(NamedTuple):

@@ -11,7 +11,9 @@ from preprocessor_server.transform.invalid import invalid
 from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
 
 # What leaves the ids of a list as they are, or leaves some of them out.
-_KEEPING = {"tail", "head", "slice", "deduplicate", "sort", "sample"}
+_KEEPING = {"tail", "head", "slice", "deduplicate", "sort", "sample", "fit_fill_null"}
+# The least that what is still to be fitted bounds ids by.
+_ONCE_FITTED = {"fit_vocabulary": 1, "fit_bucketize": 2}
 _CHOOSING = {
     dataset_pb2.AGGREGATION_MIN,
     dataset_pb2.AGGREGATION_MAX,
@@ -52,7 +54,7 @@ def ids_below(
             case "list_aggregate" if op.list_aggregate.by in _CHOOSING:
                 pass
             case name if name not in _KEEPING:
-                bound = None
+                bound = _ONCE_FITTED.get(name or "")
     return bound
 
 
