@@ -29,8 +29,9 @@ from preprocessor_server.preview import preview
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import distinct_faults, find_firsts, number_values
+from preprocessor_server.udf.in_process import InProcess
 from tests.fakes.grouped import FORMS, write_layout
-from trainer_client import Dataset, Meta, Sampling, parquet
+from trainer_client import Dataset, Meta, Sampling, Udf, parquet
 
 NAN = struct.unpack("<d", struct.pack("<Q", 0xFFF8_0000_0000_0001))[0]
 DAY = datetime.date(2026, 11, 3)
@@ -233,3 +234,41 @@ def test_it_comes_after_sampling(tmp_path: Path, pipeline: Pipeline) -> None:
     assert found(where="id < 900", distinct_by=["k"]) == [
         each for each, keep in zip(drawn, first, strict=True) if keep
     ]
+
+
+def test_of_a_row_group_that_is_cut_each_part_has_its_own(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    count = 300_000
+    (tmp_path / "rows").mkdir()
+    table = pa.table({"k": np.arange(count) % 1000, "id": range(count)})
+    pq.write_table(table, tmp_path / "rows" / "0.parquet", row_group_size=count)
+    spec = Dataset(
+        parquet("rows"), [Meta("id")], distinct_by=["k"], max_split_bytes=1 << 20
+    ).to_proto()
+    bound = pipeline.catalog.describe(spec)
+    [splits] = pipeline.catalog.plan(bound, Identity(7, 1, 1, 256, False, 2, 1)).shards
+    assert len(splits) > 2
+    assert count_rows(pipeline, bound, 0, 0) == [1000 * len(splits)]
+    made = deliver(pipeline, bound, Identity(7, 1, 1, 256, False, 2, 1), 0, Cursor())
+    assert sum(each.rows for each in made) == 1000 * len(splits)
+
+
+def test_columns_of_functions_in_blocks_of_any_size(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    prices = [1.0, 2.0, 2.0, 1.0, 3.0, 2.0, 3.0]
+    table = pa.table({"price": prices, "id": range(7)})
+    pq.write_table(table, tmp_path / "rows" / "0.parquet")
+    settings = Settings(data_root=(tmp_path,), udf_module=("tests.fakes.udfs",))
+    catalog = Catalog(settings, InProcess(settings))
+    for block in (2, 7):
+        dataset = Dataset(
+            parquet("rows"),
+            [Meta("id")],
+            udfs=[Udf("tests.fakes.udfs:same", inputs=["price"], outputs={"made": "float64"})],
+            udf_block_rows=block,
+            distinct_by=["made"],
+        )
+        found = preview(catalog.reader, catalog.describe(dataset.to_proto()), 7)
+        assert [row["id"] for row, _ in found.rows] == [0, 1, 4]
+    catalog.close()
