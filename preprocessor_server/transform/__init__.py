@@ -13,7 +13,7 @@ from preprocessor_server.transform.features import (
     bind_features,
     compile_features,
 )
-from preprocessor_server.transform.filter import Filter, compile_filter
+from preprocessor_server.transform.filter import Filter
 from preprocessor_server.transform.from_arrow import arrow_to_column
 from preprocessor_server.transform.sampling import Sampler, bind_sampling, with_weight
 from preprocessor_server.transform.validate import validate_spec
@@ -29,7 +29,6 @@ __all__ = [
     "bind_sampling",
     "bind_where",
     "compile_features",
-    "compile_filter",
     "compile_where",
     "distinct_faults",
     "find_firsts",

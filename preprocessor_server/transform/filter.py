@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from preprocessor_server.errors import DatasetError, raising
+from preprocessor_server.errors import DatasetError
 from preprocessor_server.frame import Flat, Mask
 from preprocessor_server.transform.expression import BoundExpression, bind_expression
 from preprocessor_server.transform.filter_syntax import WHERE, Site, filter_invalid
@@ -40,20 +40,15 @@ class Filter:
         return keep.values.astype(np.bool_, copy=False)
 
 
-def compile_filter(where: str, schema: pa.Schema, stored: pa.Schema | None = None) -> Filter | None:
-    """Binds a filter to the columns of rows; None for an empty one, which keeps every row.
-
-    stored are those of the columns that files hold, None if they hold all.
-    Raises DatasetError (FILTER_INVALID) if it does not parse, is made of what is not supported,
-    names no column, does not fit a column's type, or is not a boolean.
-    """
-    return next(raising(bind_filter(where, schema, stored=stored)), None)
-
-
 def bind_filter(
     where: str, schema: pa.Schema, site: Site = WHERE, stored: pa.Schema | None = None
 ) -> Iterator[Filter | DatasetError]:
-    """The filter, or all that compile_filter refuses about it; nothing for an empty one."""
+    """Binds a filter to the columns of rows; nothing for an empty one, which keeps every row.
+
+    stored are those of the columns that files hold, None if they hold all. Or all that is wrong:
+    DatasetError (FILTER_INVALID) if it does not parse, is made of what is not supported, names no
+    column, does not fit a column's type, or is not a boolean.
+    """
     if not where.strip():
         return
     for bound in bind_expression(where, schema, site, truth=True):

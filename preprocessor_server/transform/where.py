@@ -15,9 +15,10 @@ from preprocessor_server.transform.filter_syntax import filter_invalid
 def compile_where(
     spec: dataset_pb2.DatasetSpec, schema: pa.Schema, stored: pa.Schema | None = None
 ) -> Filter | None:
-    """Binds a dataset's filter to a schema without its derived columns, as compile_filter does.
+    """Binds a dataset's filter to a schema without its derived columns; None for an empty one.
 
-    Raises DatasetError (FILTER_INVALID) also if it uses a derived column.
+    stored are those of the columns that files hold, None if they hold all. Raises DatasetError
+    (FILTER_INVALID) for what bind_filter says, and if it uses a derived column.
     """
     return next(raising(bind_where(spec, schema, stored)), None)
 

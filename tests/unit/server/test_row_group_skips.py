@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.v1 import batch_pb2, dataset_pb2
+from headrace.v1.dataset_pb2 import DatasetSpec
 from preprocessor_server.catalog import BoundDataset, Catalog
 from preprocessor_server.counting import count_rows
 from preprocessor_server.cutter import Shard
@@ -30,7 +31,7 @@ from preprocessor_server.settings import Settings
 from preprocessor_server.source.bounds import row_group_bounds
 from preprocessor_server.source.footer import Footer
 from preprocessor_server.telemetry import Metrics
-from preprocessor_server.transform import compile_filter
+from preprocessor_server.transform import compile_where
 from tests.fakes.splits import flat_schema
 from trainer_client import Dataset, Label, Sparse, parquet
 
@@ -44,7 +45,7 @@ def judge(where: str, table: pa.Table, **options: Any) -> list[tuple[bool, bool]
     with pq.ParquetFile(file) as parquet:
         footer = Footer(parquet.metadata, parquet.schema_arrow, 0, 0)
         groups = [parquet.read_row_group(i) for i in range(parquet.num_row_groups)]
-    filter_ = compile_filter(where, footer.schema)
+    filter_ = compile_where(DatasetSpec(where=where), footer.schema)
     assert filter_ is not None
     passing = [bool(filter_.mask(group).any()) for group in groups]
     if filter_.pushdown is None:
@@ -215,7 +216,7 @@ CUT = [
 @pytest.mark.parametrize(("where", "may"), CUT, ids=[where for where, _ in CUT])
 def test_statistics_that_a_writer_cut_are_bounds(where: str, may: bool) -> None:
     """Of values "bbbb1" to "bbbb9": the least cut off, the greatest cut off and counted up."""
-    filter_ = compile_filter(where, pa.schema({"s": pa.string()}))
+    filter_ = compile_where(DatasetSpec(where=where), pa.schema({"s": pa.string()}))
     assert filter_ is not None
     assert filter_.pushdown is not None
     bounds = pa.table({"lo0": ["bbbb"], "hi0": ["bbbc"], "none0": [False], "full0": [True]})

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.v1.dataset_pb2 import DatasetSpec
 from preprocessor_server.errors import DataError, DatasetError
-from preprocessor_server.transform import compile_filter
+from preprocessor_server.transform import compile_where
 
 DECIMALS = [decimal.Decimal("1.50"), None, decimal.Decimal("-2.00"), decimal.Decimal(0)]
 TABLE = pa.table(
@@ -120,7 +121,7 @@ KEPT = [
 
 @pytest.mark.parametrize(("where", "kept"), KEPT, ids=[where for where, _ in KEPT])
 def test_only_rows_for_which_it_is_true_are_kept(where: str, kept: str) -> None:
-    filter_ = compile_filter(where, TABLE.schema)
+    filter_ = compile_where(DatasetSpec(where=where), TABLE.schema)
     assert filter_ is not None
     mask = filter_.mask(TABLE)
     assert mask.dtype == np.bool_
@@ -129,12 +130,14 @@ def test_only_rows_for_which_it_is_true_are_kept(where: str, kept: str) -> None:
 
 
 def test_an_empty_filter_is_none() -> None:
-    assert compile_filter("", TABLE.schema) is None
-    assert compile_filter(" \n", TABLE.schema) is None
+    assert compile_where(DatasetSpec(where=""), TABLE.schema) is None
+    assert compile_where(DatasetSpec(where=" \n"), TABLE.schema) is None
 
 
 def test_columns_are_in_schema_order_with_exact_names() -> None:
-    filter_ = compile_filter("a = 1 AND A = 2 AND l IS NULL AND i > 1", TABLE.schema)
+    filter_ = compile_where(
+        DatasetSpec(where="a = 1 AND A = 2 AND l IS NULL AND i > 1"), TABLE.schema
+    )
     assert filter_ is not None
     assert filter_.columns == ("i", "l", "A", "a")
     # Columns that it does not need may be missing, others may come in another order.
@@ -194,7 +197,7 @@ REFUSED = [
 @pytest.mark.parametrize(("where", "why"), REFUSED, ids=[where[:40] for where, _ in REFUSED])
 def test_other_filters_are_refused(where: str, why: str) -> None:
     with pytest.raises(DatasetError) as caught:
-        compile_filter(where, TABLE.schema)
+        compile_where(DatasetSpec(where=where), TABLE.schema)
     assert (caught.value.reason, caught.value.field) == ("FILTER_INVALID", "dataset.where")
     assert caught.value.message.startswith("where: ")
     assert why in caught.value.message
@@ -204,11 +207,11 @@ def test_other_filters_are_refused(where: str, why: str) -> None:
 def test_a_name_that_two_columns_have_is_refused() -> None:
     schema = pa.schema([("x", pa.int64()), ("x", pa.int64())])
     with pytest.raises(DatasetError, match="2 columns called 'x'"):
-        compile_filter("x = 1", schema)
+        compile_where(DatasetSpec(where="x = 1"), schema)
 
 
 def test_values_that_cannot_be_compared_fail_with_their_column() -> None:
-    filter_ = compile_filter("s = 1", TABLE.schema)
+    filter_ = compile_where(DatasetSpec(where="s = 1"), TABLE.schema)
     assert filter_ is not None
     with pytest.raises(DataError) as caught:
         filter_.mask(TABLE)
@@ -296,7 +299,7 @@ def test_logic_is_sqls(model: Model, rows: list[tuple[int | None, int | None]]) 
             "y": pa.array([y for _, y in rows], pa.int32()),
         }
     )
-    filter_ = compile_filter(where, table.schema)
+    filter_ = compile_where(DatasetSpec(where=where), table.schema)
     assert filter_ is not None
     expected = [test({"x": x, "y": y}) is True for x, y in rows]
     assert filter_.mask(table).tolist() == expected

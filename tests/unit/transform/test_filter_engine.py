@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from preprocessor_server.transform import compile_filter, duck
+from headrace.v1.dataset_pb2 import DatasetSpec
+from preprocessor_server.transform import compile_where, duck
 
 
 def test_rows_keep_their_order_across_chunks() -> None:
     numbers = np.random.default_rng(3).integers(0, 100, 300_000)
     table = pa.table({"x": pa.chunked_array([numbers[:7], numbers[7:100_001], numbers[100_001:]])})
-    filter_ = compile_filter("x < 50", table.schema)
+    filter_ = compile_where(DatasetSpec(where="x < 50"), table.schema)
     assert filter_ is not None
     assert np.array_equal(filter_.mask(table), numbers < 50)
 
@@ -27,7 +28,7 @@ def test_threads_share_the_engine() -> None:
     def work(limit: int) -> bool:
         numbers = np.random.default_rng(limit).integers(0, 100, 20_000)
         table = pa.table({"x": numbers})
-        filter_ = compile_filter(f"x < {limit}", table.schema)
+        filter_ = compile_where(DatasetSpec(where=f"x < {limit}"), table.schema)
         assert filter_ is not None
         return all(np.array_equal(filter_.mask(table), numbers < limit) for _ in range(5))
 
@@ -62,7 +63,7 @@ def test_settings_are_what_the_decision_says() -> None:
 
 
 def test_tables_do_not_outlive_a_call() -> None:
-    filter_ = compile_filter("x = 1", pa.schema({"x": pa.int64()}))
+    filter_ = compile_where(DatasetSpec(where="x = 1"), pa.schema({"x": pa.int64()}))
     assert filter_ is not None
     filter_.mask(pa.table({"x": [1]}))
     with duck.cursor() as cursor, pytest.raises(duckdb.CatalogException):
@@ -71,10 +72,11 @@ def test_tables_do_not_outlive_a_call() -> None:
 
 PROGRAM = """
 import os, pyarrow as pa
-from preprocessor_server.transform import compile_filter
+from headrace.v1.dataset_pb2 import DatasetSpec
+from preprocessor_server.transform import compile_where
 before = len(os.listdir("/proc/self/task"))
 table = pa.table({"x": range(100_000)})
-assert compile_filter("x < 10", table.schema).mask(table).sum() == 10
+assert compile_where(DatasetSpec(where="x < 10"), table.schema).mask(table).sum() == 10
 print(len(os.listdir("/proc/self/task")) - before, os.listdir("."))
 """
 

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from headrace.v1.dataset_pb2 import DatasetSpec
 from preprocessor_server.errors import DataError, DatasetError
-from preprocessor_server.transform import compile_filter, duck
+from preprocessor_server.transform import compile_where, duck
 from preprocessor_server.transform.filter_functions import FUNCTIONS, TRUTHS
 from tests.fakes.process import ROOT
 
@@ -121,7 +122,7 @@ KEPT = [
 
 @pytest.mark.parametrize(("where", "kept"), KEPT, ids=[where for where, _ in KEPT])
 def test_expressions_keep(where: str, kept: str) -> None:
-    filter_ = compile_filter(where, TABLE.schema)
+    filter_ = compile_where(DatasetSpec(where=where), TABLE.schema)
     assert filter_ is not None
     assert "".join("X" if keep else "." for keep in filter_.mask(TABLE)) == kept
 
@@ -131,7 +132,9 @@ def test_sums_of_lists_are_added_in_order_however_a_table_is_chunked() -> None:
     lists = [random.normal(scale=10.0 ** (k % 40), size=k % 7 + 1).tolist() for k in range(5000)]
     sums = [functools.reduce(operator.add, values) for values in lists]
     table = pa.table({"x": lists, "y": sums})
-    filter_ = compile_filter("list_sum(x) = y AND list_avg(x) = y / len(x)", table.schema)
+    filter_ = compile_where(
+        DatasetSpec(where="list_sum(x) = y AND list_avg(x) = y / len(x)"), table.schema
+    )
     assert filter_ is not None
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 2047), table.slice(2048)])
     assert filter_.mask(table).all()
@@ -141,7 +144,9 @@ def test_sums_of_lists_are_added_in_order_however_a_table_is_chunked() -> None:
 def test_a_long_list_of_values_keeps_the_order_of_rows() -> None:
     table = pa.table({"i": list(range(5000))})
     wanted = {7 * n for n in range(300)}
-    filter_ = compile_filter(f"i IN ({', '.join(map(str, wanted))})", table.schema)
+    filter_ = compile_where(
+        DatasetSpec(where=f"i IN ({', '.join(map(str, wanted))})"), table.schema
+    )
     assert filter_ is not None
     assert filter_.mask(table).tolist() == [i in wanted for i in range(5000)]
 
@@ -169,7 +174,7 @@ GOLDEN = ROOT / "tests/golden/expression_errors.json"
 @pytest.mark.parametrize(("where", "message"), json.loads(GOLDEN.read_text()).items())
 def test_what_is_refused_is_told_word_by_word(where: str, message: str) -> None:
     with pytest.raises(DatasetError) as caught:
-        compile_filter(where, TABLE.schema)
+        compile_where(DatasetSpec(where=where), TABLE.schema)
     assert (caught.value.reason, caught.value.field) == ("FILTER_INVALID", "dataset.where")
     assert caught.value.message == message
 
@@ -184,7 +189,7 @@ FAILING = [
 
 @pytest.mark.parametrize(("where", "why"), FAILING, ids=[where for where, _ in FAILING])
 def test_a_row_that_makes_it_fail_ends_the_read(where: str, why: str) -> None:
-    filter_ = compile_filter(where, TABLE.schema)
+    filter_ = compile_where(DatasetSpec(where=where), TABLE.schema)
     assert filter_ is not None
     with pytest.raises(DataError) as caught:
         filter_.mask(TABLE)
