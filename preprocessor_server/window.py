@@ -38,6 +38,8 @@ from preprocessor_server.udf.run import SplitPlace
 
 # What the order of delivery takes beside them for a row: keys, order, rows, positions, offsets.
 ORDER_BYTES = 48
+# What telling rows apart takes for a row while it is done: a hash table, and numbers of values.
+DISTINCT_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split], feature_share:
     """
     decoded = sum(decoded_bytes(dataset, split) for split in splits)
     rows = sum(_row_count(dataset, split) for split in splits)
-    return int(decoded * (1 + feature_share)) + ORDER_BYTES * rows
+    row_bytes = ORDER_BYTES + (DISTINCT_BYTES if dataset.distinct_by else 0)
+    return int(decoded * (1 + feature_share)) + row_bytes * rows
 
 
 def decoded_bytes(dataset: BoundDataset, split: Split) -> int:
