@@ -14,6 +14,8 @@ NOTED, MOST_NOTED = 0.1, 3
 NEARLY = 0.6
 # Worker threads that wait for a core for this share of their time are worth a word.
 QUEUED = 0.3
+# Worker threads that have a core and do not use it, while they encode, for this share of it.
+LOCKED = 0.3
 
 _WHAT_HELPS: dict[Bound, str] = {
     Bound.STEP: "Nothing on this side: batches are there when the trainer asks for them.",
@@ -69,7 +71,7 @@ def advice(verdict: Verdict, situation: Situation) -> tuple[str, ...]:
     if verdict.bound in BOUND_BY_STAGE.values():
         lines[:0] = _stages(verdict, situation)
         lines += _parts(verdict, situation)
-        lines[:0] = _cores(verdict, situation)
+        lines[:0] = [*_cores(verdict, situation), *_locks(verdict, situation)]
     if verdict.server:
         lines.insert(
             0,
@@ -148,4 +150,21 @@ def _cores(verdict: Verdict, situation: Situation) -> list[str]:
     waits = f"Worker threads wait for a core for {queued_s / busy_s:.0%} of their time: "
     return [
         waits + "other programs use the servers' machines, or --cpu-threads is above their cores."
+    ]
+
+
+def _locks(verdict: Verdict, situation: Situation) -> list[str]:
+    """Whether threads keep one another from running: encoding waits for nothing else."""
+    times = [
+        each.stage("encode")
+        for name, each in situation.known_servers.items()
+        if verdict.server in {"", name} and each.cpu_threads > 1 and each.busy_share >= POOL_BUSY
+    ]
+    own_s = sum(each.own_s for each in times)
+    locked_s = own_s - sum(each.cpu_s for each in times)
+    if locked_s <= LOCKED * own_s:
+        return []
+    return [
+        f"Worker threads wait for one another (the GIL) for {locked_s / own_s:.0%} of the time in "
+        "which they encode: run more servers with fewer --cpu-threads each (docs/tuning.md)."
     ]

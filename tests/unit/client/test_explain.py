@@ -143,6 +143,24 @@ def test_time_without_a_core_is_not_the_stage_that_bounds() -> None:
     assert "wait for a core for 68% of their time" in str(explanation).replace("\n ", "")
 
 
+@pytest.mark.parametrize(
+    ("threads", "cpu_s", "said"), [(4, 12.0, True), (4, 19.0, False), (1, 12.0, False)]
+)
+def test_threads_that_wait_for_one_another_are_told_from_work(
+    threads: int, cpu_s: float, said: bool
+) -> None:
+    stages = {
+        # Who transforms may wait for the process of a UDF.
+        "transform": StageTimes(wall_s=10.0, cpu_s=1.0),
+        "encode": StageTimes(wall_s=25.0, cpu_s=cpu_s, queued_s=5.0),
+        "wait": StageTimes(wall_s=40.0),
+    }
+    times = ServerTimes(35.0 / threads, threads, 4.0, 9.0, stages, 100)
+    words = str(explain(situation({"a:1": times}))).replace("\n ", "")
+    told = "Worker threads wait for one another (the GIL) for 40% of the time in which they encode"
+    assert (told in words) is said
+
+
 def test_a_slow_server_is_named() -> None:
     servers = {
         "fast:1": server(encode=2.0),
