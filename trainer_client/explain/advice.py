@@ -165,6 +165,8 @@ def _locks(verdict: Verdict, situation: Situation) -> list[str]:
     if locked_s <= LOCKED * own_s:
         return []
     return [
-        f"Worker threads wait for one another (the GIL) for {locked_s / own_s:.0%} of the time in "
-        "which they encode: run more servers with fewer --cpu-threads each (docs/tuning.md)."
+        (
+            f"Worker threads wait for one another (the GIL) for {locked_s / own_s:.0%} of the time in "
+            "which they encode: run more servers with fewer --cpu-threads each (docs/tuning.md)."
+        )
     ]
