@@ -70,10 +70,12 @@ class Jagged:
     """One list a row: values[offsets[i]:offsets[i + 1]]. A null list is an empty one.
 
     offsets is int64 [n + 1], non-decreasing; offsets[0] is 0 and offsets[n] is len(values).
+    weights float32 [offsets[n]] are those of a weighted feature's ids, None for anything else.
     """
 
     offsets: Indices
     values: Scalars
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -170,9 +172,11 @@ def take_column(column: Column, rows: Indices) -> Column:
             return Bytes(new_offsets, data[elements], None if valid is None else valid[rows])
         case Opaque(array):
             return Opaque(array.take(pa.array(rows)))
-        case Jagged(offsets, Flat(values, None)):
+        case Jagged(offsets, Flat(values, None), weights):
             new_offsets, copied = take_lists(offsets, values, rows)
-            return Jagged(new_offsets, Flat(copied))
+            if weights is not None:
+                weights = take_lists(offsets, weights, rows)[1].view(np.float32)
+            return Jagged(new_offsets, Flat(copied), weights)
         case Jagged(offsets, values):
             elements, new_offsets = _elements(offsets, rows)
             taken = take_column(values, elements)
@@ -244,13 +248,15 @@ def _concat_columns(columns: Sequence[Column]) -> Column:
     if any(isinstance(column, Jagged) for column in columns):
         # One id a row, and lists where a row of another Frame has none.
         columns = [as_lists(column) for column in columns]
-    if all(isinstance(column, Jagged) for column in columns):
-        values = _concat_columns([c.values for c in columns if isinstance(c, Jagged)])
+    jagged = [column for column in columns if isinstance(column, Jagged)]
+    if len(jagged) == len(columns):
+        values = _concat_columns([column.values for column in jagged])
         assert not isinstance(values, Jagged)
-        lengths = [np.diff(column.offsets) for column in columns if isinstance(column, Jagged)]
+        lengths = [np.diff(column.offsets) for column in jagged]
         offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
         np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        return Jagged(offsets, values)
+        weights = [column.weights for column in jagged if column.weights is not None]
+        return Jagged(offsets, values, np.concatenate(weights) if weights else None)
     if all(isinstance(column, Flat) for column in columns):
         flats = [column for column in columns if isinstance(column, Flat)]
         valid = None
@@ -276,6 +282,7 @@ def frame_bytes(frame: Frame) -> int:
         column = frame.column(name)[0]
         if isinstance(column, Jagged):
             total += column.offsets.nbytes
+            total += 0 if column.weights is None else column.weights.nbytes
             column = column.values
         if isinstance(column, Flat):
             total += column.values.nbytes

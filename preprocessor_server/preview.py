@@ -170,8 +170,11 @@ def _feature(features: Frame, name: str, row: int, is_listed: bool) -> Json:
     # A sparse feature, which a trainer gets as lists even where every row has one id.
     ids = as_lists(column)
     assert isinstance(ids.values, Flat)
-    values = ids.values.values[ids.offsets[row] : ids.offsets[row + 1]]
-    return [_json(value) for value in values.tolist()]
+    place = slice(ids.offsets[row], ids.offsets[row + 1])
+    values: list[Json] = [_json(value) for value in ids.values.values[place].tolist()]
+    if ids.weights is None:
+        return values
+    return {"values": values, "weights": [_json(each) for each in ids.weights[place].tolist()]}
 
 
 def _json(value: object) -> Json:

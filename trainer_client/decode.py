@@ -55,6 +55,8 @@ _KINDS: dict[int, set[dataset_pb2.ScalarType]] = {
     batch_pb2.BLOCK_KIND_LABEL: _NUMBERS,
     batch_pb2.BLOCK_KIND_META: {dataset_pb2.SCALAR_TYPE_INT64},
 }
+# The dtypes that weights may have, 0 where there are none.
+_WEIGHTS: dict[int, torch.dtype | None] = {0: None, dataset_pb2.SCALAR_TYPE_FLOAT32: torch.float32}
 _OWN_KINDS = {
     DENSE: batch_pb2.BLOCK_KIND_DENSE,
     SPARSE: batch_pb2.BLOCK_KIND_SPARSE,
@@ -111,6 +113,7 @@ class _Block:
     dtype: int
     features: tuple[str, ...]
     places: list[int]
+    weights_dtype: int
 
 
 class Decoder:
@@ -129,12 +132,23 @@ class Decoder:
                 unknown(f"block {block.name!r}", "kind", block.kind)
             if block.dtype not in _KINDS[block.kind]:
                 unknown(f"block {block.name!r}", "dtype", block.dtype)
+            if block.weights_dtype not in _WEIGHTS or (
+                block.weights_dtype and block.kind != batch_pb2.BLOCK_KIND_SPARSE
+            ):
+                unknown(f"block {block.name!r}", "weights_dtype", block.weights_dtype)
             if not block.features:
                 raise DeploymentError(
                     f"block {block.name!r} of the server's schema has no features"
                 )
         self._blocks = [
-            _Block(b.name, b.kind, b.dtype, tuple(b.features), [*range(len(b.features))])
+            _Block(
+                b.name,
+                b.kind,
+                b.dtype,
+                tuple(b.features),
+                [*range(len(b.features))],
+                b.weights_dtype,
+            )
             for b in schema.blocks
         ]
         self._pin_memory = pin_memory
@@ -215,7 +229,7 @@ class Decoder:
             found[part.block] += part.features
             sizes = len(part.features), part.run_count, header.row_count
             buffers = part.first_buffer, part.buffer_end
-            rows.append((block.kind, *sizes, *buffers, block.dtype))
+            rows.append((block.kind, *sizes, *buffers, block.dtype, block.weights_dtype))
             before = part
         for block, places in zip(self._blocks, found, strict=True):
             if sorted(places) != block.places:
@@ -227,7 +241,8 @@ class Decoder:
         by_run = part.run_count > 0
         if not part.features or part.features != sorted(part.features):
             return False
-        kind = self._blocks[part.block].kind
+        block = self._blocks[part.block]
+        kind = block.kind
         if kind != batch_pb2.BLOCK_KIND_SPARSE:
             expected = len(part.features) if kind == batch_pb2.BLOCK_KIND_META else 1
             return before is None and not by_run and part.buffer_count == expected
@@ -235,7 +250,7 @@ class Decoder:
             return False
         if before is not None and before.run_count and part.features[0] < before.features[0]:
             return False
-        expected = 1 + by_run + len(part.features)
+        expected = 1 + by_run + len(part.features) + (block.weights_dtype > 0)
         return 0 <= part.run_count <= row_count and part.buffer_count == expected
 
     def _layout(self, header: Header) -> ArenaLayout:
@@ -250,19 +265,23 @@ class Decoder:
             block, first, end = self._blocks[part.block], part.first_buffer, part.buffer_end
             if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
                 lengths = first + (part.run_count > 0)
+                weights = end - (block.weights_dtype > 0)
                 layout = PartLayout(
                     features=tuple(part.features),
                     run_count=part.run_count,
                     run_lengths_offset_bytes=offsets[first],
                     lengths_offset_bytes=offsets[lengths],
                     values_offset_bytes=offsets[lengths + 1],
-                    value_counts=tuple(counts[lengths + 1 : end]),
-                    expanded_counts=tuple(expanded[lengths + 1 : end]),
+                    value_counts=tuple(counts[lengths + 1 : weights]),
+                    expanded_counts=tuple(expanded[lengths + 1 : weights]),
+                    weights_offset_bytes=offsets[weights] if weights < end else 0,
                 )
                 parts = sparse_parts.setdefault(block.name, [])
                 parts.append(layout)
                 dtype = _DTYPES[block.dtype]
-                found[block.name] = SparseLayout(block.features, tuple(parts), dtype)
+                found[block.name] = SparseLayout(
+                    block.features, tuple(parts), dtype, _WEIGHTS[block.weights_dtype]
+                )
             else:
                 dtype = _DTYPES[block.dtype]
                 found[block.name] = MatrixLayout(block.features, offsets[first], dtype)
@@ -305,6 +324,8 @@ class Decoder:
             return f"the values of column {block.features[part.features[place]]!r}"
         if block.kind != batch_pb2.BLOCK_KIND_SPARSE:
             return f"the numbers of block {block.name!r}"
+        if block.weights_dtype and row == part.buffer_end - 1:
+            return f"the weights of feature {block.features[part.features[0]]!r}"
         place -= part.run_count > 0
         if place > 0:
             return f"the values of feature {block.features[part.features[place - 1]]!r}"

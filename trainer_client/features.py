@@ -77,12 +77,16 @@ class Sparse(_Feature):
     trainer_client.integrations.torchrec; batches are the same without them. Rows that are not given
     follow from the operations (HashBucket, Vocabulary, ...), columns are the trainer's choice.
     Features with the same table share it; without one each has its own, of its name.
+    weights names a column of numbers, one for each id of the one column: a list beside each list of
+    ids, or one a row. They are float32 and go with the ids, as the weights of a KeyedJaggedTensor:
+    all features of a block have some or none has (docs/sparse_features.md).
     """
 
     kind: ClassVar[str] = "sparse"
     num_embeddings: int
     embedding_dim: int
     table: str
+    weights: str
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class Sparse(_Feature):
         num_embeddings: int = 0,
         embedding_dim: int = 0,
         table: str = "",
+        weights: str = "",
     ) -> None:
         _Feature.__init__(self, *columns, ops=ops, block=block)
         title = f"Sparse({', '.join(columns)})"
@@ -101,13 +106,24 @@ class Sparse(_Feature):
             raise InvalidDatasetError(f"{title} table is {table!r}: give the table's name")
         object.__setattr__(self, "num_embeddings", num_embeddings)
         object.__setattr__(self, "embedding_dim", embedding_dim)
+        if not isinstance(weights, str):
+            raise InvalidDatasetError(
+                f"{title} weights is {weights!r}: give the name of the column that has them"
+            )
+        if weights and len(columns) > 1:
+            raise InvalidDatasetError(
+                f"{title} has {len(columns)} columns, and weights {weights!r} are those of one: "
+                "make a Sparse of each, with its weights"
+            )
         object.__setattr__(self, "table", table)
+        object.__setattr__(self, "weights", weights)
 
     def _fields(self) -> dict[str, Any]:
         return _Feature._fields(self) | {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
             "table": self.table,
+            "weights": self.weights,
         }
 
     @classmethod
@@ -120,6 +136,7 @@ class Sparse(_Feature):
             num_embeddings=message.num_embeddings,
             embedding_dim=message.embedding_dim,
             table=message.table,
+            weights=message.weights,
         )
 
 

@@ -75,8 +75,8 @@ class HeaderReader:
     def __init__(self, feature_count: int) -> None:
         from trainer_client.kernels import parsing, unpacking
 
-        # Every part has a feature, and besides a buffer for each feature at most two.
-        part_count, buffer_count = feature_count, 3 * feature_count
+        # Every part has a feature, and besides a buffer for each feature at most three.
+        part_count, buffer_count = feature_count, 4 * feature_count
         self._numbers = np.zeros(parsing.NUMBER_COUNT, np.int64)
         self._parts = np.zeros((part_count, parsing.PART_COLUMNS), np.int64)
         self._features = np.zeros(feature_count, np.int64)

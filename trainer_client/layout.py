@@ -24,7 +24,8 @@ class PartLayout:
 
     features are places in SparseLayout.features. With N runs or rows: run lengths int32 [N] if
     there are runs, lengths int32 [features, N], values feature by feature, value_counts of each;
-    expanded_counts is how many those are once every run is expanded to its rows.
+    expanded_counts is how many those are once every run is expanded to its rows. In a weighted
+    block there is a weight for each value, in the same order.
     """
 
     features: tuple[int, ...]
@@ -34,15 +35,20 @@ class PartLayout:
     values_offset_bytes: int
     value_counts: tuple[int, ...]
     expanded_counts: tuple[int, ...]
+    weights_offset_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SparseLayout:
-    """The features of a sparse block, by parts; each is in one. dtype is that of the values."""
+    """The features of a sparse block, by parts; each is in one. dtype is that of the values.
+
+    weights_dtype is that of their weights, None where the block is not weighted.
+    """
 
     features: tuple[str, ...]
     parts: tuple[PartLayout, ...]
     dtype: torch.dtype = torch.int64
+    weights_dtype: torch.dtype | None = None
 
 
 BlockLayout: TypeAlias = MatrixLayout | SparseLayout

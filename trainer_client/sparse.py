@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer_client.expand import expand
+from trainer_client.expand import Lists, expand
 from trainer_client.layout import PartLayout, SparseLayout
 from trainer_client.views import Arena, view
 
@@ -18,11 +18,13 @@ from trainer_client.views import Arena, view
 class JaggedView:
     """Lists of ids of one feature, one a row or one a run: values [n], lengths int32 [N].
 
-    Values are int64, or int32 in a block of int32; so it is with all values here.
+    Values are int64, or int32 in a block of int32; so it is with all values here. weights is
+    float32 [n], one for each value, and None where the feature has none; so it is with all weights.
     """
 
     values: torch.Tensor
     lengths: torch.Tensor
+    weights: torch.Tensor | None = None
 
     @cached_property
     def offsets(self) -> torch.Tensor:
@@ -44,7 +46,8 @@ class SparsePart:
     An inverse keyed jagged tensor (IKJT; Zhao et al., RecD, MLSys 2023): a jagged block over N
     runs, and which run each row belongs to. values is [n], lengths int32 [F * N], key-major.
     run_lengths is int32 [N], the rows of each run, and None where the features were sent once a
-    row: then N is the batch size. value_counts are the values of each key.
+    row: then N is the batch size. value_counts are the values of each key. weights is float32 [n]
+    or None.
     """
 
     keys: tuple[str, ...]
@@ -53,6 +56,7 @@ class SparsePart:
     run_lengths: torch.Tensor | None
     batch_size: int
     value_counts: tuple[int, ...] = field(repr=False)
+    weights: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -78,14 +82,15 @@ class SparsePart:
     def __getitem__(self, key: str) -> JaggedView:
         """The lists of one feature, one a run. Raises KeyError if it is not in this part."""
         f = _place(self.keys, key)
-        return _view_of(f, self.values, self.lengths, self.value_counts, self.size)
+        lists = Lists(self.values, self.lengths, self.weights)
+        return _view_of(f, lists, self.value_counts, self.size)
 
     def __contains__(self, key: object) -> bool:
         return key in self.keys
 
     def to_kjt(self) -> Any:
         """The part as a torchrec KeyedJaggedTensor of N lists a key; needs torchrec."""
-        return _to_kjt(self.keys, self.values, self.lengths)
+        return _to_kjt(self.keys, self.values, self.lengths, self.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +109,9 @@ class SparseBlock:
     """The features of a block as one key-major jagged block, in the dataset's order.
 
     values is int64 [n], or int32 in a block of int32; lengths is int32 [F * B], the B lengths of
-    keys[0] first. Features that were sent once a run are expanded when values or lengths is first
-    asked for, all at once, or when a single feature is, that one alone.
+    keys[0] first. In a block of features with weights, weights is float32 [n]. Features that were
+    sent once a run are expanded when one of these is first asked for, all at once, or when a single
+    feature is, that one alone.
     """
 
     def __init__(self, arena: Arena, layout: SparseLayout, batch_size: int) -> None:
@@ -120,12 +126,17 @@ class SparseBlock:
     @property
     def values(self) -> torch.Tensor:
         """[n], the values of every list: feature by feature, row by row."""
-        return self._expanded[0]
+        return self._expanded.values
 
     @property
     def lengths(self) -> torch.Tensor:
         """int32 [F * B]."""
-        return self._expanded[1]
+        return self._expanded.lengths
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """float32 [n], a weight for each of the values; None in a block without weights."""
+        return None if self._layout.weights_dtype is None else self._expanded.weights
 
     def expand(self) -> None:
         """Expands runs now, so that the first use of values and lengths need not.
@@ -137,10 +148,10 @@ class SparseBlock:
 
     @property
     def expanded_nbytes(self) -> int:
-        """What values and lengths take up beside the batch as it was sent, in bytes."""
+        """What values, lengths and weights take up beside the batch as it was sent, in bytes."""
         if "_expanded" not in self.__dict__ or self._is_plain:
             return 0
-        return sum(tensor.nbytes for tensor in self._expanded)
+        return sum(tensor.nbytes for tensor in self._expanded if tensor is not None)
 
     @cached_property
     def offsets(self) -> torch.Tensor:
@@ -157,7 +168,7 @@ class SparseBlock:
         """The lists of one feature, one a row. Raises KeyError if there is no such feature."""
         f = _place(self.keys, key)
         if "_expanded" in self.__dict__:
-            return _view_of(f, *self._expanded, self._expanded_counts, self.batch_size)
+            return _view_of(f, self._expanded, self._expanded_counts, self.batch_size)
         if key not in self._single:
             self._single[key] = self._one(f)
         return self._single[key]
@@ -167,14 +178,14 @@ class SparseBlock:
 
     def to_kjt(self) -> Any:
         """The block as a torchrec KeyedJaggedTensor, sharing memory; needs torchrec."""
-        return _to_kjt(self.keys, self.values, self.lengths)
+        return _to_kjt(self.keys, self.values, self.lengths, self.weights)
 
     @cached_property
-    def _expanded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values and lengths of all features; views of the arena if all were sent once a row."""
+    def _expanded(self) -> Lists:
+        """The lists of all features; views of the arena if all were sent once a row."""
         if self._is_plain:
             part = self.deduplicated.parts[0]
-            return part.values, part.lengths
+            return Lists(part.values, part.lengths, part.weights)
         return expand(self._arena, self._layout, range(len(self.keys)), self.batch_size)
 
     @property
@@ -206,6 +217,9 @@ class SparseBlock:
         if part.run_count:
             runs = view(arena, part.run_lengths_offset_bytes, (size,), torch.int32)
         lists, count = len(part.features) * size, sum(part.value_counts)
+        weights, weights_dtype = None, self._layout.weights_dtype
+        if weights_dtype is not None:
+            weights = view(arena, part.weights_offset_bytes, (count,), weights_dtype)
         return SparsePart(
             keys=tuple(self.keys[f] for f in part.features),
             values=view(arena, part.values_offset_bytes, (count,), self._layout.dtype),
@@ -213,6 +227,7 @@ class SparseBlock:
             run_lengths=runs,
             batch_size=self.batch_size,
             value_counts=part.value_counts,
+            weights=weights,
         )
 
 
@@ -223,12 +238,15 @@ def _place(keys: tuple[str, ...], key: str) -> int:
         raise KeyError(key) from None
 
 
-def _view_of(
-    f: int, values: torch.Tensor, lengths: torch.Tensor, counts: Sequence[int], size: int
-) -> JaggedView:
+def _view_of(f: int, lists: Lists, counts: Sequence[int], size: int) -> JaggedView:
     """Feature f of a key-major block of so many values and lists a feature."""
     start = sum(counts[:f])
-    return JaggedView(values[start : start + counts[f]], lengths[f * size : (f + 1) * size])
+    place = slice(start, start + counts[f])
+    return JaggedView(
+        lists.values[place],
+        lists.lengths[f * size : (f + 1) * size],
+        None if lists.weights is None else lists.weights[place],
+    )
 
 
 def _offsets(lengths: torch.Tensor) -> torch.Tensor:
@@ -237,7 +255,12 @@ def _offsets(lengths: torch.Tensor) -> torch.Tensor:
     return offsets
 
 
-def _to_kjt(keys: Sequence[str], values: torch.Tensor, lengths: torch.Tensor) -> Any:
+def _to_kjt(
+    keys: Sequence[str],
+    values: torch.Tensor,
+    lengths: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> Any:
     from torchrec import KeyedJaggedTensor  # type: ignore[import-not-found]
 
-    return KeyedJaggedTensor(keys=list(keys), values=values, lengths=lengths)
+    return KeyedJaggedTensor(keys=list(keys), values=values, lengths=lengths, weights=weights)

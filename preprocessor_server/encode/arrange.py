@@ -87,6 +87,11 @@ class Arranger:
             (values[feature],) = buffers.rows(elements.reshape(1, -1), IDS)
         buffers.add([values[feature] for feature in features])
         self._titles += [(part, _VALUES, dtype)] * len(features)
+        if rows.weights:
+            weights = np.concatenate([rows.weights[feature] for feature in features])
+            buffers.add(buffers.rows(weights.reshape(1, -1), FLOATS))
+            float32 = dataset_pb2.SCALAR_TYPE_FLOAT32
+            self._titles.append((part, batch_pb2.BUFFER_ROLE_WEIGHTS, float32))
 
     def describe(self) -> int:
         """Lays everything out, adds the buffers to their parts, and returns the arena's bytes."""

@@ -13,7 +13,8 @@ class LevelColumns(NamedTuple):
     """The features of a block whose columns a Frame keeps alike: in runs, or (None) once a row.
 
     Features are numbers in the block: flats those with one value a row or run, by dtype, listed
-    those with a list.
+    those with a list. In a weighted block each is listed, and the columns of weights follow those
+    of ids.
     """
 
     runs: Runs | None
@@ -36,16 +37,18 @@ def levels_of(frame: Frame, names: Sequence[str]) -> list[LevelColumns]:
 
 def _level(runs: Runs | None, columns: dict[int, Flat | Jagged]) -> LevelColumns:
     by_dtype: dict[str, dict[int, Array]] = {}
-    lists = {}
+    lists, weights = {}, []
     for f, column in columns.items():
         if isinstance(column, Flat):
             by_dtype.setdefault(column.values.dtype.str, {})[f] = column.values
         else:
             assert isinstance(column.values, Flat)
             lists[f] = (column.offsets, column.values.values)
+            if column.weights is not None:
+                weights.append((column.offsets, column.weights))
     return LevelColumns(
         runs,
         [(list(flats), Columns(list(flats.values()))) for flats in by_dtype.values()],
         list(lists),
-        ListColumns(list(lists.values())) if lists else None,
+        ListColumns([*lists.values(), *weights]) if lists else None,
     )

@@ -15,6 +15,7 @@ from preprocessor_server.kernels import RunRows, run_rows, take_lists
 from preprocessor_server.runs import join_starts
 
 Lengths: TypeAlias = npt.NDArray[np.int32]
+Weights: TypeAlias = npt.NDArray[np.float32]
 # Lists that lie one after the other: offsets int64 [N + 1] and values, int32 or int64.
 Lists: TypeAlias = tuple[Indices, Array]
 
@@ -26,8 +27,8 @@ class PartRows:
     """Features of a sparse block that are sent together, by their number in the block.
 
     Of size rows or runs, singles have one id each: ids [singles, size] of int32 or int64; lists
-    have a list each. run_lengths [size] are the rows of each run, None where the part is sent once
-    a row.
+    have a list each, and those of a weighted block weights for its values. run_lengths [size] are
+    the rows of each run, None where the part is sent once a row.
     """
 
     size: int
@@ -35,6 +36,7 @@ class PartRows:
     singles: list[int]
     ids: Array
     lists: dict[int, Lists]
+    weights: dict[int, Weights]
 
 
 def sparse_parts(levels: Sequence[LevelColumns], rows: Indices) -> list[PartRows]:
@@ -63,9 +65,9 @@ def sparse_parts(levels: Sequence[LevelColumns], rows: Indices) -> list[PartRows
 class _LevelRows:
     """A level's values of a batch's rows. What its columns keep once, a row or a run, is a unit.
 
-    ids (a matrix [features, units] for each dtype, with its features) and lists are those of the
-    batch's units. changed[f] of them differ from the one before, and changes[f] bool [units] says
-    which, where they may be few enough to send runs.
+    ids (a matrix [features, units] for each dtype, with its features), lists and their weights are
+    those of the batch's units. changed[f] of them differ from the one before, and changes[f] bool
+    [units] says which, where they may be few enough to send runs.
     """
 
     def __init__(self, level: LevelColumns, rows: Indices) -> None:
@@ -77,6 +79,7 @@ class _LevelRows:
         self.count = len(rows)
         self.ids: list[tuple[list[int], Array]] = []
         self.lists: dict[int, Lists] = {}
+        self.weights: dict[int, Weights] = {}
         self.changes: dict[int, Mask] = {}
         self.changed: dict[int, int] = {}
         for features, columns in level.flats:
@@ -85,12 +88,16 @@ class _LevelRows:
             self.changes |= zip(features, ids.changes, strict=True)
             self.changed |= zip(features, ids.changed.tolist(), strict=True)
         if level.list_columns is not None:
-            lists = level.list_columns.gather(rows)
-            self.lists |= zip(
-                level.listed, zip(lists.offsets, lists.values, strict=True), strict=True
-            )
-            self.changes |= zip(level.listed, lists.changes, strict=True)
-            self.changed |= zip(level.listed, lists.changed.tolist(), strict=True)
+            lists, count = level.list_columns.gather(rows), len(level.listed)
+            offsets, values = lists.offsets[:count], lists.values[:count]
+            changes, changed = lists.changes[:count], lists.changed[:count]
+            if len(lists.values) > count:
+                self.weights |= zip(level.listed, lists.values[count:], strict=True)
+                changes = changes | lists.changes[count:]
+                changed = np.count_nonzero(changes, axis=1)
+            self.lists |= zip(level.listed, zip(offsets, values, strict=True), strict=True)
+            self.changes |= zip(level.listed, changes, strict=True)
+            self.changed |= zip(level.listed, changed.tolist(), strict=True)
 
     def first_rows(self, units: Indices) -> Indices:
         """The batch's first row of each of some units."""
@@ -122,6 +129,7 @@ def _part(
     ids: list[Array] = []
     singles: list[int] = []
     lists: dict[int, Lists] = {}
+    weights: dict[int, Weights] = {}
     size = 0
     for rows in dict.fromkeys(members.values()):
         units = rows.units(firsts)
@@ -137,5 +145,14 @@ def _part(
                 lists[f] = (
                     (offsets, values) if units is None else take_lists(offsets, values, units)
                 )
+                if f in rows.weights:
+                    weights[f] = _weights(offsets, rows.weights[f], units)
     whole = _NO_IDS if not ids else ids[0] if len(ids) == 1 else np.concatenate(ids)
-    return PartRows(size, run_lengths, singles, whole, lists)
+    return PartRows(size, run_lengths, singles, whole, lists, weights)
+
+
+def _weights(offsets: Indices, weights: Weights, units: Indices | None) -> Weights:
+    """The weights of the lists of some units, None for every unit once."""
+    if units is None:
+        return weights
+    return take_lists(offsets, weights, units)[1].view(np.float32)

@@ -52,11 +52,20 @@ _KIND_OF_DEFAULT: dict[str, Kind] = {rule.name: kind for kind, rule in KINDS.ite
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of the output; dtype is that of what a trainer gets."""
+    """A block of the output; dtype is that of what a trainer gets. Weighted: ids have weights."""
 
     name: str
     kind: Kind
     dtype: dataset_pb2.ScalarType
+    is_weighted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The column of a sparse feature's weights; steps lead from it to float32."""
+
+    column: str
+    steps: tuple[ColumnOp, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,12 @@ class Output:
     place: str
     index: int
     steps: tuple[ColumnOp, ...]
+    weights: Weights | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it is made of."""
+        return (self.column,) if self.weights is None else (self.column, self.weights.column)
 
 
 def body(feature: dataset_pb2.Feature) -> Body:
@@ -105,7 +120,7 @@ def blocks_of(spec: dataset_pb2.DatasetSpec) -> tuple[Block, ...]:
             continue
         name, kind = block_name(feature), kind_of(feature)
         dtype = asked.get(name) or KINDS[kind].dtypes[0]
-        found.setdefault(name, Block(name, kind, dtype))
+        found.setdefault(name, Block(name, kind, dtype, bool(feature.sparse.weights)))
     places = list(KINDS)
     return tuple(sorted(found.values(), key=lambda block: places.index(block.kind)))
 
@@ -132,6 +147,7 @@ def find_block_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
                 f"block {name!r} holds {other} features ({place}), and this is a {kind} feature; "
                 "give it a block of its own kind",
             )
+    yield from _weights_faults(spec)
     listed: dict[str, str] = {}
     for index, block in enumerate(spec.blocks):
         path = f"dataset.blocks[{index}]"
@@ -157,6 +173,29 @@ def find_block_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
                 + ", ".join(names),
             )
         listed.setdefault(block.name, shorten(path))
+
+
+def _weights_faults(spec: dataset_pb2.DatasetSpec) -> Iterator[DatasetError]:
+    """Blocks of which some features have weights and others none."""
+    first: dict[str, tuple[int, bool]] = {}
+    for index, feature in enumerate(spec.features):
+        if feature.WhichOneof("kind") != "sparse":
+            continue
+        name, is_weighted = block_name(feature), bool(feature.sparse.weights)
+        other, expected = first.setdefault(name, (index, is_weighted))
+        if is_weighted == expected:
+            continue
+        bare, weighted = (other, index) if is_weighted else (index, other)
+        yield invalid(
+            f"dataset.features[{index}].weights",
+            f"block {name!r} has weights for {_columns(spec, weighted)} and none for "
+            f"{_columns(spec, bare)}; all features of a block have weights or none has, so give "
+            "them to both, or put one of the two in a block of its own (block)",
+        )
+
+
+def _columns(spec: dataset_pb2.DatasetSpec, index: int) -> str:
+    return f"{', '.join(map(repr, spec.features[index].sparse.columns))} (features[{index}])"
 
 
 def _dtype_name(number: int) -> str:

@@ -36,6 +36,7 @@ from preprocessor_server.transform.derive import (
     derive,
     needed,
 )
+from preprocessor_server.transform.derive.levels import Inverse
 from preprocessor_server.transform.fuse import fuse_ids
 from preprocessor_server.transform.invalid import invalid, shorten, suggest
 from preprocessor_server.transform.ops import compile_op, null_typed, unfit
@@ -44,6 +45,7 @@ from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
 from preprocessor_server.transform.place import Place
 from preprocessor_server.transform.tables import bind_tables
 from preprocessor_server.transform.validate import op_title
+from preprocessor_server.transform.weights import bind_weights, weights_of_several, with_weights
 
 
 class FeatureSize:
@@ -97,6 +99,7 @@ class Transform:
                 kind=KINDS[block.kind].block_kind,
                 dtype=block.dtype,
                 features=[output.name for output in self.outputs if output.block == block.name],
+                weights_dtype=dataset_pb2.SCALAR_TYPE_FLOAT32 if block.is_weighted else None,
             )
         return schema
 
@@ -104,33 +107,41 @@ class Transform:
         """The features of the frame's rows, by name.
 
         Dense and label features are Flat float64 in blocks of it, else Flat float32; sparse ones
-        Flat or Jagged of Flat, int32 in blocks of it, else int64 or int32; meta columns Flat int64.
-        None has nulls. What is kept once per run is worked on once per run and stays so; run
-        structures without features are left out. Raises DataError (NULL_VALUE, VALUE_OUT_OF_RANGE,
-        LISTS_UNEVEN) that names feature, or derived column, and row.
+        Flat or Jagged of Flat, int32 in blocks of it, else int64 or int32, with weights always
+        Jagged; meta columns Flat int64. None has nulls. What is kept once per run is worked on once
+        per run and stays so; run structures without features are left out. Raises DataError
+        (NULL_VALUE, VALUE_OUT_OF_RANGE, LISTS_UNEVEN) that names feature, or derived column, and
+        row.
         """
         frame = derive(self.derived, frame)
-        results: dict[str, Column] = {}
+        by_row: dict[str, Column] = {}
+        by_run: dict[int, tuple[Inverse, dict[str, Column]]] = {
+            id(runs.inverse): (runs.inverse, {}) for runs in frame.runs
+        }
         took_ns: dict[str, int] = {}
         before_ns = time.perf_counter_ns()
         for output in self.outputs:
-            column, inverse = frame.column(output.column)
-            place = Place(output.place, inverse)
-            for step in output.steps:
-                column = step(column, place)
-            results[output.name] = column
+            column, inverse = _made(output, frame)
+            if inverse is None:
+                by_row[output.name] = column
+            else:
+                by_run.setdefault(id(inverse), (inverse, {}))[1][output.name] = column
             now_ns = time.perf_counter_ns()
             took_ns[output.name], before_ns = now_ns - before_ns, now_ns
         count_parts("transform", took_ns)
-        runs = (
-            Runs(run.inverse, {name: results[name] for name in results if name in run.columns})
-            for run in frame.runs
-        )
-        return Frame(
-            row_count=frame.row_count,
-            columns={name: results[name] for name in results if name in frame.columns},
-            runs=tuple(run for run in runs if run.columns),
-        )
+        runs = tuple(Runs(inverse, columns) for inverse, columns in by_run.values() if columns)
+        return Frame(frame.row_count, by_row, runs)
+
+
+def _made(output: Output, frame: Frame) -> tuple[Column, Inverse | None]:
+    """A feature of a frame's rows or runs, and the inverse index that expands it."""
+    if output.weights is not None:
+        return with_weights(output, frame)
+    column, inverse = frame.column(output.column)
+    place = Place(output.place, inverse)
+    for step in output.steps:
+        column = step(column, place)
+    return column, inverse
 
 
 def compile_features(
@@ -159,7 +170,7 @@ def transform_of(
     tables: tuple[batch_pb2.EmbeddingTable, ...] = (),
 ) -> Transform:
     """What makes outputs of a source schema's columns, and of the derived ones that they need."""
-    used = {output.column for output in outputs}
+    used = {column for output in outputs for column in output.columns}
     derived = needed(derivation.columns, used)
     used.update(*(column.inputs for column in derived))
     columns = tuple(name for name in schema.names if name in used)
@@ -210,7 +221,7 @@ def _bind_outputs(
                 )
                 continue
             taken[name] = f"feature {name!r} ({shorten(path)})"
-            if name in derivation.unsound:
+            if not derivation.unsound.isdisjoint({name, feature.sparse.weights}):
                 continue
             try:
                 block = blocks[block_name(feature)]
@@ -247,6 +258,9 @@ def select_columns(
                 + suggest(pattern, schema.names),
                 field=field,
             )
+        if len(names) > 1 and isinstance(part, dataset_pb2.SparseFeature) and part.weights:
+            yield weights_of_several(names, part.weights, path)
+            continue
         for name in names:
             if times[name] > 1:
                 yield invalid(
@@ -280,6 +294,7 @@ def _compile(
             field=field,
         )
     steps: list[ColumnOp] = []
+    source = column
     if column.family is Family.NULL:
         step, column = null_typed(
             column, np.dtype(np.float64 if kind in {"dense", "label"} else np.int64)
@@ -303,5 +318,8 @@ def _compile(
         steps.append(deliver(kind, column, block.dtype))
     except UnfitError as error:
         raise unfit(error, f"{shorten(path)}, {kind}", field, name, column) from error
+    weights = None
+    if feature.sparse.weights:
+        weights = bind_weights(feature.sparse, path, name, source, schema)
     place = f"feature {name!r} ({shorten(path)})"
-    return Output(name, kind, block.name, name, place, number, tuple(steps))
+    return Output(name, kind, block.name, name, place, number, tuple(steps), weights)

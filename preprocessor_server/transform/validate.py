@@ -15,6 +15,7 @@ from preprocessor_server.transform.derive.kinds import derived_faults
 from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops import check_op
 from preprocessor_server.transform.sampling import sampling_faults
+from preprocessor_server.transform.weights import weights_faults
 
 MIN_SPLIT_BYTES = 1 << 20
 MAX_SPLIT_BYTES = 64 << 30
@@ -111,6 +112,8 @@ def _feature_faults(feature: dataset_pb2.Feature, path: str) -> Iterator[Dataset
     if not part.columns:
         yield invalid(f"{path}.columns", "the feature selects no column; give at least one")
     yield from _empty_names(part.columns, f"{path}.columns", "column")
+    if isinstance(part, dataset_pb2.SparseFeature) and part.weights:
+        yield from weights_faults(part, path)
     for index, op in enumerate(part.ops):
         try:
             check_op(op, f"{path}.ops[{index}]")

@@ -12,11 +12,11 @@ from headrace.v1 import batch_pb2
 
 U64 = (1 << 64) - 1
 DENSE, SPARSE, LABEL, META = 1, 2, 3, 4
-VALUES, LENGTHS, RUN_LENGTHS = 1, 2, 3
+VALUES, LENGTHS, RUN_LENGTHS, WEIGHTS = 1, 2, 3, 4
 BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
 INT32, INT64, FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = 1, 2, 3, 4, 5, 6
 
-Decoded = dict[str, list[float] | list[int] | list[list[int]]]
+Decoded = dict[str, list[float] | list[int] | list[list[int]] | list[list[tuple[int, float]]]]
 
 
 def header_words(batch: batch_pb2.CompactBatch) -> list[int]:
@@ -87,7 +87,10 @@ def elements(b: batch_pb2.Buffer, content: bytes) -> list[float] | list[int]:
 
 
 def decode(schema: batch_pb2.BatchSchema, batch: batch_pb2.CompactBatch) -> Decoded:
-    """Every feature's values by name: numbers, or lists of ids, one a row."""
+    """Every feature's values by name: numbers, or lists of ids, one a row.
+
+    In a weighted block lists of ids and weights, in pairs.
+    """
     assert xxh64(header_words(batch)) == batch.header_checksum
     arena = batch.payload
     if batch.codec == 2:
@@ -115,6 +118,9 @@ def decode(schema: batch_pb2.BatchSchema, batch: batch_pb2.CompactBatch) -> Deco
                 end = b.offset_bytes + b.size_bytes
                 buffers.append((b.role, b.type, elements(b, arena[b.offset_bytes : end])))
             read = {SPARSE: lists, META: integers}.get(declared.kind, numbers)
+            if declared.weights_dtype:
+                assert (declared.kind, declared.weights_dtype) == (SPARSE, FLOAT32)
+                read = weighted_lists
             columns: Any = read(part, buffers, rows, declared.dtype)
             found.update(
                 {names[f]: column for f, column in zip(part.features, columns, strict=True)}
@@ -141,7 +147,22 @@ def integers(part: batch_pb2.Part, buffers: list[Any], rows: int, dtype: int) ->
     return columns
 
 
-def lists(part: batch_pb2.Part, buffers: list[Any], rows: int, dtype: int) -> list[list[list[int]]]:
+def weighted_lists(
+    part: batch_pb2.Part, buffers: list[Any], rows: int, dtype: int
+) -> list[list[list[tuple[int, float]]]]:
+    role, kind, weights = buffers.pop()
+    values = [values for role, _, values in buffers if role == VALUES]
+    assert (role, kind, len(weights)) == (WEIGHTS, FLOAT32, sum(map(len, values)))
+    start = 0
+    for i, (role, kind, elements) in enumerate(buffers):
+        if role == VALUES:
+            end = start + len(elements)
+            buffers[i] = role, kind, [*zip(elements, weights[start:end], strict=True)]
+            start = end
+    return lists(part, buffers, rows, dtype)
+
+
+def lists(part: batch_pb2.Part, buffers: list[Any], rows: int, dtype: int) -> list[list[list[Any]]]:
     run_lengths = [1] * rows
     if part.run_count:
         role, kind, run_lengths = buffers.pop(0)

@@ -49,10 +49,10 @@ def read_batch_stream(
     """The rows of one epoch as a Ray Dataset, each once: a column a feature.
 
     Columns have the dtypes of their blocks, float32 for bfloat16, which Arrow lacks; sparse
-    features are lists. streams read tasks, each of
-    num_cpus CPUs (Ray's default: one), read a part of the epoch each; by default as many as the
-    cluster has CPUs. options are those of BatchStream, less OWN_OPTIONS. A task that Ray repeats
-    gives the same rows in the same order. Raises what a BatchStream raises.
+    features are lists, with weights structs of two lists, values and weights. streams read tasks,
+    each of num_cpus CPUs (Ray's default: one), read a part of the epoch each; by default as many as
+    the cluster has CPUs. options are those of BatchStream, less OWN_OPTIONS. A task that Ray
+    repeats gives the same rows in the same order. Raises what a BatchStream raises.
     """
     if own := sorted(set(options) & set(OWN_OPTIONS)):
         raise RequestError(f"{own[0]} cannot be given: each read task reads its part of the epoch")
@@ -120,7 +120,10 @@ class BatchStreamDatasource(Datasource):
 
 
 def to_arrow(batch: Batch) -> pa.Table:
-    """The rows of a batch: numbers, and lists of sparse features; only bfloat16 is copied."""
+    """The rows of a batch: numbers, and lists of sparse features; only bfloat16 is copied.
+
+    A feature with weights is a struct of two lists, values and weights.
+    """
     columns: dict[str, pa.Array] = {}
     for name in batch:
         feature = batch[name]
@@ -128,6 +131,10 @@ def to_arrow(batch: Batch) -> pa.Table:
             # list<> counts in int32, as Ray Data and most of Arrow expect; more is an ArrowInvalid.
             offsets = pa.array(feature.offsets.numpy(), pa.int32())
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(feature.values.numpy()))
+            if feature.weights is not None:
+                weights = pa.ListArray.from_arrays(offsets, pa.array(feature.weights.numpy()))
+                parts = {"values": columns[name], "weights": weights}
+                columns[name] = pa.StructArray.from_arrays(parts.values(), parts.keys())
         else:
             if feature.dtype is torch.bfloat16:
                 feature = feature.float()

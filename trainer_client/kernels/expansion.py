@@ -11,9 +11,9 @@ from trainer_client.kernels._jit import BYTES_IN, BYTES_OUT, INT64, TABLE_IN, in
 
 # A row of the table of features: the elements of the arena at which the run lengths (-1: sent once
 # a row), the list lengths and the values start; how many lists there are, how many values, and how
-# many values once every run is expanded to its rows.
-RUN_LENGTHS_AT, LENGTHS_AT, VALUES_AT, LISTS, VALUE_COUNT, EXPANDED_COUNT = range(6)
-FEATURE_COLUMNS = 6
+# many values once every run is expanded to its rows; where its weights start (-1: it has none).
+RUN_LENGTHS_AT, LENGTHS_AT, VALUES_AT, LISTS, VALUE_COUNT, EXPANDED_COUNT, WEIGHTS_AT = range(7)
+FEATURE_COLUMNS = 7
 
 ALIGNMENT = 64
 # Up to this many values a list is copied in strides of doubling size: a copy of its own for each
@@ -84,6 +84,7 @@ def _expand_feature(
 def _expand_all(
     words: npt.NDArray[np.int32],
     elements: Values,
+    at: int,
     features: npt.NDArray[np.int64],
     row_count: int,
     lengths_out: npt.NDArray[np.int32],
@@ -93,7 +94,7 @@ def _expand_all(
     for f in range(len(features)):
         runs_at, lists = features[f, RUN_LENGTHS_AT], features[f, LISTS]
         lengths = words[features[f, LENGTHS_AT] : features[f, LENGTHS_AT] + lists]
-        values_at, count = features[f, VALUES_AT], features[f, VALUE_COUNT]
+        values_at, count = features[f, at], features[f, VALUE_COUNT]
         values = elements[values_at : values_at + count]
         row_lengths = lengths_out[f * row_count : (f + 1) * row_count]
         row_values = values_out[start : start + features[f, EXPANDED_COUNT]]
@@ -118,16 +119,37 @@ def expand(
     value_bytes: int,
     expanded: npt.NDArray[np.uint8],
 ) -> int:
-    """Writes lengths int32 [features, row_count], then at a multiple of 64 all values.
+    """Writes lengths int32 [features, row_count], then all values, then all weights.
 
-    Values are int32 or int64, as value_bytes says. features is int64 [f, FEATURE_COLUMNS]; expanded
-    is as large as both. Returns -1, or the first feature whose lengths do not add up to its counts.
+    Values and weights start at a multiple of 64. Values are int32 or int64, as value_bytes says;
+    there are weights, of 4 bytes, if the first feature has some. features is int64
+    [f, FEATURE_COLUMNS]; expanded is as large as all of them. Returns -1, or the first feature
+    whose lengths do not add up to its counts.
     """
+    total = np.int64(0)
+    for f in range(len(features)):
+        total += features[f, EXPANDED_COUNT]
     size = 4 * len(features) * row_count
     lengths = expanded[:size].view(np.int32)
-    values = expanded[(size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT :]
+    start = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    values = expanded[start : start + value_bytes * total]
     words = arena.view(np.int32)
     if value_bytes == 4:
-        return _expand_all(words, words, features, row_count, lengths, values.view(np.int32))
-    longs = arena.view(np.int64)
-    return _expand_all(words, longs, features, row_count, lengths, values.view(np.int64))
+        found = _expand_all(
+            words, words, VALUES_AT, features, row_count, lengths, values.view(np.int32)
+        )
+    else:
+        found = _expand_all(
+            words,
+            arena.view(np.int64),
+            VALUES_AT,
+            features,
+            row_count,
+            lengths,
+            values.view(np.int64),
+        )
+    if found >= 0 or len(features) == 0 or features[0, WEIGHTS_AT] < 0:
+        return found
+    end = start + value_bytes * total
+    weights = expanded[(end + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT :].view(np.int32)
+    return _expand_all(words, words, WEIGHTS_AT, features, row_count, lengths, weights)

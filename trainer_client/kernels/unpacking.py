@@ -26,13 +26,14 @@ DECODED_OFFSET, EXPANDED_COUNT, DECODED_TYPE = 9, 10, 11
 BUFFER_COLUMNS = 12
 
 # A row of the table of parts: the kind of its block, its features, its runs (0: it is sent once a
-# row), the batch's rows, which rows of the table of buffers are its own, and its block's dtype.
-KIND, FEATURES, RUNS, ROWS, FIRST, END, DTYPE = range(7)
-PART_COLUMNS = 7
+# row), the batch's rows, which rows of the table of buffers are its own, and the types of its
+# block's values and weights (0: it has none).
+KIND, FEATURES, RUNS, ROWS, FIRST, END, DTYPE, WEIGHTS_DTYPE = range(8)
+PART_COLUMNS = 8
 
 # The contract's numbers; a test compares them with it.
 SPARSE, META = 2, 4
-VALUES, LENGTHS, RUN_LENGTHS = 1, 2, 3
+VALUES, LENGTHS, RUN_LENGTHS, WEIGHTS = 1, 2, 3, 4
 BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
 TYPE_INT32, TYPE_INT64, TYPE_FLOAT32, TYPE_FLOAT64, TYPE_FLOAT16, TYPE_BFLOAT16 = range(1, 7)
 
@@ -87,7 +88,7 @@ def _kind_fault(buffers: Table, row: int, parts: Table, p: int) -> int:
 
     The type that it is decoded to is filled in.
     """
-    if not VALUES <= buffers[row, ROLE] <= RUN_LENGTHS:
+    if not VALUES <= buffers[row, ROLE] <= WEIGHTS:
         return UNKNOWN_ROLE
     if not TYPE_INT32 <= buffers[row, TYPE] <= TYPE_BFLOAT16:
         return UNKNOWN_TYPE
@@ -102,6 +103,10 @@ def _kind_fault(buffers: Table, row: int, parts: Table, p: int) -> int:
     elif place == (1 if runs > 0 else 0):
         role, kind = LENGTHS, TYPE_INT32
         expected = parts[p, FEATURES] * (runs if runs > 0 else parts[p, ROWS])
+    elif parts[p, WEIGHTS_DTYPE] != 0 and row == parts[p, END] - 1:
+        role, kind, expected = WEIGHTS, parts[p, WEIGHTS_DTYPE], 0
+        for values in range(row - parts[p, FEATURES], row):
+            expected += buffers[values, COUNT]
     buffers[row, DECODED_TYPE] = kind
     # Numbers that are float32 are sent as that.
     is_narrow = kind == TYPE_FLOAT64 and buffers[row, TYPE] == TYPE_FLOAT32
@@ -154,7 +159,7 @@ def place_buffers(buffers: Table, parts: Table, wire_bytes: int) -> int:
                 return -int(FAULT_STEP * row + fault)
             end += buffers[row, SIZE]
             # The values of a part follow each other without gaps: one tensor for its features.
-            if row == parts[p, FIRST] or buffers[row - 1, ROLE] != VALUES:
+            if row == parts[p, FIRST] or buffers[row - 1, ROLE] != buffers[row, ROLE]:
                 decoded = (decoded + ALIGNMENT - 1) & -ALIGNMENT
             buffers[row, DECODED_OFFSET] = decoded
             decoded += buffers[row, COUNT] * _bytes_of(buffers[row, DECODED_TYPE])

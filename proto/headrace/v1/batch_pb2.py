@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import dataset_pb2 as headrace_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/batch.proto\x12\x0bheadrace.v1\x1a\x19headrace/v1/dataset.proto\"K\n\x06\x43ursor\x12\r\n\x05split\x18\x01 \x01(\r\x12\x13\n\x0bparquet_row\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x04 \x01(\x04\"~\n\x0b\x42\x61tchSchema\x12\x18\n\x10\x65ncoding_version\x18\x01 \x01(\r\x12(\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x18.headrace.v1.BlockSchema\x12+\n\x06tables\x18\x03 \x03(\x0b\x32\x1b.headrace.v1.EmbeddingTable\"_\n\x0e\x45mbeddingTable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x16\n\x0enum_embeddings\x18\x03 \x01(\x04\x12\x15\n\rembedding_dim\x18\x04 \x01(\r\"{\n\x0b\x42lockSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.headrace.v1.BlockKind\x12&\n\x05\x64type\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ScalarType\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\"\xba\x02\n\x0c\x43ompactBatch\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\trow_count\x18\x03 \x01(\r\x12#\n\x06\x63ursor\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Cursor\x12(\n\x0bnext_cursor\x18\x05 \x01(\x0b\x32\x13.headrace.v1.Cursor\x12\"\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x12.headrace.v1.Block\x12!\n\x05\x63odec\x18\x07 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x1f\n\x17uncompressed_size_bytes\x18\x08 \x01(\x04\x12\x18\n\x10payload_checksum\x18\t \x01(\x06\x12\x17\n\x0fheader_checksum\x18\n \x01(\x06\x12\x0f\n\x07payload\x18\x0b \x01(\x0c\")\n\x05\x42lock\x12 \n\x05parts\x18\x01 \x03(\x0b\x32\x11.headrace.v1.Part\"Q\n\x04Part\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\r\x12\x11\n\trun_count\x18\x02 \x01(\r\x12$\n\x07\x62uffers\x18\x03 \x03(\x0b\x32\x13.headrace.v1.Buffer\"\xfd\x01\n\x06\x42uffer\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.headrace.v1.BufferRole\x12)\n\x06layout\x18\x02 \x01(\x0e\x32\x19.headrace.v1.BufferLayout\x12%\n\x04type\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ScalarType\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x15\n\relement_count\x18\x06 \x01(\x04\x12\x12\n\nwidth_bits\x18\x07 \x01(\r\x12\x0c\n\x04\x62\x61se\x18\x08 \x01(\x12\x12\x17\n\x0f\x64ictionary_size\x18\t \x01(\r*>\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_NONE\x10\x01\x12\x0e\n\nCODEC_ZSTD\x10\x02*\x7f\n\tBlockKind\x12\x1a\n\x16\x42LOCK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42LOCK_KIND_DENSE\x10\x01\x12\x15\n\x11\x42LOCK_KIND_SPARSE\x10\x02\x12\x14\n\x10\x42LOCK_KIND_LABEL\x10\x03\x12\x13\n\x0f\x42LOCK_KIND_META\x10\x04*w\n\nBufferRole\x12\x1b\n\x17\x42UFFER_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42UFFER_ROLE_VALUES\x10\x01\x12\x17\n\x13\x42UFFER_ROLE_LENGTHS\x10\x02\x12\x1b\n\x17\x42UFFER_ROLE_RUN_LENGTHS\x10\x03*\x86\x01\n\x0c\x42ufferLayout\x12\x1d\n\x19\x42UFFER_LAYOUT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42UFFER_LAYOUT_BYTE_PLANES\x10\x01\x12\x1a\n\x16\x42UFFER_LAYOUT_CONSTANT\x10\x02\x12\x1c\n\x18\x42UFFER_LAYOUT_DICTIONARY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/batch.proto\x12\x0bheadrace.v1\x1a\x19headrace/v1/dataset.proto\"K\n\x06\x43ursor\x12\r\n\x05split\x18\x01 \x01(\r\x12\x13\n\x0bparquet_row\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x04 \x01(\x04\"~\n\x0b\x42\x61tchSchema\x12\x18\n\x10\x65ncoding_version\x18\x01 \x01(\r\x12(\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x18.headrace.v1.BlockSchema\x12+\n\x06tables\x18\x03 \x03(\x0b\x32\x1b.headrace.v1.EmbeddingTable\"_\n\x0e\x45mbeddingTable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x16\n\x0enum_embeddings\x18\x03 \x01(\x04\x12\x15\n\rembedding_dim\x18\x04 \x01(\r\"\xab\x01\n\x0b\x42lockSchema\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.headrace.v1.BlockKind\x12&\n\x05\x64type\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ScalarType\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12.\n\rweights_dtype\x18\x05 \x01(\x0e\x32\x17.headrace.v1.ScalarType\"\xba\x02\n\x0c\x43ompactBatch\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\trow_count\x18\x03 \x01(\r\x12#\n\x06\x63ursor\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Cursor\x12(\n\x0bnext_cursor\x18\x05 \x01(\x0b\x32\x13.headrace.v1.Cursor\x12\"\n\x06\x62locks\x18\x06 \x03(\x0b\x32\x12.headrace.v1.Block\x12!\n\x05\x63odec\x18\x07 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x1f\n\x17uncompressed_size_bytes\x18\x08 \x01(\x04\x12\x18\n\x10payload_checksum\x18\t \x01(\x06\x12\x17\n\x0fheader_checksum\x18\n \x01(\x06\x12\x0f\n\x07payload\x18\x0b \x01(\x0c\")\n\x05\x42lock\x12 \n\x05parts\x18\x01 \x03(\x0b\x32\x11.headrace.v1.Part\"Q\n\x04Part\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\r\x12\x11\n\trun_count\x18\x02 \x01(\r\x12$\n\x07\x62uffers\x18\x03 \x03(\x0b\x32\x13.headrace.v1.Buffer\"\xfd\x01\n\x06\x42uffer\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.headrace.v1.BufferRole\x12)\n\x06layout\x18\x02 \x01(\x0e\x32\x19.headrace.v1.BufferLayout\x12%\n\x04type\x18\x03 \x01(\x0e\x32\x17.headrace.v1.ScalarType\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x15\n\relement_count\x18\x06 \x01(\x04\x12\x12\n\nwidth_bits\x18\x07 \x01(\r\x12\x0c\n\x04\x62\x61se\x18\x08 \x01(\x12\x12\x17\n\x0f\x64ictionary_size\x18\t \x01(\r*>\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_NONE\x10\x01\x12\x0e\n\nCODEC_ZSTD\x10\x02*\x7f\n\tBlockKind\x12\x1a\n\x16\x42LOCK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42LOCK_KIND_DENSE\x10\x01\x12\x15\n\x11\x42LOCK_KIND_SPARSE\x10\x02\x12\x14\n\x10\x42LOCK_KIND_LABEL\x10\x03\x12\x13\n\x0f\x42LOCK_KIND_META\x10\x04*\x90\x01\n\nBufferRole\x12\x1b\n\x17\x42UFFER_ROLE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42UFFER_ROLE_VALUES\x10\x01\x12\x17\n\x13\x42UFFER_ROLE_LENGTHS\x10\x02\x12\x1b\n\x17\x42UFFER_ROLE_RUN_LENGTHS\x10\x03\x12\x17\n\x13\x42UFFER_ROLE_WEIGHTS\x10\x04*\x86\x01\n\x0c\x42ufferLayout\x12\x1d\n\x19\x42UFFER_LAYOUT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42UFFER_LAYOUT_BYTE_PLANES\x10\x01\x12\x1a\n\x16\x42UFFER_LAYOUT_CONSTANT\x10\x02\x12\x1c\n\x18\x42UFFER_LAYOUT_DICTIONARY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.batch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODEC']._serialized_start=1193
-  _globals['_CODEC']._serialized_end=1255
-  _globals['_BLOCKKIND']._serialized_start=1257
-  _globals['_BLOCKKIND']._serialized_end=1384
-  _globals['_BUFFERROLE']._serialized_start=1386
-  _globals['_BUFFERROLE']._serialized_end=1505
-  _globals['_BUFFERLAYOUT']._serialized_start=1508
-  _globals['_BUFFERLAYOUT']._serialized_end=1642
+  _globals['_CODEC']._serialized_start=1242
+  _globals['_CODEC']._serialized_end=1304
+  _globals['_BLOCKKIND']._serialized_start=1306
+  _globals['_BLOCKKIND']._serialized_end=1433
+  _globals['_BUFFERROLE']._serialized_start=1436
+  _globals['_BUFFERROLE']._serialized_end=1580
+  _globals['_BUFFERLAYOUT']._serialized_start=1583
+  _globals['_BUFFERLAYOUT']._serialized_end=1717
   _globals['_CURSOR']._serialized_start=67
   _globals['_CURSOR']._serialized_end=142
   _globals['_BATCHSCHEMA']._serialized_start=144
   _globals['_BATCHSCHEMA']._serialized_end=270
   _globals['_EMBEDDINGTABLE']._serialized_start=272
   _globals['_EMBEDDINGTABLE']._serialized_end=367
-  _globals['_BLOCKSCHEMA']._serialized_start=369
-  _globals['_BLOCKSCHEMA']._serialized_end=492
-  _globals['_COMPACTBATCH']._serialized_start=495
-  _globals['_COMPACTBATCH']._serialized_end=809
-  _globals['_BLOCK']._serialized_start=811
-  _globals['_BLOCK']._serialized_end=852
-  _globals['_PART']._serialized_start=854
-  _globals['_PART']._serialized_end=935
-  _globals['_BUFFER']._serialized_start=938
-  _globals['_BUFFER']._serialized_end=1191
+  _globals['_BLOCKSCHEMA']._serialized_start=370
+  _globals['_BLOCKSCHEMA']._serialized_end=541
+  _globals['_COMPACTBATCH']._serialized_start=544
+  _globals['_COMPACTBATCH']._serialized_end=858
+  _globals['_BLOCK']._serialized_start=860
+  _globals['_BLOCK']._serialized_end=901
+  _globals['_PART']._serialized_start=903
+  _globals['_PART']._serialized_end=984
+  _globals['_BUFFER']._serialized_start=987
+  _globals['_BUFFER']._serialized_end=1240
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,7 @@ class BufferRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUFFER_ROLE_VALUES: _ClassVar[BufferRole]
     BUFFER_ROLE_LENGTHS: _ClassVar[BufferRole]
     BUFFER_ROLE_RUN_LENGTHS: _ClassVar[BufferRole]
+    BUFFER_ROLE_WEIGHTS: _ClassVar[BufferRole]
 
 class BufferLayout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,6 +48,7 @@ BUFFER_ROLE_UNSPECIFIED: BufferRole
 BUFFER_ROLE_VALUES: BufferRole
 BUFFER_ROLE_LENGTHS: BufferRole
 BUFFER_ROLE_RUN_LENGTHS: BufferRole
+BUFFER_ROLE_WEIGHTS: BufferRole
 BUFFER_LAYOUT_UNSPECIFIED: BufferLayout
 BUFFER_LAYOUT_BYTE_PLANES: BufferLayout
 BUFFER_LAYOUT_CONSTANT: BufferLayout
@@ -87,16 +89,18 @@ class EmbeddingTable(_message.Message):
     def __init__(self, name: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., num_embeddings: _Optional[int] = ..., embedding_dim: _Optional[int] = ...) -> None: ...
 
 class BlockSchema(_message.Message):
-    __slots__ = ("name", "kind", "dtype", "features")
+    __slots__ = ("name", "kind", "dtype", "features", "weights_dtype")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DTYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: BlockKind
     dtype: _dataset_pb2.ScalarType
     features: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[BlockKind, str]] = ..., dtype: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
+    weights_dtype: _dataset_pb2.ScalarType
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[BlockKind, str]] = ..., dtype: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ..., features: _Optional[_Iterable[str]] = ..., weights_dtype: _Optional[_Union[_dataset_pb2.ScalarType, str]] = ...) -> None: ...
 
 class CompactBatch(_message.Message):
     __slots__ = ("shard", "index", "row_count", "cursor", "next_cursor", "blocks", "codec", "uncompressed_size_bytes", "payload_checksum", "header_checksum", "payload")

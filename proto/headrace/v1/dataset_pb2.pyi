@@ -312,20 +312,22 @@ class DenseFeature(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
 
 class SparseFeature(_message.Message):
-    __slots__ = ("columns", "ops", "block", "num_embeddings", "embedding_dim", "table")
+    __slots__ = ("columns", "ops", "block", "num_embeddings", "embedding_dim", "table", "weights")
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OPS_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     NUM_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_DIM_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     columns: _containers.RepeatedScalarFieldContainer[str]
     ops: _containers.RepeatedCompositeFieldContainer[Op]
     block: str
     num_embeddings: int
     embedding_dim: int
     table: str
-    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ..., num_embeddings: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., table: _Optional[str] = ...) -> None: ...
+    weights: str
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ..., num_embeddings: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., table: _Optional[str] = ..., weights: _Optional[str] = ...) -> None: ...
 
 class LabelFeature(_message.Message):
     __slots__ = ("columns", "ops", "block")

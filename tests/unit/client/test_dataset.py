@@ -90,6 +90,7 @@ TABLES = st.builds(
     num_embeddings=st.integers(0, (1 << 63) - 1),
     embedding_dim=st.integers(0, (1 << 31) - 1),
     table=st.text("ab"),
+    weights=st.text("ab"),
 )
 FEATURES = TABLES | st.builds(
     build_feature,
@@ -158,6 +159,22 @@ def test_hints_of_tables_are_checked() -> None:
         Sparse("a", embedding_dim=WRONG)
     with pytest.raises(InvalidDatasetError, match=r"Sparse\(a\) table is b'wrong'"):
         Sparse("a", table=WRONG)
+
+
+def test_weights_are_those_of_one_column() -> None:
+    feature = Sparse("ids", weights="dwell", ops=[ops.Tail(3)])
+    assert feature.to_proto().sparse.weights == "dwell"
+    dataset = Dataset(EXAMPLE.source, [feature, Label("label")])
+    assert "weights: dwell" in dataset.to_yaml()
+    assert Dataset.from_yaml(dataset.to_yaml()) == dataset
+    bare = Dataset(EXAMPLE.source, [Sparse("ids", ops=[ops.Tail(3)]), Label("label")])
+    assert dataset.fingerprint != bare.fingerprint
+    with pytest.raises(
+        InvalidDatasetError, match=r"Sparse\(a\) weights is b'wrong': give the name"
+    ):
+        Sparse("a", weights=WRONG)
+    with pytest.raises(InvalidDatasetError, match=r"Sparse\(a, b\) has 2 columns, and weights 'w'"):
+        Sparse("a", "b", weights="w")
 
 
 def test_the_fingerprint_hashes_the_deterministic_bytes() -> None:

@@ -378,6 +378,7 @@ def test_every_enum_value_is_decoded_or_refused_by_design() -> None:
         "BUFFER_ROLE_VALUES": unpacking.VALUES,
         "BUFFER_ROLE_LENGTHS": unpacking.LENGTHS,
         "BUFFER_ROLE_RUN_LENGTHS": unpacking.RUN_LENGTHS,
+        "BUFFER_ROLE_WEIGHTS": unpacking.WEIGHTS,
         "BUFFER_ROLE_UNSPECIFIED": 0,
     }
     assert dict(batch_pb2.BufferRole.items()) == known

@@ -211,7 +211,7 @@ def test_more_than_a_schema_can_have_is_refused(what: str) -> None:
     message = batch_pb2.CompactBatch()
     block = message.blocks.add()
     part = block.parts.add()
-    for _ in range(3 * FEATURES + 1):
+    for _ in range(4 * FEATURES + 1):
         match what:
             case "blocks":
                 message.blocks.add()

@@ -75,7 +75,8 @@ def test_torch_expands_as_the_kernel_does(columns: dict[str, list[list[int]]]) -
     for features in (range(len(columns)), [len(columns) - 1], [*range(len(columns))][::-1]):
         ours = expand(batch.arena, layout, features, batch.batch_size)
         theirs = expand_by_torch(batch.arena, layout, features, batch.batch_size)
-        for mine, other in zip(ours, theirs, strict=True):
+        assert ours.weights is theirs.weights is None
+        for mine, other in zip(ours[:2], theirs[:2], strict=True):
             assert mine.dtype == other.dtype
             assert torch.equal(mine, other)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from trainer_client import EmbeddingTable, InvalidDatasetError
+from trainer_client import EmbeddingTable, InvalidDatasetError, SparsePart
 
 pytest.importorskip("torchrec", reason="torchrec is not installed")
 
@@ -32,3 +33,11 @@ def test_names_that_torch_does_not_take_are_refused(name: str) -> None:
 
     with pytest.raises(InvalidDatasetError, match=f"table '{name}' of x cannot be in a ModuleDict"):
         embedding_bag_configs([EmbeddingTable(name, ("x",), 10, 4)])
+
+
+def test_weights_go_with_the_ids() -> None:
+    values, lengths, weights = torch.tensor([7, 8, 9]), torch.tensor([2, 1]), torch.rand(3)
+    part = SparsePart(("a",), values, lengths, None, 2, (3,), weights)
+    assert torch.equal(part.to_kjt().weights(), weights)
+    bare = SparsePart(("a",), values, lengths, None, 2, (3,))
+    assert bare.to_kjt().weights_or_none() is None
