@@ -153,10 +153,15 @@ def _column(column: pb.SourceColumn, width: int) -> str:
 def _blocks(schema: batch_pb2.BatchSchema) -> list[str]:
     return [
         f"  {block.name}: {batch_pb2.BlockKind.Name(block.kind).removeprefix('BLOCK_KIND_')} "
-        f"{dataset_pb2.ScalarType.Name(block.dtype).removeprefix('SCALAR_TYPE_').lower()}, "
-        f"{len(block.features)} features: {', '.join(block.features)}"
+        f"{_dtype(block.dtype)}, "
+        + (f"weights {_dtype(block.weights_dtype)}, " if block.weights_dtype else "")
+        + f"{len(block.features)} features: {', '.join(block.features)}"
         for block in schema.blocks
     ]
+
+
+def _dtype(number: dataset_pb2.ScalarType) -> str:
+    return dataset_pb2.ScalarType.Name(number).removeprefix("SCALAR_TYPE_").lower()
 
 
 def plan_text(response: pb.PlanEpochResponse) -> str:

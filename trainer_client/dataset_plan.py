@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
 from trainer_client.dataset import Dataset
 from trainer_client.derive import Derived
-from trainer_client.features import Feature
+from trainer_client.features import Feature, Sparse
 from trainer_client.sampling import Sampling
 from trainer_client.transport.asking import connected
 
@@ -26,7 +26,8 @@ _DTYPE_PREFIX = "SCALAR_TYPE_"
 class PlannedFeature:
     """A feature: the column it is made of, that column's Arrow type, what is done to it, how often.
 
-    block is the name of the output block it lies in.
+    block is the name of the output block it lies in, weights the column of the ids' weights, "" for
+    none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class PlannedFeature:
     ops: tuple[str, ...]
     work: str
     block: str
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +152,7 @@ class DatasetPlan:
 
     def _feature_lines(self, block: PlannedBlock) -> Iterator[str]:
         members = [feature for feature in self.features if feature.block == block.name]
-        rows = [
-            (feature.name, feature.type, " → ".join(feature.ops) or "as it is", feature.work)
-            for feature in members
-        ]
+        rows = [(feature.name, feature.type, _done(feature), feature.work) for feature in members]
         yield from (f"           {row}" for row in _padded(rows))
 
 
@@ -176,10 +175,15 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
     features = []
     for block in found.output_schema.blocks:
         for name in block.features:
-            ops = tuple(map(repr, makers[name].ops))
-            features.append(PlannedFeature(name, types[name], ops, work[name], block.name))
+            maker = makers[name]
+            ops, weights = tuple(map(repr, maker.ops)), ""
+            often = work[name]
+            if isinstance(maker, Sparse) and maker.weights:
+                weights = maker.weights
+                often = often if work[weights] == often else PER_RUN
+            features.append(PlannedFeature(name, types[name], ops, often, block.name, weights))
     needed = tuple(column.name for column in found.source_columns if column.needed)
-    used = _inputs(dataset, {feature.name for feature in features})
+    used = _inputs(dataset, {name for each in features for name in (each.name, each.weights)})
     made = {column.name: column.needed for column in found.made_columns}
     return DatasetPlan(
         columns=needed,
@@ -215,6 +219,12 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
         ),
         distinct_by=tuple(dataset.distinct_by),
     )
+
+
+def _done(feature: PlannedFeature) -> str:
+    """What is done to a column, for people."""
+    done = " → ".join(feature.ops) or "as it is"
+    return f"{done}, weights {feature.weights}" if feature.weights else done
 
 
 def _makers(dataset: Dataset, names: Collection[str]) -> Iterator[tuple[str, Feature]]:
@@ -277,5 +287,6 @@ def _dtype(block: batch_pb2.BlockSchema) -> str:
 def _shape(block: batch_pb2.BlockSchema) -> str:
     count = len(block.features)
     if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
-        return f"values of lists, lengths int32 [{count}, B]"
+        weights = ", a float32 weight each" if block.weights_dtype else ""
+        return f"values of lists{weights}, lengths int32 [{count}, B]"
     return f"[B, {count}]"

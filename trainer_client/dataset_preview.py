@@ -150,7 +150,9 @@ def _show(value: Value) -> str:
             more = f", … {len(value):,} in all" if len(value) > _ELEMENTS else ""
             return f"[{shown}{more}]"
         case _:
-            return "{" + ", ".join(f"{name}: {_show(part)}" for name, part in value.items()) + "}"
+            # A Struct of protobuf has no order of its own.
+            parts = [f"{name}: {_show(part)}" for name, part in sorted(value.items())]
+            return "{" + ", ".join(parts) + "}"
 
 
 def _rich_tables(

@@ -11,6 +11,7 @@ import pytest
 
 from preprocessor_server.server import Server
 from trainer_client import (
+    BatchStream,
     Block,
     Dataset,
     Dense,
@@ -226,6 +227,34 @@ def test_views_show_blocks_as_they_are_delivered(target: str) -> None:
     )
     assert plan.tables == (EmbeddingTable("names", ("name",), 10, 4),)
     assert "table      names: 10 x 4, of name" in repr(plan)
+
+
+def test_weights_are_shown_and_streamed(target: str, tmp_path: Path) -> None:
+    ids = [[n // 5, 9] for n in range(12)]
+    dwell = [[1.0, n // 5 + n // 10 / 2] for n in range(12)]
+    pq.write_table(pa.table({"ids": ids, "dwell": dwell, "z": [1] * 12}), tmp_path / "w.parquet")
+    dataset = Dataset(parquet("w.parquet"), [Sparse("ids", weights="dwell", ops=[ops.Tail(2)])])
+    preview = dataset.preview(1, target=target)
+    assert preview.features[0].values == ({"values": [0.0, 9.0], "weights": [1.0, 0.0]},)
+    assert "{values: [0, 9], weights: [1, 0]}" in repr(preview)
+    plan = dataset.explain(target=target)
+    assert (plan.columns, plan.other_columns) == (("ids", "dwell"), ())
+    assert plan.features[0].weights == "dwell"
+    assert "Tail(count=2), weights dwell  once a row" in repr(plan)
+    shape = "values of lists, a float32 weight each, lengths int32 [1, B]"
+    assert plan.blocks == (PlannedBlock("sparse", "int64", shape),)
+    found, sizes = [], []
+    # Batches end inside of runs.
+    with BatchStream(dataset, target=target, batch_size=4, shuffle=False, num_shards=1) as stream:
+        for batch in stream:
+            assert batch.sparse is not None
+            lists = batch.sparse["ids"]
+            assert lists.weights is not None
+            weights = lists.weights.reshape(-1, 2).tolist()
+            found += [*zip(lists.to_list(), weights, strict=True)]
+            sizes += [part.size for part in batch.sparse.deduplicated.parts]
+    assert found == [*zip(ids, dwell, strict=True)]
+    assert sizes == [1, 2, 2]
 
 
 def test_errors_say_what_to_do(target: str) -> None:
