@@ -36,6 +36,7 @@ class PreviewColumn:
 
     block and dtype are those of a feature's block, "" for a column of the source. Integers that
     JSON cannot hold exactly, binary values and times are strings, as PreviewBatch gives them.
+    Weights of ids follow their feature, named "feature (weights)".
     """
 
     name: str
@@ -116,17 +117,31 @@ def _preview(response: preprocessor_service_pb2.PreviewBatchResponse) -> Preview
             for name in sorted({name for row in before for name in row})
         ),
         features=tuple(
-            PreviewColumn(name, tuple(row.get(name) for row in after), block.name, _dtype(block))
+            column
             for block in response.output_schema.blocks
             for name in block.features
+            for column in _features(block, name, [row.get(name) for row in after])
         ),
         row_count=len(response.rows),
         rows_scanned=response.rows_scanned,
     )
 
 
-def _dtype(block: batch_pb2.BlockSchema) -> str:
-    return dataset_pb2.ScalarType.Name(block.dtype).removeprefix(_DTYPE_PREFIX).lower()
+def _features(
+    block: batch_pb2.BlockSchema, name: str, rows: Sequence[Any]
+) -> Iterator[PreviewColumn]:
+    """A feature, and its weights as a column of their own."""
+    if not block.weights_dtype:
+        yield PreviewColumn(name, tuple(rows), block.name, _dtype(block.dtype))
+        return
+    dtypes = {"values": block.dtype, "weights": block.weights_dtype}
+    for part, dtype in dtypes.items():
+        title = name if part == "values" else f"{name} (weights)"
+        yield PreviewColumn(title, tuple(row[part] for row in rows), block.name, _dtype(dtype))
+
+
+def _dtype(number: dataset_pb2.ScalarType) -> str:
+    return dataset_pb2.ScalarType.Name(number).removeprefix(_DTYPE_PREFIX).lower()
 
 
 def _cells(column: PreviewColumn) -> list[str]:

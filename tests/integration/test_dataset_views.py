@@ -235,8 +235,10 @@ def test_weights_are_shown_and_streamed(target: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"ids": ids, "dwell": dwell, "z": [1] * 12}), tmp_path / "w.parquet")
     dataset = Dataset(parquet("w.parquet"), [Sparse("ids", weights="dwell", ops=[ops.Tail(2)])])
     preview = dataset.preview(1, target=target)
-    assert preview.features[0].values == ({"values": [0.0, 9.0], "weights": [1.0, 0.0]},)
-    assert "{values: [0, 9], weights: [1, 0]}" in repr(preview)
+    assert [(c.name, c.block, c.dtype, c.values) for c in preview.features] == [
+        ("ids", "sparse", "int64", ([0.0, 9.0],)),
+        ("ids (weights)", "sparse", "float32", ([1.0, 0.0],)),
+    ]
     plan = dataset.explain(target=target)
     assert (plan.columns, plan.other_columns) == (("ids", "dwell"), ())
     assert plan.features[0].weights == "dwell"
