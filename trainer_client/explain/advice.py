@@ -164,9 +164,8 @@ def _locks(verdict: Verdict, situation: Situation) -> list[str]:
     locked_s = own_s - sum(each.cpu_s for each in times)
     if locked_s <= LOCKED * own_s:
         return []
+    waits = f"Worker threads wait for one another (the GIL) for {locked_s / own_s:.0%} of the time "
     return [
-        (
-            f"Worker threads wait for one another (the GIL) for {locked_s / own_s:.0%} of the time in "
-            "which they encode: run more servers with fewer --cpu-threads each (docs/tuning.md)."
-        )
+        waits + "in which they encode: run more servers with fewer --cpu-threads each "
+        "(docs/tuning.md)."
     ]
