@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from itertools import groupby
 
 from headrace.v1 import batch_pb2, dataset_pb2, preprocessor_service_pb2
 from trainer_client.dataset import Dataset
 from trainer_client.derive import Derived
 from trainer_client.features import Feature, Sparse
+from trainer_client.ops import OneHot
 from trainer_client.sampling import Sampling
 from trainer_client.transport.asking import connected
 
@@ -24,10 +26,11 @@ _DTYPE_PREFIX = "SCALAR_TYPE_"
 
 @dataclass(frozen=True, slots=True)
 class PlannedFeature:
-    """A feature: the column it is made of, that column's Arrow type, what is done to it, how often.
+    """A feature: its column's Arrow type, what is done to it, and how often.
 
-    block is the name of the output block it lies in, weights the column of the ids' weights, "" for
-    none.
+    block is the name of the output block it lies in; column that of its column, which has another
+    name where a OneHot makes several features of it; weights that of the column of the ids'
+    weights, "" for none.
     """
 
     name: str
@@ -35,6 +38,7 @@ class PlannedFeature:
     ops: tuple[str, ...]
     work: str
     block: str
+    column: str
     weights: str = ""
 
 
@@ -152,7 +156,11 @@ class DatasetPlan:
 
     def _feature_lines(self, block: PlannedBlock) -> Iterator[str]:
         members = [feature for feature in self.features if feature.block == block.name]
-        rows = [(feature.name, feature.type, _done(feature), feature.work) for feature in members]
+        rows = []
+        for _, group in groupby(members, key=lambda feature: feature.column):
+            first, *more = group
+            name = f"{first.name} … {more[-1].name}" if more else first.name
+            rows.append((name, first.type, _done(first), first.work))
         yield from (f"           {row}" for row in _padded(rows))
 
 
@@ -175,15 +183,18 @@ def fetch_plan(dataset: Dataset, target: str, timeout_s: float) -> DatasetPlan:
     features = []
     for block in found.output_schema.blocks:
         for name in block.features:
-            maker = makers[name]
+            column = _column_of(name, makers)
+            maker = makers[column]
             ops, weights = tuple(map(repr, maker.ops)), ""
-            often = work[name]
+            often = work[column]
             if isinstance(maker, Sparse) and maker.weights:
                 weights = maker.weights
                 often = often if work[weights] == often else PER_RUN
-            features.append(PlannedFeature(name, types[name], ops, often, block.name, weights))
+            features.append(
+                PlannedFeature(name, types[column], ops, often, block.name, column, weights)
+            )
     needed = tuple(column.name for column in found.source_columns if column.needed)
-    used = _inputs(dataset, {name for each in features for name in (each.name, each.weights)})
+    used = _inputs(dataset, {name for each in features for name in (each.column, each.weights)})
     made = {column.name: column.needed for column in found.made_columns}
     return DatasetPlan(
         columns=needed,
@@ -235,6 +246,14 @@ def _makers(dataset: Dataset, names: Collection[str]) -> Iterator[tuple[str, Fea
                 yield pattern, feature
             else:
                 yield from ((name, feature) for name in names if fnmatchcase(name, pattern))
+
+
+def _column_of(feature: str, makers: Mapping[str, Feature]) -> str:
+    """The column that a feature is made of; of those of a OneHot the name without its number."""
+    maker = makers.get(feature)
+    if maker is None or (maker.ops and isinstance(maker.ops[-1], OneHot)):
+        return feature.rpartition("_")[0]
+    return feature
 
 
 def _work(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from headrace.v1 import batch_pb2, dataset_pb2
 from preprocessor_server.errors import DatasetError
+from preprocessor_server.frame import Column, Flat
 from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops.base import ColumnOp
 
@@ -70,9 +71,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One feature of the output: its name is its column's. steps lead from column to feature.
+    """What is made of one column: a feature of its name, to which steps lead.
 
-    index is that of what selects it, in DatasetSpec.features.
+    Where it ends with a OneHot, classes are the names of its features instead, and spread makes
+    them of what steps lead to. index is that of what selects it, in DatasetSpec.features.
     """
 
     name: str
@@ -83,11 +85,18 @@ class Output:
     index: int
     steps: tuple[ColumnOp, ...]
     weights: Weights | None = None
+    classes: tuple[str, ...] = ()
+    spread: Callable[[Column], Sequence[Flat]] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that it is made of."""
         return (self.column,) if self.weights is None else (self.column, self.weights.column)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of its features."""
+        return self.classes or (self.name,)
 
 
 def body(feature: dataset_pb2.Feature) -> Body:

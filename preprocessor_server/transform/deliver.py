@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from headrace.v1 import dataset_pb2
@@ -12,7 +14,7 @@ from preprocessor_server.transform.cast import cast, cast_numbers
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, ColumnType, Family
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
-from preprocessor_server.transform.rounding import round_numbers
+from preprocessor_server.transform.rounding import number_dtype, round_numbers
 
 _INT64 = np.dtype(np.int64)
 _INT32 = np.dtype(np.int32)
@@ -59,6 +61,30 @@ def _deliver_numbers(column: ColumnType, what: str, dtype: dataset_pb2.ScalarTyp
             "add Clip, Log1p or Normalize, or give the block a wider dtype",
         )
         return Flat(numbers)
+
+    return run
+
+
+def deliver_classes(count: int, dtype: dataset_pb2.ScalarType) -> Callable[[Column], list[Flat]]:
+    """What makes count features, in a block's dtype, of classes from 0 to count - 1, or of lists.
+
+    Feature i is 1 in the rows that hold class i, else 0; null is no class.
+    """
+    kept = number_dtype(dtype)
+
+    def run(values: Column) -> list[Flat]:
+        if isinstance(values, Jagged):
+            classes = values.values
+            rows = np.repeat(np.arange(len(values)), np.diff(values.offsets))
+        else:
+            classes, rows = values, np.arange(len(values))
+        assert isinstance(classes, Flat)
+        held = classes.values
+        if classes.valid is not None:
+            held, rows = held[classes.valid], rows[classes.valid]
+        matrix = np.zeros((count, len(values)), kept)
+        matrix[held, rows] = 1
+        return [Flat(feature) for feature in matrix]
 
     return run
 

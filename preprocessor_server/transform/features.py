@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from fnmatch import fnmatchcase
 
@@ -28,7 +28,7 @@ from preprocessor_server.transform.blocks import (
     kind_of,
 )
 from preprocessor_server.transform.column_type import ColumnType, Family, column_type
-from preprocessor_server.transform.deliver import deliver
+from preprocessor_server.transform.deliver import deliver, deliver_classes
 from preprocessor_server.transform.derive import (
     Derivation,
     DerivedColumn,
@@ -42,8 +42,9 @@ from preprocessor_server.transform.invalid import invalid, shorten, suggest
 from preprocessor_server.transform.ops import compile_op, null_typed, unfit
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
+from preprocessor_server.transform.ops.one_hot import counted
 from preprocessor_server.transform.place import Place
-from preprocessor_server.transform.tables import bind_tables
+from preprocessor_server.transform.tables import bind_tables, ids_below
 from preprocessor_server.transform.validate import op_title
 from preprocessor_server.transform.weights import bind_weights, weights_of_several, with_weights
 
@@ -98,7 +99,12 @@ class Transform:
                 name=block.name,
                 kind=KINDS[block.kind].block_kind,
                 dtype=block.dtype,
-                features=[output.name for output in self.outputs if output.block == block.name],
+                features=[
+                    name
+                    for output in self.outputs
+                    if output.block == block.name
+                    for name in output.features
+                ],
                 weights_dtype=dataset_pb2.SCALAR_TYPE_FLOAT32 if block.is_weighted else None,
             )
         return schema
@@ -122,10 +128,11 @@ class Transform:
         before_ns = time.perf_counter_ns()
         for output in self.outputs:
             column, inverse = _made(output, frame)
-            if inverse is None:
-                by_row[output.name] = column
-            else:
-                by_run.setdefault(id(inverse), (inverse, {}))[1][output.name] = column
+            made = [column] if output.spread is None else output.spread(column)
+            level = by_row
+            if inverse is not None:
+                _, level = by_run.setdefault(id(inverse), (inverse, {}))
+            level.update(zip(output.features, made, strict=True))
             now_ns = time.perf_counter_ns()
             took_ns[output.name], before_ns = now_ns - before_ns, now_ns
         count_parts("transform", took_ns)
@@ -202,6 +209,8 @@ def _bind_outputs(
 ) -> Iterator[Output | ServerError]:
     schema = derivation.schema
     taken: dict[str, str] = {}
+    # Which column makes each feature.
+    named: dict[str, str] = {}
     found: list[Output] = []
     blocks = {block.name: block for block in blocks_of(spec)}
     for index, feature in enumerate(spec.features):
@@ -230,9 +239,20 @@ def _bind_outputs(
             except ServerError as error:
                 yield error
                 continue
-            if output is not None:
-                found.append(output)
-                yield output
+            if output is None:
+                continue
+            clash = next((each for each in output.features if each in named), None)
+            if clash is not None:
+                yield invalid(
+                    field,
+                    f"column {name!r} makes a feature {clash!r}, and so does column "
+                    f"{named[clash]!r}, since OneHot adds numbers to names; use a derived column "
+                    "of another name in place of one of them",
+                )
+                continue
+            named.update(dict.fromkeys(output.features, name))
+            found.append(output)
+            yield output
     yield from (
         fault for fault in bind_tables(spec, found, read) if isinstance(fault, DatasetError)
     )
@@ -303,23 +323,33 @@ def _compile(
     ops = body(feature).ops[:unsound]
     given: list[ColumnType] = []
     done: list[ColumnOp] = []
+    class_count = 0
     for index, op in enumerate(ops):
         at = f"{path}.ops[{index}]"
         given.append(column)
+        whole = op
+        if op.HasField("one_hot"):
+            whole = counted(op, ids_below(ops[:index], path, read), at)
+            class_count = whole.one_hot.num_classes
         try:
-            step, column = compile_op(op, column, at, read)
+            step, column = compile_op(whole, column, at, read)
         except UnfitError as error:
             raise unfit(error, f"{shorten(at)} {op_title(op)}", at, name, column) from error
         done.append(step)
     if unsound is not None:
         return None
+    place = f"feature {name!r} ({shorten(path)})"
     steps += fuse_ids(ops, given, done) if kind == "sparse" else done
+    output = Output(name, kind, block.name, name, place, number, tuple(steps))
+    if class_count:
+        classes = tuple(f"{name}_{each}" for each in range(class_count))
+        spread = deliver_classes(class_count, block.dtype)
+        return replace(output, classes=classes, spread=spread)
     try:
-        steps.append(deliver(kind, column, block.dtype))
+        last = deliver(kind, column, block.dtype)
     except UnfitError as error:
         raise unfit(error, f"{shorten(path)}, {kind}", field, name, column) from error
     weights = None
     if feature.sparse.weights:
         weights = bind_weights(feature.sparse, path, name, source, schema)
-    place = f"feature {name!r} ({shorten(path)})"
-    return Output(name, kind, block.name, name, place, number, tuple(steps), weights)
+    return replace(output, steps=(*steps, last), weights=weights)

@@ -22,16 +22,19 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _EXACT_BITS = 53
 
 
+def number_dtype(dtype: dataset_pb2.ScalarType) -> np.dtype[np.generic]:
+    """What numbers of a block are kept in: float64 for FLOAT64, else float32."""
+    return _FLOAT64 if dtype == dataset_pb2.SCALAR_TYPE_FLOAT64 else _FLOAT32
+
+
 def round_numbers(values: Numbers, dtype: dataset_pb2.ScalarType) -> tuple[Numbers, Mask | None]:
     """Numbers or booleans [n] rounded to a dtype, and which finite ones are beyond its range.
 
-    float64 for FLOAT64, else float32. To FLOAT32 what is beyond its range is an infinity, and none
+    They are of number_dtype. To FLOAT32 what is beyond its range is an infinity, and none
     of those. NaN of 16 bits is 0x7E00 or 0x7FC0, whatever it was.
     """
-    if dtype == dataset_pb2.SCALAR_TYPE_FLOAT32:
-        return cast_numbers(values, _FLOAT32)[0], None
-    if dtype == dataset_pb2.SCALAR_TYPE_FLOAT64:
-        return cast_numbers(values, _FLOAT64)[0], None
+    if dtype in {dataset_pb2.SCALAR_TYPE_FLOAT32, dataset_pb2.SCALAR_TYPE_FLOAT64}:
+        return cast_numbers(values, number_dtype(dtype))[0], None
     with np.errstate(all="ignore"):
         exact = values if values.dtype.kind == "f" else _doubles(values)
         if dtype == dataset_pb2.SCALAR_TYPE_FLOAT16:

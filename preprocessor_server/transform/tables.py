@@ -10,6 +10,14 @@ from preprocessor_server.transform.blocks import Output
 from preprocessor_server.transform.invalid import invalid
 from preprocessor_server.transform.ops.listed import ReadListed, read_no_file
 
+_PARTS_BELOW = {
+    dataset_pb2.DATE_PART_HOUR: 24,
+    dataset_pb2.DATE_PART_MINUTE: 60,
+    dataset_pb2.DATE_PART_DAY_OF_WEEK: 7,
+    dataset_pb2.DATE_PART_DAY_OF_MONTH: 32,
+    dataset_pb2.DATE_PART_DAY_OF_YEAR: 367,
+    dataset_pb2.DATE_PART_MONTH: 13,
+}
 # What leaves the ids of a list as they are, or leaves some of them out.
 _KEEPING = {"tail", "head", "slice", "deduplicate", "sort", "sample", "fit_fill_null"}
 # The least that what is still to be fitted bounds ids by.
@@ -32,10 +40,8 @@ def ids_below(
     bound: int | None = None
     for index, op in enumerate(ops):
         match op.WhichOneof("op"):
-            case "hash_bucket":
-                bound = op.hash_bucket.num_buckets
-            case "n_gram":
-                bound = op.n_gram.num_buckets
+            case "hash_bucket" | "n_gram" as name:
+                bound = getattr(op, name).num_buckets
             case "positive_modulus":
                 bound = op.positive_modulus.divisor
             case "vocabulary":
@@ -43,6 +49,8 @@ def ids_below(
                 bound = listed + op.vocabulary.num_oov_buckets
             case "bucketize":
                 bound = len(op.bucketize.boundaries) + 1
+            case "date_parts":
+                bound = _PARTS_BELOW.get(op.date_parts.part)
             case "map_id":
                 values = [*op.map_id.values]
                 values += [op.map_id.default] if op.map_id.HasField("default") else []

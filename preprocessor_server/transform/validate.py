@@ -14,6 +14,7 @@ from preprocessor_server.transform.blocks import body, find_block_faults
 from preprocessor_server.transform.derive.kinds import derived_faults
 from preprocessor_server.transform.invalid import invalid, shorten
 from preprocessor_server.transform.ops import check_op
+from preprocessor_server.transform.ops.one_hot import one_hot_faults
 from preprocessor_server.transform.sampling import sampling_faults
 from preprocessor_server.transform.weights import weights_faults
 
@@ -119,3 +120,4 @@ def _feature_faults(feature: dataset_pb2.Feature, path: str) -> Iterator[Dataset
             check_op(op, f"{path}.ops[{index}]")
         except DatasetError as error:
             yield error
+    yield from one_hot_faults(feature, part.ops, path)

@@ -110,13 +110,34 @@ def test_the_plan_of_flat_files(target: str) -> None:
         PlannedBlock("labels", "float32", "[B, 1]"),
     )
     assert plan.features[0] == PlannedFeature(
-        "age", "double", ("FillNull(value=0.0)", "Log1p()"), PER_RUN, "dense"
+        "age", "double", ("FillNull(value=0.0)", "Log1p()"), PER_RUN, "dense", "age"
     )
     drawn = repr(plan)
     assert "read       4 of 5 columns, 3 rows in 1 row groups of 1 files; " in drawn
     assert "pushdown   columns: no other is read; row groups: none is skipped; pages: none" in drawn
     assert "age  double  FillNull(value=0.0) → Log1p()  once a row, or run of equal values" in drawn
     assert plan._repr_html_().startswith("<pre>read ")
+
+
+def test_features_of_one_column_are_shown(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    chain = [ops.Vocabulary(["<b>", "y"], 1), ops.OneHot()]
+    dataset = Dataset(
+        source=DATASET.source, features=[Dense("name", ops=chain), Dense("label"), Sparse("hist*")]
+    )
+    plan = dataset.explain(target=target)
+    assert plan.blocks[0] == PlannedBlock("dense", "float32", "[B, 4]")
+    assert [(each.name, each.column, each.type) for each in plan.features] == [
+        *((f"name_{i}", "name", "string") for i in range(3)),
+        ("label", "label", "int64"),
+        ("history", "history", "list<element: int64>"),
+    ]
+    assert (plan.columns, plan.other_columns) == (("name", "history", "label"), ())
+    [line] = [line for line in repr(plan).splitlines() if "name_" in line]
+    assert line.split()[:4] == ["name_0", "…", "name_2", "string"]
+    assert "→ OneHot(num_classes=0)  once a row" in line
+    values = {column.name: column.values for column in dataset.preview(3, target=target).features}
+    assert [values[f"name_{i}"] for i in range(3)] == [(1, 0, 0), (0, 0, 0), (0, 1, 0)]
 
 
 def test_the_plan_says_which_row_groups_are_not_read(target: str) -> None:
@@ -133,7 +154,7 @@ def test_the_plan_of_a_sample_with_weights(target: str) -> None:
         target=target
     )
     assert plan.row_count is None
-    assert plan.features[0] == PlannedFeature("weight", "double", (), PER_RUN, "dense")
+    assert plan.features[0] == PlannedFeature("weight", "double", (), PER_RUN, "dense", "weight")
     assert (
         "sampling   keeps 0.1 of rows where label = 0, by name (seed 7); weight in weight"
         in repr(plan)

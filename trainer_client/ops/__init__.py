@@ -20,6 +20,7 @@ from trainer_client.ops.ids import HashBucket, PositiveModulus
 from trainer_client.ops.lists import Enumerate, Head, ListLength, Pad, Slice, Tail
 from trainer_client.ops.lookup import MapId, Vocabulary
 from trainer_client.ops.numbers import Cast, Clip, FillNull, Log1p
+from trainer_client.ops.one_hot import OneHot
 from trainer_client.ops.scaling import BoxCox, Bucketize, Logit, MinMax, Normalize
 from trainer_client.ops.sequences import Deduplicate, ListAggregate, NGram, Sample, Sort
 
@@ -27,7 +28,7 @@ ALL: tuple[type[Op], ...] = (
     *(FillNull, Log1p, Clip, Cast, HashBucket, Tail),
     *(Logit, BoxCox, Normalize, MinMax, Bucketize, DateParts),
     *(Head, Slice, ListLength, PositiveModulus, MapId, Vocabulary, ListAggregate, Deduplicate),
-    *(Sort, Pad, Enumerate, NGram, Sample),
+    *(Sort, Pad, Enumerate, NGram, Sample, OneHot),
     *(FitFillNull, FitNormalize, FitMinMax, FitBucketize, FitVocabulary),
 )
 _BY_FIELD = {op.proto_field: op for op in ALL}
@@ -57,6 +58,7 @@ __all__ = [
     "MinMax",
     "NGram",
     "Normalize",
+    "OneHot",
     "Op",
     "OpDoc",
     "Pad",

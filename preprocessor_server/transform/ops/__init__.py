@@ -19,6 +19,7 @@ from preprocessor_server.transform.ops import (
     lists,
     lookup,
     numbers,
+    one_hot,
     scaling,
     sequences,
 )
@@ -35,6 +36,7 @@ RULES: dict[str, Rule] = {
     **lists.RULES,
     **aggregate.RULES,
     **sequences.RULES,
+    **one_hot.RULES,
     **fit.RULES,
 }
 

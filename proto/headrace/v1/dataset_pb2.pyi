@@ -350,7 +350,7 @@ class MetaFeature(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ..., ops: _Optional[_Iterable[_Union[Op, _Mapping]]] = ..., block: _Optional[str] = ...) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts", "head", "slice", "list_length", "positive_modulus", "map_id", "vocabulary", "list_aggregate", "deduplicate", "sort", "pad", "enumerate", "n_gram", "sample", "fit_fill_null", "fit_normalize", "fit_min_max", "fit_bucketize", "fit_vocabulary")
+    __slots__ = ("fill_null", "log1p", "clip", "cast", "hash_bucket", "tail", "logit", "box_cox", "normalize", "min_max", "bucketize", "date_parts", "head", "slice", "list_length", "positive_modulus", "map_id", "vocabulary", "list_aggregate", "deduplicate", "sort", "pad", "enumerate", "n_gram", "sample", "one_hot", "fit_fill_null", "fit_normalize", "fit_min_max", "fit_bucketize", "fit_vocabulary")
     FILL_NULL_FIELD_NUMBER: _ClassVar[int]
     LOG1P_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
@@ -376,6 +376,7 @@ class Op(_message.Message):
     ENUMERATE_FIELD_NUMBER: _ClassVar[int]
     N_GRAM_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    ONE_HOT_FIELD_NUMBER: _ClassVar[int]
     FIT_FILL_NULL_FIELD_NUMBER: _ClassVar[int]
     FIT_NORMALIZE_FIELD_NUMBER: _ClassVar[int]
     FIT_MIN_MAX_FIELD_NUMBER: _ClassVar[int]
@@ -406,12 +407,13 @@ class Op(_message.Message):
     enumerate: Enumerate
     n_gram: NGram
     sample: Sample
+    one_hot: OneHot
     fit_fill_null: FitFillNull
     fit_normalize: FitNormalize
     fit_min_max: FitMinMax
     fit_bucketize: FitBucketize
     fit_vocabulary: FitVocabulary
-    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., list_length: _Optional[_Union[ListLength, _Mapping]] = ..., positive_modulus: _Optional[_Union[PositiveModulus, _Mapping]] = ..., map_id: _Optional[_Union[MapId, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., list_aggregate: _Optional[_Union[ListAggregate, _Mapping]] = ..., deduplicate: _Optional[_Union[Deduplicate, _Mapping]] = ..., sort: _Optional[_Union[Sort, _Mapping]] = ..., pad: _Optional[_Union[Pad, _Mapping]] = ..., enumerate: _Optional[_Union[Enumerate, _Mapping]] = ..., n_gram: _Optional[_Union[NGram, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., fit_fill_null: _Optional[_Union[FitFillNull, _Mapping]] = ..., fit_normalize: _Optional[_Union[FitNormalize, _Mapping]] = ..., fit_min_max: _Optional[_Union[FitMinMax, _Mapping]] = ..., fit_bucketize: _Optional[_Union[FitBucketize, _Mapping]] = ..., fit_vocabulary: _Optional[_Union[FitVocabulary, _Mapping]] = ...) -> None: ...
+    def __init__(self, fill_null: _Optional[_Union[FillNull, _Mapping]] = ..., log1p: _Optional[_Union[Log1p, _Mapping]] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., hash_bucket: _Optional[_Union[HashBucket, _Mapping]] = ..., tail: _Optional[_Union[Tail, _Mapping]] = ..., logit: _Optional[_Union[Logit, _Mapping]] = ..., box_cox: _Optional[_Union[BoxCox, _Mapping]] = ..., normalize: _Optional[_Union[Normalize, _Mapping]] = ..., min_max: _Optional[_Union[MinMax, _Mapping]] = ..., bucketize: _Optional[_Union[Bucketize, _Mapping]] = ..., date_parts: _Optional[_Union[DateParts, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., list_length: _Optional[_Union[ListLength, _Mapping]] = ..., positive_modulus: _Optional[_Union[PositiveModulus, _Mapping]] = ..., map_id: _Optional[_Union[MapId, _Mapping]] = ..., vocabulary: _Optional[_Union[Vocabulary, _Mapping]] = ..., list_aggregate: _Optional[_Union[ListAggregate, _Mapping]] = ..., deduplicate: _Optional[_Union[Deduplicate, _Mapping]] = ..., sort: _Optional[_Union[Sort, _Mapping]] = ..., pad: _Optional[_Union[Pad, _Mapping]] = ..., enumerate: _Optional[_Union[Enumerate, _Mapping]] = ..., n_gram: _Optional[_Union[NGram, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., one_hot: _Optional[_Union[OneHot, _Mapping]] = ..., fit_fill_null: _Optional[_Union[FitFillNull, _Mapping]] = ..., fit_normalize: _Optional[_Union[FitNormalize, _Mapping]] = ..., fit_min_max: _Optional[_Union[FitMinMax, _Mapping]] = ..., fit_bucketize: _Optional[_Union[FitBucketize, _Mapping]] = ..., fit_vocabulary: _Optional[_Union[FitVocabulary, _Mapping]] = ...) -> None: ...
 
 class Scalar(_message.Message):
     __slots__ = ("number", "integer", "text")
@@ -596,6 +598,12 @@ class Sample(_message.Message):
     count: int
     seed: int
     def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class OneHot(_message.Message):
+    __slots__ = ("num_classes",)
+    NUM_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    num_classes: int
+    def __init__(self, num_classes: _Optional[int] = ...) -> None: ...
 
 class FitFillNull(_message.Message):
     __slots__ = ("by",)

@@ -61,6 +61,7 @@ OPS = st.one_of(
         ops.NGram, st.integers(1, 64), st.integers(1, 1 << 32), st.integers(0, (1 << 64) - 1)
     ),
     st.builds(ops.Sample, st.integers(1, (1 << 31) - 1), st.integers(0, (1 << 64) - 1)),
+    st.builds(ops.OneHot, st.integers(0, 1024)),
     st.builds(
         ops.Vocabulary,
         num_oov_buckets=st.integers(0, 1 << 32),
@@ -205,6 +206,7 @@ def test_the_kind_of_a_constant_is_kept() -> None:
         (lambda: ops.HashBucket(0), "from 1 to 4,294,967,296"),
         (lambda: ops.HashBucket(8, seed=-1), "seed"),
         (lambda: ops.Tail(0), "Tail count"),
+        (lambda: ops.OneHot(1025), "from 0 to 1,024"),
         (lambda: ops.Logit(0.5), "below 0.5"),
         (lambda: ops.Logit(WRONG), "must be a number"),
         (lambda: ops.BoxCox(float("inf")), "finite"),

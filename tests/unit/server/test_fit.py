@@ -184,6 +184,15 @@ def test_columns_of_one_table_share_a_vocabulary(root: Path) -> None:
     catalog.close()
 
 
+def test_classes_of_a_one_hot_are_those_of_the_fitted_vocabulary(root: Path) -> None:
+    chain = [ops.FitVocabulary(max_size=3, num_oov_buckets=1), ops.OneHot()]
+    dataset = Dataset(source=DATASET.source, features=[Dense("city", ops=chain)])
+    catalog = Catalog(Settings(data_root=(root,)))
+    bound = catalog.describe(run(dataset, root, "classes")[0].to_proto())
+    assert bound.schema.blocks[0].features == [f"city_{i}" for i in range(4)]
+    catalog.close()
+
+
 def test_columns_of_one_table_that_cannot_share_are_named(root: Path) -> None:
     one, other = ops.FitVocabulary(), ops.FitVocabulary(min_count=2)
     filled = [ops.FitFillNull("median"), one]

@@ -117,6 +117,9 @@ def test_tables_that_cannot_be_name_both_features(
         ([{"map_id": {"keys": [1], "values": [4], "default": 6}}], 7),
         ([{"map_id": {"keys": [1], "values": [4]}}], 5),
         ([{"map_id": {"keys": [1], "values": [-4]}}], None),
+        ([{"date_parts": {"part": "DATE_PART_HOUR"}}], 24),
+        ([{"date_parts": {"part": "DATE_PART_DAY_OF_YEAR"}}], 367),
+        ([{"date_parts": {"part": "DATE_PART_YEAR"}}], None),
         ([HASH, {"cast": {"to": "SCALAR_TYPE_FLOAT32"}}], None),
     ],
 )
