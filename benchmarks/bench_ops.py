@@ -57,13 +57,15 @@ def cases(count: int) -> list[Case]:
         *_numbers("float32", wide.astype(np.float32), rng),
         *_numbers("float64", wide, rng),
         *_integers(rng.integers(0, 1 << 40, count)),
+        *_vocabularies(count, rng),
         *_lists(rng.integers(0, 1 << 40, count), rng),
         *_dates(rng.integers(0, 365 * 86_400_000_000, count)),
     ]
 
 
 def _numbers(dtype: str, x: Values, rng: np.random.Generator) -> list[Case]:
-    array, shares = pa.array(x), rng.uniform(size=len(x)).astype(x.dtype)
+    # None that is limited: in float32 numpy's limit is another one.
+    array, shares = pa.array(x), rng.uniform(1e-5, 1 - 1e-5, len(x)).astype(x.dtype)
     holes = pa.array(x, mask=rng.uniform(size=len(x)) < 0.1)
     one = x.dtype.type
     edges = np.quantile(x, np.linspace(0.01, 0.99, 100)).astype(x.dtype)
@@ -148,6 +150,35 @@ def _bucket(z: Values) -> Values:
     """One of 2^20 for each hash."""
     buckets: Values = (((z >> np.uint64(32)) << np.uint64(20)) >> np.uint64(32)).astype(np.int64)
     return buckets
+
+
+def _vocabularies(count: int, rng: np.random.Generator) -> list[Case]:
+    """Of 10,000 values, all of which are listed, or half of them."""
+    every = rng.permutation(20_000) * 1_000_003
+    listed = every[:10_000]
+    known, half = rng.choice(listed, count), rng.choice(every, count)
+    values, array = pa.array(listed), pa.array(half)
+
+    def with_buckets() -> Values:
+        found = pc.fill_null(pc.index_in(array, value_set=values), -1).to_numpy()
+        return np.where(found < 0, len(listed) + _hashed(half), found)
+
+    return [
+        Case(
+            "Vocabulary 10k",
+            ops.Vocabulary(listed.tolist()),
+            pa.array(known),
+            "pyarrow index_in",
+            lambda: pc.index_in(pa.array(known), value_set=values),
+        ),
+        Case(
+            "Vocabulary 10k, half unknown",
+            ops.Vocabulary(listed.tolist(), 1 << 20),
+            array,
+            "pyarrow index_in, numpy mix",
+            with_buckets,
+        ),
+    ]
 
 
 def _lists(x: Values, rng: np.random.Generator) -> list[Case]:

@@ -43,6 +43,8 @@ _52 = np.uint64(52)
 _INTEGER = np.uint64(0x4330000000000000)
 _INTEGER_BIAS = 4503599627370496.0 + 1023.0
 
+_SQRT_HALF = 0.5**0.5
+
 # What numbers below 2^-1000 are multiplied by, and its exponent: subnormal ones become normal.
 _LEAST = 2.0**-1000
 _LIFT = 2.0**128
@@ -64,16 +66,15 @@ _LEAST_LMBDA = 2.0**-70
 
 _NAN = float(np.uint64(0x7FF8000000000000).view(np.float64))
 _INFINITY = float("inf")
+_ZERO, _ONE, _INFINITY32 = np.float32(0.0), np.float32(1.0), np.float32(_INFINITY)
+_NAN32 = np.uint32(0x7FC00000).view(np.float32)
 
 
-@kernel(
-    types.void(array(types.float64), out(types.float64)),
-    types.void(array(types.float32), out(types.float32)),
-)
+@kernel(types.void(array(types.float64), out(types.float64)))
 def _log1p(values: Floats, result: Floats) -> None:
     # Every case is computed and the right one selected, so that LLVM can vectorise the loop.
     for i in range(len(values)):
-        x = np.float64(values[i])
+        x = values[i]
         u = np.float64(1.0 + x)
         word = u.view(np.uint64) + _ONE_TO_HALF_SQRT2
         k = np.uint64((word >> _52) | _INTEGER).view(np.float64) - _INTEGER_BIAS
@@ -107,8 +108,43 @@ def log1p(values: npt.NDArray[Any]) -> Floats:
     below it NaN, +inf gives +inf; NaN, -0.0 and numbers below 2^-53 in size stay as they are.
     """
     inputs, result = _prepared(values)
-    _log1p(inputs, result)
+    (_log1p_narrow if inputs.dtype == np.float32 else _log1p)(inputs, result)
     return result
+
+
+@inner
+def _parts(x: Any) -> Any:
+    """The k and m of x = 2^k m, where sqrt(2)/2 <= m < sqrt(2); x is above 0 and not subnormal."""
+    word = np.float64(x).view(np.uint64) + _ONE_TO_HALF_SQRT2
+    k = np.uint64((word >> _52) | _INTEGER).view(np.float64) - _INTEGER_BIAS
+    return k, np.uint64((word & _MANTISSA) + _HALF_SQRT2).view(np.float64)
+
+
+@inner
+def _log_of_share(s: Any, k: Any) -> Any:
+    """log(2^k (1 + s) / (1 - s)) as binary32, of a binary64 that is within about 3 ulp.
+
+    With fewer operations than _log_of_parts; docs/decisions says how the rounding was compared.
+    """
+    z = s * s
+    w = z * z
+    even = w * (_P2 + w * (_P4 + w * _P6))
+    odd = z * (_P1 + w * (_P3 + w * (_P5 + w * _P7)))
+    return np.float32(k * _LN2_HIGH + (s * (2.0 + odd + even) + k * _LN2_LOW))
+
+
+@kernel(types.void(array(types.float32), out(types.float32)))
+def _log1p_narrow(values: Floats, result: Floats) -> None:
+    for i in range(len(values)):
+        value = values[i]
+        x = np.float64(value)
+        k, m = _parts(1.0 + x)
+        # 1 + x is exact, but next to 1, where its m - 1 is x.
+        f = x if abs(x) < 0.25 else m - 1.0
+        y = _log_of_share(f / (2.0 + f), k)
+        y = y if (value > -_ONE) & (value < _INFINITY32) & (value != _ZERO) else value
+        y = -_INFINITY32 if value == -_ONE else y
+        result[i] = _NAN32 if value < -_ONE else y
 
 
 @inner
@@ -156,13 +192,10 @@ def _expm1(x: Any) -> Any:
     return (scale * reduced + (scale - 0.5)) * 2.0
 
 
-@kernel(
-    types.void(array(types.float64), types.float64, out(types.float64)),
-    types.void(array(types.float32), types.float64, out(types.float32)),
-)
+@kernel(types.void(array(types.float64), types.float64, out(types.float64)))
 def _logit(values: Floats, least: float, result: Floats) -> None:
     for i in range(len(values)):
-        x = np.float64(values[i])
+        x = values[i]
         upper = x >= 0.5
         # The distance from the nearer end, exact; log((1 - m) / m) is log(1 + (1 - 2 m) / m).
         m = 1.0 - x if upper else x
@@ -188,16 +221,43 @@ def _logit(values: Floats, least: float, result: Floats) -> None:
         result[i] = y
 
 
-@kernel(
-    types.void(array(types.float64), out(types.float64)),
-    types.void(array(types.float32), out(types.float32)),
-)
+@kernel(types.void(array(types.float32), types.float64, out(types.float32)))
+def _logit_narrow(values: Floats, least: float, result: Floats) -> None:
+    for i in range(len(values)):
+        value = values[i]
+        x = np.float64(value)
+        upper = x >= 0.5
+        m = np.float64(max(1.0 - x if upper else x, least))
+        # log((1 - m) / m) of (1 - m) / 2^k b, which 2^k brings between sqrt(2)/2 and sqrt(2).
+        k, b = _parts(m)
+        a = 1.0 - m
+        far = a < _SQRT_HALF * b
+        b = 0.5 * b if far else b
+        y = _log_of_share((a - b) / (a + b), -1.0 - k if far else -k)
+        y = _INFINITY32 if m == 0.0 else y
+        y = y if upper else -y
+        y = _NAN32 if m < 0.0 else y
+        result[i] = value if value != value else y  # noqa: PLR0124
+
+
+@kernel(types.void(array(types.float64), out(types.float64)))
 def _natural_log(values: Floats, result: Floats) -> None:
     for i in range(len(values)):
-        x = np.float64(values[i])
+        x = values[i]
         y = _log(x)
         y = np.float64(_NAN) if x < 0.0 else y
         result[i] = x if x != x else y  # noqa: PLR0124
+
+
+@kernel(types.void(array(types.float32), out(types.float32)))
+def _natural_log_narrow(values: Floats, result: Floats) -> None:
+    for i in range(len(values)):
+        value = values[i]
+        k, m = _parts(np.float64(value))
+        y = _log_of_share((m - 1.0) / (m + 1.0), k)
+        y = y if value < _INFINITY32 else value
+        y = -_INFINITY32 if value == _ZERO else y
+        result[i] = _NAN32 if value < _ZERO else y
 
 
 @kernel(
@@ -220,7 +280,11 @@ def logit(values: npt.NDArray[Any], epsilon: float) -> Floats:
     [0, 0.5); with 0, 0 gives -inf, 1 gives +inf, and what is outside NaN. NaN stays.
     """
     inputs, result = _prepared(values)
-    _logit(inputs, epsilon or -_INFINITY, result)
+    narrow = inputs.dtype == np.float32
+    if narrow and 0 < epsilon < _LEAST:
+        # A limit that may be subnormal.
+        return logit(inputs.astype(np.float64), epsilon).astype(np.float32)
+    (_logit_narrow if narrow else _logit)(inputs, epsilon or -_INFINITY, result)
     return result
 
 
@@ -233,7 +297,7 @@ def box_cox(values: npt.NDArray[Any], lmbda: float) -> Floats:
     """
     inputs, result = _prepared(values)
     if abs(lmbda) < _LEAST_LMBDA:
-        _natural_log(inputs, result)
+        (_natural_log_narrow if inputs.dtype == np.float32 else _natural_log)(inputs, result)
     else:
         _box_cox(inputs, lmbda, result)
     return result

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import box_cox, logit
+from preprocessor_server.kernels import box_cox, log1p, logit
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "logarithms.json").read_text())
 FUNCTIONS: dict[str, Callable[..., Any]] = {"logit": logit, "box_cox": box_cox}
@@ -201,6 +201,26 @@ def test_float32_is_the_float64_rounded_once(
     with np.errstate(all="ignore"):
         expected = FUNCTIONS[name](narrow.astype(np.float64), argument).astype(np.float32)
     assert np.array_equal(result, expected, equal_nan=True)
+
+
+def rounded_once(function: Callable[[Any], Any], narrow: Any) -> bool:
+    with np.errstate(all="ignore"):
+        expected = function(narrow.astype(np.float64)).astype(np.float32)
+    return np.array_equal(function(narrow).view(np.uint32), expected.view(np.uint32))
+
+
+def test_float32_of_its_whole_range_is_the_float64_rounded_once() -> None:
+    """Of one number in 2,003; docs/decisions/011-log1p.md says that all of them were compared."""
+    words = np.arange(0, 1 << 32, 2003, dtype=np.uint64).astype(np.uint32)
+    # NaN come out as they are: quiet ones here, as a conversion to float64 makes them.
+    words[np.isnan(words.view(np.float32))] |= np.uint32(0x00400000)
+    narrow = words.view(np.float32)
+    assert rounded_once(log1p, narrow)
+    assert rounded_once(lambda x: box_cox(x, 0.0), narrow)
+    assert rounded_once(lambda x: logit(x, 0.0), narrow)
+    ends = np.array([0, 1], np.float32)
+    for epsilon in [5e-324, 1e-310, *np.random.default_rng(2).uniform(0, 0.5, 2000).tolist()]:
+        assert rounded_once(lambda x: logit(x, epsilon), ends)  # noqa: B023
 
 
 @pytest.mark.parametrize(
