@@ -103,7 +103,7 @@ def test_a_result_has_every_run_and_its_spread() -> None:
     assert found["cpu_s_per_million"] == pytest.approx({"server": 2, "client": 0.5})
     assert found["cpu_s_per_million_runs"]["server"] == pytest.approx([1, 2, 3])
     assert found["wire_bytes_per_example"] == pytest.approx(200)
-    assert found["settings"] == {"form": "expanded"}
+    assert found["settings"] == {"form": "expanded", "servers": 1}
 
 
 def test_what_has_no_wire_has_no_bytes() -> None:

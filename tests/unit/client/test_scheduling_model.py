@@ -31,7 +31,7 @@ from trainer_client.schedule import Position, Schedule, Share
 from trainer_client.telemetry import Meter
 
 # Of a few seconds; make chaos asks for more.
-EXAMPLES = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "1200"))
+EXAMPLES = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "600"))
 # The same histories in every run of the tests; make chaos looks for others.
 SAME = "HEADRACE_MODEL_EXAMPLES" not in os.environ
 Key = tuple[int, int]
