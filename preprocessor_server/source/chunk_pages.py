@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import zstandard
 
 from preprocessor_server.kernels import PageHeader, page_header
 from preprocessor_server.source.chunk_form import UNCOMPRESSED, ChunkForm
@@ -18,6 +21,16 @@ Octets = npt.NDArray[np.uint8]
 
 class OtherPageError(Exception):
     """A page is not what the footer led to expect: Arrow reads its chunk instead, and judges it."""
+
+
+class _Worker(threading.local):
+    """What a worker thread uses again for every page."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor()
+
+
+_worker = _Worker()
 
 
 def pages(form: ChunkForm, chunk: Octets) -> Iterator[tuple[PageHeader, Octets]]:
@@ -62,6 +75,12 @@ def _decompress(codec: pa.Codec, page: Octets, size: int) -> Octets:
     if codec.name == "gzip" and int.from_bytes(page[-4:].tobytes(), "little") != size:
         # Damaged, or written in several members, or by zlib.
         raise OtherPageError("a page that does not end with its size")
+    if codec.name == "zstd":
+        # Arrow would make a context for every page. What is no single frame is left to it.
+        with suppress(zstandard.ZstdError):
+            if zstandard.frame_content_size(page.data) == size:
+                content = _worker.zstd.decompress(page.data, allow_extra_data=False)
+                return np.frombuffer(content, np.uint8)
     try:
         return np.frombuffer(codec.decompress(page.data, size), np.uint8)
     except (pa.ArrowException, OSError) as error:
