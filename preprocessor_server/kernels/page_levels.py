@@ -234,6 +234,21 @@ class ListLevels:
         """The elements so far that are not null."""
         return int(self._state[2])
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the last list has elements, and may have more."""
+        return bool(self._state[3])
+
+    def resume(
+        self, offsets: npt.NDArray[np.int32], lists: int, elements: int, is_open: bool
+    ) -> None:
+        """Goes on behind the first lists of others, which begin at offsets int32 [more than lists].
+
+        They have so many elements; is_open says whether the last of them may have more.
+        """
+        self._offsets[:lists] = offsets[:lists]
+        self._state[:] = lists, elements, elements, is_open
+
     def add(self, reps: npt.NDArray[np.uint8], defs: npt.NDArray[np.uint8]) -> None:
         """Takes the next levels, uint8 [n] each, those of repetition 0 or 1.
 

@@ -7,7 +7,7 @@ RLE_DICTIONARY) and src/main/thrift/parquet.thrift.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from preprocessor_server.kernels import (
     LEVEL_ROOM,
-    ListLevels,
     PageHeader,
     read_coded,
     read_levels,
@@ -23,19 +22,22 @@ from preprocessor_server.kernels import (
 )
 from preprocessor_server.source.chunk_form import ChunkForm
 from preprocessor_server.source.chunk_pages import Octets, OtherPageError, pages
+from preprocessor_server.source.list_shape import Levels, ListShape
 from preprocessor_server.source.pages import PageError
 from preprocessor_server.stage_clock import READING, count_bytes
 
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 
 Numbers = npt.NDArray[Any]
+# Of the columns of a row group that were read, by their rows, levels, and how these are to be read.
+Shapes: TypeAlias = dict[tuple[int, int, int, int], ListShape]
 
 
-def read_chunk(file: int, form: ChunkForm) -> pa.Array | None:
+def read_chunk(file: int, form: ChunkForm, shapes: Shapes) -> pa.Array | None:
     """The column of a chunk, read from a file descriptor in one go; None if Arrow must read it.
 
-    The value of a null is 0. Raises PageError for damaged pages, OSError if the file cannot be
-    read.
+    shapes are those of the row group's columns that were read, to which this one's is added. The
+    value of a null is 0. Raises PageError for damaged pages, OSError if the file cannot be read.
     """
     if not 0 <= form.start <= form.start + form.size_bytes <= os.fstat(file).st_size:
         return None
@@ -45,7 +47,7 @@ def read_chunk(file: int, form: ChunkForm) -> pa.Array | None:
             return None
     count_bytes("read", form.size_bytes)
     try:
-        decoder = _Flat(form) if form.element_nullable is None else _Lists(form)
+        decoder = _Flat(form) if form.element_nullable is None else _Lists(form, shapes)
         for header, page in pages(form, chunk):
             if header.version == 0:
                 decoder.add_dictionary(header, page)
@@ -125,10 +127,11 @@ class _Flat(_Values):
             self.fill(header, page, at + header.def_size, out)
             return
         room = self.valid[first : first + count + LEVEL_ROOM]
-        at = _levels(header, page, at, header.def_size, header.def_encoding, 1, room)
+        levels = _levels(header, page, at, header.def_size, header.def_encoding)
+        read_levels(page, levels.start, levels.stop, 1, room)
         valid = room[:count]
         there = int(np.count_nonzero(valid.view(np.bool_)))
-        self.fill(header, page, at, out[:there])
+        self.fill(header, page, levels.stop, out[:there])
         if there < count:
             spread(valid, out)
             self.has_nulls = True
@@ -141,62 +144,48 @@ class _Flat(_Values):
 class _Lists(_Values):
     """A list a Parquet row."""
 
-    def __init__(self, form: ChunkForm) -> None:
+    def __init__(self, form: ChunkForm, shapes: Shapes) -> None:
         super().__init__(form)
         # The definition levels of a list that is not null are these, less one where it is empty.
         element = int(form.nullable) + 1
-        self.top = element + int(bool(form.element_nullable))
-        self.lists = ListLevels(form.num_rows, element, self.top)
-        self.room = np.empty((2, 0), np.uint8)
+        top = element + int(bool(form.element_nullable))
+        self.key = form.num_rows, form.num_values, element, top
+        self.shapes = shapes
+        self.shape = ListShape(form.num_rows, element, top, shapes.get(self.key))
         self.valid: Octets | None = None
         self.valid_lists: Octets | None = None
 
     def add(self, header: PageHeader, page: Octets) -> None:
         """Takes the next page. Raises as pages() does, or ValueError for what is in it."""
         count = self.count(header)
-        if self.room.shape[1] < count + LEVEL_ROOM:
-            self.room = np.empty((2, count + LEVEL_ROOM), np.uint8)
-        reps, defs = (room[: count + LEVEL_ROOM] for room in self.room)
-        at = _levels(header, page, 0, header.rep_size, header.rep_encoding, 1, reps)
-        width = self.top.bit_length()
-        at = _levels(header, page, at, header.def_size, header.def_encoding, width, defs)
-        reps, defs = reps[:count], defs[:count]
-        lists, element, values = self.lists.lists, self.lists.elements, self.lists.values
-        self.lists.add(reps, defs)
-        new_lists = self.lists.lists - lists
-        elements, there = self.lists.elements - element, self.lists.values - values
-        if header.num_rows not in (None, new_lists):
-            raise PageError(f"a page of {header.num_rows} rows holds {new_lists} lists")
-        out = self.words[element : element + elements]
-        self.fill(header, page, at, out[:there])
-        if there < elements:
+        reps = _levels(header, page, 0, header.rep_size, header.rep_encoding)
+        defs = _levels(header, page, reps.stop, header.def_size, header.def_encoding)
+        lists, first = self.shape.lists, self.shape.elements
+        found = self.shape.add(Levels(count, page, reps, defs))
+        if header.num_rows not in (None, found.lists):
+            raise PageError(f"a page of {header.num_rows} rows holds {found.lists} lists")
+        out = self.words[first : first + found.elements]
+        self.fill(header, page, defs.stop, out[: found.values])
+        if found.valid is not None:
             if self.valid is None:
                 self.valid = np.ones(self.form.num_values, np.uint8)
-            valid = self.valid[element : element + elements]
-            self.lists.mask(defs, valid)
-            spread(valid, out)
-        if self.form.nullable and elements < count and not defs.all():
+            self.valid[first : first + found.elements] = found.valid
+            spread(found.valid, out)
+        if found.valid_lists is not None:
             if self.valid_lists is None:
                 self.valid_lists = np.ones(self.form.num_rows, np.uint8)
-            self.valid_lists[lists : lists + new_lists] = defs[reps == 0] > 0
+            self.valid_lists[lists : lists + found.lists] = found.valid_lists
 
     def finish(self) -> pa.Array:
         """The column. Raises PageError or ValueError if it has fewer lists than it should."""
-        offsets = self.lists.finish()
-        values = self.array(self.lists.elements, self.valid)
+        offsets = self.shape.finish()
+        values = self.array(self.shape.elements, self.valid)
+        self.shapes[self.key] = self.shape
         return _array(self.form.type, self.form.num_rows, offsets, self.valid_lists, [values])
 
 
-def _levels(
-    header: PageHeader,
-    page: Octets,
-    at: int,
-    size: int,
-    encoding: int,
-    width: int,
-    levels: Octets,
-) -> int:
-    """Reads the levels that begin at a byte; where they end.
+def _levels(header: PageHeader, page: Octets, at: int, size: int, encoding: int) -> slice:
+    """Where the levels are that begin at a byte.
 
     size is what pages of version 2 say in their headers, others before the levels.
     """
@@ -205,8 +194,9 @@ def _levels(
     if header.version == 1:
         size = int.from_bytes(page[at : at + 4].tobytes(), "little")
         at += 4
-    read_levels(page, at, at + size, width, levels)
-    return at + size
+    if at + size > len(page):
+        raise PageError(f"its {header.num_values} levels end early")
+    return slice(at, at + size)
 
 
 def _plain(page: Octets, at: int, count: int, dtype: np.dtype[Any]) -> Numbers:

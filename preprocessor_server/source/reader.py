@@ -15,7 +15,7 @@ from preprocessor_server.errors import DataError, ServerError
 from preprocessor_server.kept import KeptValues, KeptWindow
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.bounds import row_group_bounds
-from preprocessor_server.source.chunk_decoder import read_chunk
+from preprocessor_server.source.chunk_decoder import Shapes, read_chunk
 from preprocessor_server.source.chunk_form import chunk_form
 from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
 from preprocessor_server.source.footer import Footer, FooterCache, decoded_bytes
@@ -182,11 +182,12 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
     """The leaves of a row group: numbers as they are decoded here, all else by Arrow."""
     decoded: dict[str, pa.Array] = {}
     took_ns: dict[str, int] = {}
+    shapes: Shapes = {}
     with file.open("rb") as pages, within("decode", reads=True):
         before_ns = time.perf_counter_ns()
         for leaf in leaves:
             form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
-            column = None if form is None else read_chunk(pages.fileno(), form)
+            column = None if form is None else read_chunk(pages.fileno(), form, shapes)
             now_ns = time.perf_counter_ns()
             if column is not None:
                 decoded[leaf.source] = column

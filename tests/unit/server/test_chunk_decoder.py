@@ -29,11 +29,11 @@ CODECS = ["none", "zstd", "snappy", "gzip"]
 def decoded_here(path: Path, row_group: int = 0) -> dict[str, pa.Array]:
     """The columns of a row group that are not left to Arrow."""
     footer = footer_of(path)
-    found = {}
+    found, shapes = {}, {}
     with path.open("rb") as file:
         for leaf in all_leaves(path):
             form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
-            column = None if form is None else read_chunk(file.fileno(), form)
+            column = None if form is None else read_chunk(file.fileno(), form, shapes)
             if column is not None:
                 found[leaf.source] = column
     return found
@@ -261,7 +261,7 @@ def test_a_file_that_was_cut_off_after_its_footer_was_read(tmp_path: Path) -> No
     assert form is not None
     os.truncate(path, form.start + 100)
     with path.open("rb") as file:
-        assert read_chunk(file.fileno(), form) is None
+        assert read_chunk(file.fileno(), form, {}) is None
 
 
 @settings(max_examples=300)
