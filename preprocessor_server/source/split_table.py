@@ -77,11 +77,16 @@ def split_table(table: pa.Table, columns: RowSchema, place: str, first_row: int)
         flat = table.select([column.source for column in columns.columns])
         return SplitTable(flat, flat)
     elements: dict[str, pa.ChunkedArray] = {}
-    lengths, measured = np.zeros(0, np.int64), ""
+    lengths, measured, offsets = np.zeros(0, np.int64), "", None
     for source in dict.fromkeys(c.source for c in columns.columns if c.in_lists):
-        elements[source], found = flatten(table.column(source))
+        lists = table.column(source)
+        if offsets is not None and _offsets(lists) == offsets:
+            # The very lists whose lengths are known.
+            elements[source] = pa.chunked_array([lists.chunk(0).flatten()])
+            continue
+        elements[source], found = flatten(lists)
         if not measured:
-            lengths, measured = found, source
+            lengths, measured, offsets = found, source, _offsets(lists)
         elif not np.array_equal(found, lengths):
             row = int(np.argmax(found != lengths))
             raise DataError(
@@ -103,6 +108,14 @@ def split_table(table: pa.Table, columns: RowSchema, place: str, first_row: int)
         lengths,
         np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
     )
+
+
+def _offsets(lists: pa.ChunkedArray) -> tuple[int, int] | None:
+    """Where in memory the offsets of lists are, if these are in one piece and none is null."""
+    if lists.num_chunks != 1 or lists.null_count or not pa.types.is_list(lists.type):
+        return None
+    chunk = lists.chunk(0)
+    return chunk.buffers()[1].address, chunk.offset
 
 
 def flatten(lists: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Indices]:
