@@ -47,7 +47,7 @@ def read_chunk(file: int, form: ChunkForm, shapes: Shapes) -> pa.Array | None:
             return None
     count_bytes("read", form.size_bytes)
     try:
-        decoder = _Flat(form) if form.element_nullable is None else _Lists(form, shapes)
+        decoder = _Flat(form) if form.leaf.element_nullable is None else _Lists(form, shapes)
         for header, page in pages(form, chunk):
             if header.version == 0:
                 decoder.add_dictionary(header, page)
@@ -101,10 +101,9 @@ class _Values:
             raise PageError(
                 f"{self.levels_read} of the {self.form.num_values} values that the footer promises"
             )
-        kind = self.form.value_type
-        values = self.words[:count].view(self.form.physical)
-        values = values.astype(np.dtype(kind.to_pandas_dtype()), copy=False)
-        return _array(kind, count, values, valid, [])
+        leaf = self.form.leaf
+        values = self.words[:count].view(self.form.physical).astype(leaf.dtype, copy=False)
+        return _array(leaf.value_type, count, values, valid, [])
 
 
 class _Flat(_Values):
@@ -112,7 +111,9 @@ class _Flat(_Values):
 
     def __init__(self, form: ChunkForm) -> None:
         super().__init__(form)
-        self.valid = np.empty(form.num_values + LEVEL_ROOM, np.uint8) if form.nullable else None
+        self.valid = (
+            np.empty(form.num_values + LEVEL_ROOM, np.uint8) if form.leaf.nullable else None
+        )
         self.has_nulls = False
 
     def add(self, header: PageHeader, page: Octets) -> None:
@@ -147,8 +148,8 @@ class _Lists(_Values):
     def __init__(self, form: ChunkForm, shapes: Shapes) -> None:
         super().__init__(form)
         # The definition levels of a list that is not null are these, less one where it is empty.
-        element = int(form.nullable) + 1
-        top = element + int(bool(form.element_nullable))
+        element = int(form.leaf.nullable) + 1
+        top = element + int(bool(form.leaf.element_nullable))
         self.key = form.num_rows, form.num_values, element, top
         self.shapes = shapes
         self.shape = ListShape(form.num_rows, element, top, shapes.get(self.key))
@@ -181,7 +182,7 @@ class _Lists(_Values):
         offsets = self.shape.finish()
         values = self.array(self.shape.elements, self.valid)
         self.shapes[self.key] = self.shape
-        return _array(self.form.type, self.form.num_rows, offsets, self.valid_lists, [values])
+        return _array(self.form.leaf.type, self.form.num_rows, offsets, self.valid_lists, [values])
 
 
 def _levels(header: PageHeader, page: Octets, at: int, size: int, encoding: int) -> slice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,18 +33,31 @@ _MAX_VALUES = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkForm:
-    """A column chunk that is decoded here: where it lies in the file, and what is in it.
+class LeafForm:
+    """A leaf of numbers that may be decoded here: what its column is in Arrow.
 
-    type is its column's; nullable says whether that may be null, element_nullable whether its
-    elements may, None if it is no list. num_values counts the levels.
+    type is the column's, nullable whether that may be null; element_nullable says whether its
+    elements may, None if it is no list. dtype is that of a value, physical_type what Parquet keeps
+    it as.
     """
 
-    leaf: Leaf
+    index: int
+    path: str
     type: pa.DataType
     nullable: bool
     element_nullable: bool | None
-    physical: np.dtype[Any]
+    value_type: pa.DataType
+    dtype: np.dtype[Any]
+    physical_type: str
+
+
+class ChunkForm(NamedTuple):
+    """A column chunk that is decoded here: where it lies in the file, and what is in it.
+
+    num_values counts the levels.
+    """
+
+    leaf: LeafForm
     codec: str
     start: int
     size_bytes: int
@@ -53,18 +66,15 @@ class ChunkForm:
     num_rows: int
 
     @property
-    def value_type(self) -> pa.DataType:
-        """The type of a value."""
-        return self.type if self.element_nullable is None else self.type.value_type
+    def physical(self) -> np.dtype[Any]:
+        """What a value is in a page."""
+        return _PHYSICAL[self.leaf.physical_type]
 
 
-def chunk_form(
-    schema: pa.Schema, metadata: pq.FileMetaData, row_group: int, leaf: Leaf
-) -> ChunkForm | None:
-    """How a leaf of a row group is decoded here; None if that is left to Arrow.
+def leaf_form(schema: pa.Schema, metadata: pq.FileMetaData, leaf: Leaf) -> LeafForm | None:
+    """What is decoded of a leaf here; None if all its chunks are left to Arrow.
 
-    Here: numbers of 4 and 8 bytes, one a Parquet row or lists of them, plain or coded by a
-    dictionary, under a codec that tells how many bytes it held.
+    Here: numbers of 4 and 8 bytes, one a Parquet row or lists of them.
     """
     field = schema.field(leaf.source)
     value, element_nullable = field.type, None
@@ -75,35 +85,38 @@ def chunk_form(
     levels = (int(field.nullable), 0)
     if element_nullable is not None:
         levels = (int(field.nullable) + 1 + int(element_nullable), 1)
-    if (column.max_definition_level, column.max_repetition_level) != levels:
+    physical_type = column.physical_type
+    if (column.max_definition_level, column.max_repetition_level) != levels or (
+        value not in _TYPES.get(physical_type, ())
+    ):
         return None
-    group = metadata.row_group(row_group)
+    dtype = np.dtype(value.to_pandas_dtype())
+    kinds = field.type, field.nullable, element_nullable, value, dtype, physical_type
+    return LeafForm(leaf.index, leaf.path, *kinds)
+
+
+def chunk_form(leaf: LeafForm, group: pq.RowGroupMetaData) -> ChunkForm | None:
+    """How a leaf of a row group is decoded here; None if that is left to Arrow.
+
+    Here: plain values or those coded by a dictionary, under a codec that tells how many bytes it
+    held.
+    """
     chunk = group.column(leaf.index)
+    codec, num_values, num_rows = chunk.compression, chunk.num_values, group.num_rows
     if not (
-        value in _TYPES.get(chunk.physical_type, ())
+        chunk.physical_type == leaf.physical_type
         and _ENCODINGS.issuperset(chunk.encodings)
-        and _decompressed_here(chunk.compression)
+        and _decompressed_here(codec)
         and not chunk.file_path
-        and 0 <= chunk.num_values <= _MAX_VALUES
-        and (element_nullable is not None or chunk.num_values == group.num_rows)
+        and 0 <= num_values <= _MAX_VALUES
+        and (leaf.element_nullable is not None or num_values == num_rows)
     ):
         return None
     start = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
         start = chunk.dictionary_page_offset
-    return ChunkForm(
-        leaf,
-        field.type,
-        field.nullable,
-        element_nullable,
-        _PHYSICAL[chunk.physical_type],
-        chunk.compression,
-        start,
-        chunk.total_compressed_size,
-        chunk.total_uncompressed_size,
-        chunk.num_values,
-        group.num_rows,
-    )
+    sizes = chunk.total_compressed_size, chunk.total_uncompressed_size
+    return ChunkForm(leaf, codec, start, *sizes, num_values, num_rows)
 
 
 def _decompressed_here(codec: str) -> bool:

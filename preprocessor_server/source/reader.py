@@ -18,10 +18,11 @@ from preprocessor_server.source.bounds import row_group_bounds
 from preprocessor_server.source.chunk_decoder import Shapes, read_chunk
 from preprocessor_server.source.chunk_form import chunk_form
 from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
+from preprocessor_server.source.file_leaves import FileLeaves, LeavesCache
 from preprocessor_server.source.footer import Footer, FooterCache, decoded_bytes
 from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
-from preprocessor_server.source.leaves import Leaf, leaves_of
-from preprocessor_server.source.nesting import RowColumn, RowSchema, check_columns
+from preprocessor_server.source.leaves import Leaf
+from preprocessor_server.source.nesting import RowColumn, RowSchema
 from preprocessor_server.source.pages import decoding
 from preprocessor_server.source.paths import NamedFile, Roots, stat_file
 from preprocessor_server.source.snapshot import Snapshot
@@ -39,11 +40,13 @@ class SplitReader:
     def __init__(self, roots: Roots, footers: FooterCache) -> None:
         self._roots = roots
         self._footers = footers
+        self._leaves = LeavesCache()
         self._kept: KeptValues[pa.Table] | None = None
 
     def sharing(self, window: KeptWindow) -> SplitReader:
         """A reader like this one that keeps row groups whose parts are read apart."""
         reader = SplitReader(self._roots, self._footers)
+        reader._leaves = self._leaves
         reader._kept = KeptValues(window)
         return reader
 
@@ -100,9 +103,9 @@ class SplitReader:
     ) -> tuple[pa.Table, int, int]:
         """The Parquet rows of a split, the rows before them, and the row group's Parquet rows."""
         footer = self._footers.read(file)
-        check_columns(file.name, footer.schema, columns, snapshot.message.files[0].path)
-        leaves = leaves_of(file.name, footer.schema, footer.metadata, columns)
-        paths = [leaf.path for leaf in leaves]
+        first = snapshot.message.files[0].path
+        leaves = self._leaves.find(file.name, footer, columns, first)
+        paths = [leaf.path for leaf in leaves.leaves]
         rows: int = footer.metadata.row_group(split.row_group).num_rows
         with decoding(describe_split(snapshot, split)):
             if split.first_row == 0 and split.row_count == rows:
@@ -125,14 +128,14 @@ class SplitReader:
         file: Path,
         footer: Footer,
         row_group: int,
-        leaves: Sequence[Leaf],
+        leaves: FileLeaves,
     ) -> pa.Table | None:
         """A row group of which a part is wanted, if there is room: others want the other parts."""
         if self._kept is None:
             return None
         return self._kept.get(
             key,
-            decoded_bytes(footer.metadata, row_group, leaves),
+            decoded_bytes(footer.metadata, row_group, leaves.leaves),
             lambda: _read_whole(file, footer, row_group, leaves),
             lambda table: int(table.nbytes),
         )
@@ -178,22 +181,23 @@ def _open(file: Path, metadata: pq.FileMetaData, **options: Any) -> pq.ParquetFi
     return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True, **options)
 
 
-def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Leaf]) -> pa.Table:
+def _read_whole(file: Path, footer: Footer, row_group: int, leaves: FileLeaves) -> pa.Table:
     """The leaves of a row group: numbers as they are decoded here, all else by Arrow."""
     decoded: dict[str, pa.Array] = {}
     took_ns: dict[str, int] = {}
     shapes: Shapes = {}
+    group = footer.metadata.row_group(row_group)
     with file.open("rb") as pages, within("decode", reads=True):
         before_ns = time.perf_counter_ns()
-        for leaf in leaves:
-            form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
+        for leaf, of_leaf in zip(*leaves, strict=True):
+            form = None if of_leaf is None else chunk_form(of_leaf, group)
             column = None if form is None else read_chunk(pages.fileno(), form, shapes)
             now_ns = time.perf_counter_ns()
             if column is not None:
                 decoded[leaf.source] = column
                 took_ns[leaf.source] = now_ns - before_ns
             before_ns = now_ns
-    left = [leaf for leaf in leaves if leaf.source not in decoded]
+    left = [leaf for leaf in leaves.leaves if leaf.source not in decoded]
     if decoded and not left:
         count_parts("decode", took_ns)
         return pa.table(decoded)
@@ -201,7 +205,6 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: Sequence[Lea
     with within("decode", waits=True):
         table = _read_by_arrow(file, footer.metadata, row_group, left)
         took_ns[_together(left)] = time.perf_counter_ns() - before_ns
-    group = footer.metadata.row_group(row_group)
     count_bytes("read", sum(group.column(leaf.index).total_compressed_size for leaf in left))
     count_parts("decode", took_ns)
     for name, column in decoded.items():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from preprocessor_server.errors import DataError
 from preprocessor_server.kernels import page_header
 from preprocessor_server.source.chunk_decoder import read_chunk
-from preprocessor_server.source.chunk_form import chunk_form
+from preprocessor_server.source.chunk_form import chunk_form, leaf_form
 from preprocessor_server.source.footer import decoded_bytes
 from tests.fakes.splits import all_leaves, footer_of, read_rows
 
@@ -29,10 +29,12 @@ CODECS = ["none", "zstd", "snappy", "gzip"]
 def decoded_here(path: Path, row_group: int = 0) -> dict[str, pa.Array]:
     """The columns of a row group that are not left to Arrow."""
     footer = footer_of(path)
+    group = footer.metadata.row_group(row_group)
     found, shapes = {}, {}
     with path.open("rb") as file:
         for leaf in all_leaves(path):
-            form = chunk_form(footer.schema, footer.metadata, row_group, leaf)
+            of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
+            form = None if of_leaf is None else chunk_form(of_leaf, group)
             column = None if form is None else read_chunk(file.fileno(), form, shapes)
             if column is not None:
                 found[leaf.source] = column
@@ -257,7 +259,9 @@ def test_a_file_that_was_cut_off_after_its_footer_was_read(tmp_path: Path) -> No
     write(path, **PLAIN)
     footer = footer_of(path)
     (leaf,) = all_leaves(path)
-    form = chunk_form(footer.schema, footer.metadata, 0, leaf)
+    of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
+    assert of_leaf is not None
+    form = chunk_form(of_leaf, footer.metadata.row_group(0))
     assert form is not None
     os.truncate(path, form.start + 100)
     with path.open("rb") as file:
