@@ -39,8 +39,6 @@ def read_chunk(file: int, form: ChunkForm, shapes: Shapes) -> pa.Array | None:
     shapes are those of the row group's columns that were read, to which this one's is added. The
     value of a null is 0. Raises PageError for damaged pages, OSError if the file cannot be read.
     """
-    if not 0 <= form.start <= form.start + form.size_bytes <= os.fstat(file).st_size:
-        return None
     chunk = _allocate(form.size_bytes, np.dtype(np.uint8))
     with READING:
         if form.size_bytes and os.preadv(file, [chunk.data], form.start) != form.size_bytes:

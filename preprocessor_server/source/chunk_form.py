@@ -95,11 +95,11 @@ def leaf_form(schema: pa.Schema, metadata: pq.FileMetaData, leaf: Leaf) -> LeafF
     return LeafForm(leaf.index, leaf.path, *kinds)
 
 
-def chunk_form(leaf: LeafForm, group: pq.RowGroupMetaData) -> ChunkForm | None:
+def chunk_form(leaf: LeafForm, group: pq.RowGroupMetaData, file_bytes: int) -> ChunkForm | None:
     """How a leaf of a row group is decoded here; None if that is left to Arrow.
 
     Here: plain values or those coded by a dictionary, under a codec that tells how many bytes it
-    held.
+    held. file_bytes is the size of the file, which the chunk must not exceed.
     """
     chunk = group.column(leaf.index)
     codec, num_values, num_rows = chunk.compression, chunk.num_values, group.num_rows
@@ -115,8 +115,10 @@ def chunk_form(leaf: LeafForm, group: pq.RowGroupMetaData) -> ChunkForm | None:
     start = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
         start = chunk.dictionary_page_offset
-    sizes = chunk.total_compressed_size, chunk.total_uncompressed_size
-    return ChunkForm(leaf, codec, start, *sizes, num_values, num_rows)
+    size = chunk.total_compressed_size
+    if not 0 <= start <= start + size <= file_bytes:
+        return None
+    return ChunkForm(leaf, codec, start, size, chunk.total_uncompressed_size, num_values, num_rows)
 
 
 def _decompressed_here(codec: str) -> bool:

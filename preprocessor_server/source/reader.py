@@ -190,7 +190,7 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: FileLeaves) 
     with file.open("rb") as pages, within("decode", reads=True):
         before_ns = time.perf_counter_ns()
         for leaf, of_leaf in zip(*leaves, strict=True):
-            form = None if of_leaf is None else chunk_form(of_leaf, group)
+            form = None if of_leaf is None else chunk_form(of_leaf, group, footer.size_bytes)
             column = None if form is None else read_chunk(pages.fileno(), form, shapes)
             now_ns = time.perf_counter_ns()
             if column is not None:

@@ -34,7 +34,7 @@ def decoded_here(path: Path, row_group: int = 0) -> dict[str, pa.Array]:
     with path.open("rb") as file:
         for leaf in all_leaves(path):
             of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
-            form = None if of_leaf is None else chunk_form(of_leaf, group)
+            form = None if of_leaf is None else chunk_form(of_leaf, group, footer.size_bytes)
             column = None if form is None else read_chunk(file.fileno(), form, shapes)
             if column is not None:
                 found[leaf.source] = column
@@ -261,7 +261,7 @@ def test_a_file_that_was_cut_off_after_its_footer_was_read(tmp_path: Path) -> No
     (leaf,) = all_leaves(path)
     of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
     assert of_leaf is not None
-    form = chunk_form(of_leaf, footer.metadata.row_group(0))
+    form = chunk_form(of_leaf, footer.metadata.row_group(0), footer.size_bytes)
     assert form is not None
     os.truncate(path, form.start + 100)
     with path.open("rb") as file:
