@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessor_server.errors import DataError
 from preprocessor_server.kernels import page_header
-from preprocessor_server.source.chunk_decoder import read_chunk
-from preprocessor_server.source.chunk_form import chunk_form, leaf_form
+from preprocessor_server.source.chunk_decoder import Shapes, read_chunk
+from preprocessor_server.source.chunk_form import ChunkForm, chunk_form, leaf_form
+from preprocessor_server.source.chunk_pages import pages
 from preprocessor_server.source.footer import decoded_bytes
+from preprocessor_server.source.pages import PageError
 from tests.fakes.splits import all_leaves, footer_of, read_rows
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -30,7 +34,8 @@ def decoded_here(path: Path, row_group: int = 0) -> dict[str, pa.Array]:
     """The columns of a row group that are not left to Arrow."""
     footer = footer_of(path)
     group = footer.metadata.row_group(row_group)
-    found, shapes = {}, {}
+    found: dict[str, pa.Array] = {}
+    shapes: Shapes = {}
     with path.open("rb") as file:
         for leaf in all_leaves(path):
             of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
@@ -56,7 +61,8 @@ def columns(draw: st.DrawFn, rows: int) -> tuple[pa.Field, pa.Array]:
     """A column of numbers or of lists of them, with and without nulls of any kind."""
     kind = draw(st.sampled_from(KINDS))
     nullable, element_nullable = draw(st.booleans()), draw(st.booleans())
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    # Of few, so that columns have the same lists now and then.
+    rng = np.random.default_rng(draw(st.integers(0, 1)))
     share = draw(st.sampled_from([0.0, 0.01, 0.5, 1.0]))
     missing = rng.random(rows) < share if nullable else np.zeros(rows, np.bool_)
     if draw(st.booleans()):
@@ -68,6 +74,7 @@ def columns(draw: st.DrawFn, rows: int) -> tuple[pa.Field, pa.Array]:
     offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
     size = int(offsets[-1])
     share = draw(st.sampled_from([0.0, 0.01, 0.5, 1.0])) if element_nullable else 0.0
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     elements = pa.array(draw(values(kind, size)), kind, mask=rng.random(size) < share)
     lists = pa.list_(pa.field("element", kind, element_nullable))
     mask = pa.array(missing) if missing.any() else None
@@ -232,6 +239,19 @@ def test_codes_outside_their_dictionary(tmp_path: Path) -> None:
     assert "column 'x': its 5000 codes" in refused(path).message
 
 
+def test_levels_that_end_behind_their_page(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    lists = pa.array([[]] * 100, pa.list_(pa.int64()))
+    pq.write_table(pa.table({"x": lists, "y": lists}), path, **PLAIN)
+    start = pq.read_metadata(path).row_group(0).column(1).data_page_offset
+    header, page = page_header(np.frombuffer(path.read_bytes(), np.uint8), start)
+    # A run of each kind of level; the page ends with the second, whose size is before it.
+    sizes = (3).to_bytes(4, "little")
+    assert path.read_bytes()[page : page + header.size].count(sizes) == 2
+    patch(path, page + header.size - 7, (4).to_bytes(4, "little"))
+    assert "column 'y.list.element': its 100 levels end early" in refused(path).message
+
+
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("cut", [1, 9])
 def test_a_page_that_decompresses_to_another_size(tmp_path: Path, codec: str, cut: int) -> None:
@@ -243,6 +263,49 @@ def test_a_page_that_decompresses_to_another_size(tmp_path: Path, codec: str, cu
     assert len(size) == len(wrong)
     patch(path, start, data[start:page].replace(size, wrong, 1))
     refused(path)
+
+
+def zstd_chunk(path: Path, body: bytes) -> tuple[ChunkForm, npt.NDArray[np.uint8]]:
+    """A chunk of one page that says it is as large as what was written, and holds body."""
+    start, page = write(path, **PLAIN | {"compression": "zstd"})
+    (leaf,) = all_leaves(path)
+    footer = footer_of(path)
+    of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
+    assert of_leaf is not None
+    form = chunk_form(of_leaf, footer.metadata.row_group(0), footer.size_bytes)
+    assert form is not None
+    data = path.read_bytes()
+    header = page_header(np.frombuffer(data, np.uint8), start)[0]
+    head = data[start:page].replace(zigzag(header.size), zigzag(len(body)), 1)
+    return form, np.frombuffer(head + body, np.uint8)
+
+
+def page_content(path: Path) -> bytes:
+    start, page = write(path, **PLAIN)
+    header = page_header(np.frombuffer(path.read_bytes(), np.uint8), start)[0]
+    return path.read_bytes()[page : page + header.size]
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_zstd_pages_in_any_number_of_frames(tmp_path: Path, stated: bool) -> None:
+    content = page_content(tmp_path / "x.parquet")
+    compress = zstandard.ZstdCompressor(write_content_size=stated).compress
+    for body in (compress(content), compress(content[:99]) + compress(content[99:])):
+        ((_, page),) = pages(*zstd_chunk(tmp_path / "x.parquet", body))
+        assert page.tobytes() == content
+
+
+def test_zstd_pages_that_are_not_what_they_say(tmp_path: Path) -> None:
+    content = page_content(tmp_path / "x.parquet")
+    frame = zstandard.ZstdCompressor().compress(content)
+    # Of a frame that says so: behind the magic number and the descriptor, a size of 8 bytes.
+    large = frame[:4] + b"\xe0" + (1 << 62).to_bytes(8, "little") + frame[7:]
+    assert zstandard.frame_content_size(large) == 1 << 62
+    cut = zstandard.ZstdCompressor().compress(content[1:])
+    for body in (frame + b"more", frame[:-9], large, cut, b"no frame at all"):
+        form, chunk = zstd_chunk(tmp_path / "x.parquet", body)
+        with pytest.raises(PageError, match="does not decompress"):
+            list(pages(form, chunk))
 
 
 def zigzag(number: int) -> bytes:

@@ -96,6 +96,31 @@ def test_elements_are_not_copied() -> None:
     assert elements.chunk(0).buffers()[1].address == values.buffers()[1].address
 
 
+def test_lists_that_have_their_offsets_in_common() -> None:
+    offsets = pa.array([1, 3, 3, 6], pa.int32())
+    columns = {
+        name: pa.ListArray.from_arrays(offsets, pa.array(np.arange(7) + k))
+        for name, k in (("a", 0), ("b", 10))
+    }
+    rows = RowSchema(
+        tuple(RowColumn(name, pa.int64(), name, in_lists=True) for name in "ab"), grouped=True
+    )
+    result = split_table(pa.table(columns), rows, "x", 0)
+    assert result.rows.to_pydict() == {"a": [1, 2, 3, 4, 5], "b": [11, 12, 13, 14, 15]}
+    result = split_table(pa.table(columns).slice(1), rows, "x", 1)
+    assert result.rows.to_pydict() == {"a": [3, 4, 5], "b": [13, 14, 15]}
+    assert result.lengths is not None
+    assert result.lengths.tolist() == [0, 3]
+    shifted = pa.table({"a": columns["a"].slice(0, 2), "b": columns["b"].slice(1)})
+    with pytest.raises(DataError, match=r"row 0: column 'a' holds a list of 2 .* 'b' one of 0"):
+        split_table(shifted, rows, "x", 0)
+    # Arrow lets a null list stand for a range that is not empty.
+    mask, elements = pa.array([False, False, True]), columns["b"].values
+    columns["b"] = pa.ListArray.from_arrays(offsets, elements, mask=mask)
+    with pytest.raises(DataError, match=r"row 2: column 'a' holds a list of 3 .* 'b' one of 0"):
+        split_table(pa.table(columns), rows, "x", 0)
+
+
 def test_uneven_lists_are_refused_by_row_and_columns() -> None:
     table = pa.table({"a": [[1], [1, 2], []], "b": [[1], [1], []], "c": [[1], [1, 2], []]})
     columns = RowSchema(
