@@ -3,7 +3,9 @@
     python benchmarks/bench_ops.py [--quick] [--json FILE] [name ...]
 
 A column is in memory as a server holds it after reading; the peer gets the same values as a numpy
-or an Arrow array. Both give a new array, on one thread; CPU time of this process. The two take
+or an Arrow array. Both give a new array, on one thread; CPU time of this process, which keeps freed
+memory as a server's does. Operations compute in float64 and round once: for float32 there are two
+peers, one that does the same, and one whose arithmetic is float32, with other results. The two take
 turns, a run is as many calls as take a while, and the ratio is that of the medians. Results are
 checked to agree before anything is timed, but for rounding: numpy rounds at every step, and its
 logarithms are others (docs/decisions/011-log1p.md).
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.harness import Measured, arguments, measured, report, runs_of, shown, table
+from preprocessor_server.allocator import keep_freed_memory
 from preprocessor_server.frame import Column, Flat, Jagged
 from preprocessor_server.transform import arrow_to_column
 from preprocessor_server.transform.column_type import column_type
@@ -70,38 +74,56 @@ def _numbers(dtype: str, x: Values, rng: np.random.Generator) -> list[Case]:
     one = x.dtype.type
     edges = np.quantile(x, np.linspace(0.01, 0.99, 100)).astype(x.dtype)
 
-    def logit() -> Values:
-        near = np.clip(shares, one(EPSILON), one(1 - EPSILON))
-        limited: Values = np.log(near / (one(1) - near))
+    def logit(values: Values) -> Values:
+        of = values.dtype.type
+        near = np.clip(values, of(EPSILON), of(1 - EPSILON))
+        limited: Values = np.log(near / (of(1) - near))
         return limited
 
-    found = [
-        ("FillNull", ops.FillNull(0.5), holes, "fill_null", lambda: pc.fill_null(holes, one(0.5))),
-        ("Clip", ops.Clip(0, 9), array, "clip", lambda: np.clip(x, one(0), one(9))),
-        ("Log1p", ops.Log1p(), array, "log1p", lambda: np.log1p(x)),
-        ("Logit", ops.Logit(EPSILON), pa.array(shares), "log(c / (1 - c))", logit),
-        ("BoxCox 0", ops.BoxCox(0), array, "log", lambda: np.log(x)),
-        (
-            "BoxCox 0.3",
-            ops.BoxCox(LMBDA),
-            array,
-            "(power - 1) / l",
-            lambda: (np.power(x, one(LMBDA)) - one(1)) / one(LMBDA),
+    def power(values: Values) -> Values:
+        of = values.dtype.type
+        raised: Values = (np.power(values, of(LMBDA)) - of(1)) / of(LMBDA)
+        return raised
+
+    arithmetic: list[tuple[str, Op, Values, str, Callable[[Values], Values]]] = [
+        ("Log1p", ops.Log1p(), x, "log1p", np.log1p),
+        ("Logit", ops.Logit(EPSILON), shares, "log(c / (1 - c))", logit),
+        ("BoxCox 0", ops.BoxCox(0), x, "log", np.log),
+        ("BoxCox 0.3", ops.BoxCox(LMBDA), x, "(power - 1) / l", power),
+        ("Normalize", ops.Normalize(3, 7), x, "(x - m) / s", lambda v: (v - one(3)) / one(7)),
+        ("MinMax", ops.MinMax(1, 9), x, "(x - a) / w", lambda v: (v - one(1)) / one(8)),
+    ]
+    made = []
+    for name, op, given, words, step in arithmetic:
+        own = f"{name} {dtype}", op, pa.array(given)
+        made.append(Case(*own, f"numpy {words}", partial(step, given)))
+        if dtype == "float32":
+            made.append(Case(*own, f"numpy {words}, as float64", partial(_in_float64, step, given)))
+    return [
+        Case(
+            f"FillNull {dtype}",
+            ops.FillNull(0.5),
+            holes,
+            "pyarrow fill_null",
+            lambda: pc.fill_null(holes, one(0.5)),
         ),
-        ("Normalize", ops.Normalize(3, 7), array, "(x - m) / s", lambda: (x - one(3)) / one(7)),
-        ("MinMax", ops.MinMax(1, 9), array, "(x - a) / w", lambda: (x - one(1)) / one(8)),
-        (
-            "Bucketize 100",
+        Case(
+            f"Clip {dtype}", ops.Clip(0, 9), array, "numpy clip", lambda: np.clip(x, one(0), one(9))
+        ),
+        *made,
+        Case(
+            f"Bucketize 100 {dtype}",
             ops.Bucketize(edges.astype(np.float64).tolist()),
             array,
-            "searchsorted",
+            "numpy searchsorted",
             lambda: np.searchsorted(edges, x, side="right"),
         ),
     ]
-    return [
-        Case(f"{name} {dtype}", op, given, f"{'pyarrow' if given is holes else 'numpy'} {peer}", do)
-        for name, op, given, peer, do in found
-    ]
+
+
+def _in_float64(step: Callable[[Values], Values], values: Values) -> Values:
+    """What operations do: exact steps in float64, rounded once."""
+    return step(values.astype(np.float64)).astype(np.float32)
 
 
 def _integers(x: Values) -> list[Case]:
@@ -333,6 +355,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="name", help="how names of cases begin")
     options = parser.parse_args()
     count, runs = 100_000 if options.quick else 1_000_000, max(LEAST_RUNS, runs_of(options))
+    keep_freed_memory()
     # numpy is of one thread, and so is each of a server's workers.
     pa.set_cpu_count(1)
     results = []

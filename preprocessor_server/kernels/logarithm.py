@@ -94,11 +94,9 @@ def _log1p(values: Floats, result: Floats) -> None:
         odd = z * (_P1 + w * (_P3 + w * (_P5 + w * _P7)))
         y = s * (half_square + (odd + even)) + (k * _LN2_LOW + c) - half_square + f + k * _LN2_HIGH
         y = x if abs(x) < _TINY else y
+        y = y if x < _INFINITY else x
         y = np.float64(-_INFINITY) if x == -1.0 else y
-        y = np.float64(_NAN) if x < -1.0 else y
-        y = x if x == _INFINITY else y
-        y = x if x != x else y  # noqa: PLR0124
-        result[i] = y
+        result[i] = np.float64(_NAN) if x < -1.0 else y
 
 
 def log1p(values: npt.NDArray[Any]) -> Floats:
@@ -161,13 +159,14 @@ def _log_of_parts(f: Any, k: Any, c: Any) -> Any:
 
 @inner
 def _log(x: Any) -> Any:
-    """log(x) of a number above 0, subnormal ones too; inf of inf, -inf of 0 and below."""
+    """log(x) of a number above 0, subnormal ones too; -inf of 0 and below; inf and NaN stay."""
     tiny = x < _LEAST
     word = np.float64(x * _LIFT if tiny else x).view(np.uint64) + _ONE_TO_HALF_SQRT2
-    k = np.uint64((word >> _52) | _INTEGER).view(np.float64) - _INTEGER_BIAS
+    bias = _INTEGER_BIAS + _LIFT_EXPONENT if tiny else _INTEGER_BIAS
+    k = np.uint64((word >> _52) | _INTEGER).view(np.float64) - bias
     f = np.uint64((word & _MANTISSA) + _HALF_SQRT2).view(np.float64) - 1.0
-    y = _log_of_parts(f, k - _LIFT_EXPONENT if tiny else k, 0.0)
-    y = x if x == _INFINITY else y
+    y = _log_of_parts(f, k, -0.0)
+    y = y if x < _INFINITY else x
     return np.float64(-_INFINITY) if x <= 0.0 else y
 
 
@@ -245,8 +244,7 @@ def _natural_log(values: Floats, result: Floats) -> None:
     for i in range(len(values)):
         x = values[i]
         y = _log(x)
-        y = np.float64(_NAN) if x < 0.0 else y
-        result[i] = x if x != x else y  # noqa: PLR0124
+        result[i] = np.float64(_NAN) if x < 0.0 else y
 
 
 @kernel(types.void(array(types.float32), out(types.float32)))
