@@ -83,11 +83,12 @@ def prepare_bytes(dataset: BoundDataset, splits: Sequence[Split], feature_share:
     """What preparing a window takes up in memory, in bytes; an estimate from the footers.
 
     A row group's decoded columns and its features are in memory together for a while; features
-    take feature_share of what is decoded.
+    take feature_share of what is decoded, and those of classes what they are.
     """
     decoded = sum(decoded_bytes(dataset, split) for split in splits)
     rows = sum(_row_count(dataset, split) for split in splits)
     row_bytes = ORDER_BYTES + (DISTINCT_BYTES if dataset.distinct_by else 0)
+    row_bytes += dataset.transform.class_bytes
     return int(decoded * (1 + feature_share)) + row_bytes * rows
 
 
@@ -309,7 +310,9 @@ def _check_passing(dataset: BoundDataset, split: Split, passes: Mask) -> None:
     promised = known_rows(dataset, [split])
     found = int(np.count_nonzero(passes))
     if promised is not None and found != promised:
-        raise miscounted(f"{found:,} rows pass the filter, but the snapshot counted {promised:,}")
+        raise miscounted(
+            f"{found:,} rows are to be delivered, but the snapshot counted {promised:,}"
+        )
 
 
 def miscounted(problem: str) -> DataError:

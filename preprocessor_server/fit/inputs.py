@@ -141,9 +141,16 @@ def _inputs(
             steps.append(step)
         place = f"feature {name!r} ({shorten(path)})"
         yield (
-            Target(i, numbers[i], index, name, ops[index], kind, feature.sparse.table),
+            Target(i, numbers[i], index, name, ops[index], kind, _table(feature)),
             Output(name, "dense", "", name, place, i, tuple(steps)),
         )
+
+
+def _table(feature: dataset_pb2.Feature) -> str:
+    """The embedding table that a feature of one column is looked up in, "" for none."""
+    hint = feature.sparse
+    implied = hint.columns[0] if hint.num_embeddings or hint.embedding_dim else ""
+    return hint.table or implied
 
 
 def _check_shared(
@@ -163,7 +170,7 @@ def _check_shared(
             raise _not_shared(one, target.number, target.column, "differ in options or type")
     here = {target.feature for target in targets if target.op.HasField("fit_vocabulary")}
     for i, feature in enumerate(spec.features):
-        found = first.get(feature.sparse.table)
+        found = first.get(_table(feature))
         later = i not in here and any(op.HasField("fit_vocabulary") for op in feature.sparse.ops)
         if found is not None and later:
             [column] = feature.sparse.columns

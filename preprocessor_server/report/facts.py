@@ -88,7 +88,8 @@ def measure(number: float, facts: ColumnFacts) -> str:
     arrow = facts.kind.arrow
     assert arrow is not None
     width = pa.int32() if arrow.bit_width == 32 else pa.int64()
-    return str(pa.scalar(round(number), width).cast(arrow))
+    # By Arrow: Python has no nanoseconds, and no years beyond 9999.
+    return str(pa.scalar(round(number), width).cast(arrow).cast(pa.string()).as_py())
 
 
 def value_text(value: Any) -> str:

@@ -78,6 +78,9 @@ class Frequent:
 
     def add(self, values: pa.Array | pa.ChunkedArray) -> None:
         """Takes values in, none of which is null."""
+        if pa.types.is_decimal(values.type) and values.type.bit_width < 128:
+            # Arrow counts none of these.
+            values = values.cast(pa.decimal128(values.type.precision, values.type.scale))
         counted = pc.value_counts(values)
         if isinstance(counted, pa.ChunkedArray):
             counted = counted.combine_chunks()
@@ -96,9 +99,16 @@ class Frequent:
         self._counts = part
 
     def top(self, count: int) -> list[tuple[Any, int]]:
-        """The most frequent values and their counts; of equally frequent ones the least first."""
+        """The most frequent values and their counts; of equally frequent ones the least first.
+
+        Times are text.
+        """
         if self._counts is None:
             return []
         order = [("count", "descending"), ("value", "ascending")]
-        rows = self._counts.sort_by(order).slice(0, count).to_pylist()
-        return [(row["value"], row["count"]) for row in rows]
+        first = self._counts.sort_by(order).slice(0, count)
+        values = first.column("value")
+        if pa.types.is_temporal(values.type):
+            # Python has no nanoseconds, and no years beyond 9999.
+            values = values.cast(pa.string())
+        return list(zip(values.to_pylist(), first.column("count").to_pylist(), strict=True))

@@ -85,6 +85,8 @@ class ListShape:
             like = self._like
             alike = like is not None and len(self._pages) == len(like._pages)
             self._offsets = like.finish() if like and alike else self._own_levels().finish()
+            # Else each column would hold on to the one before it.
+            self._like = None
         return self._offsets
 
     def _as_before(self, levels: Levels, reps: bytes, defs: bytes) -> _Page | None:

@@ -91,6 +91,14 @@ class Transform:
     tables: tuple[batch_pb2.EmbeddingTable, ...] = ()
     size: FeatureSize = dataclass_field(default_factory=FeatureSize, compare=False)
 
+    @property
+    def class_bytes(self) -> int:
+        """What features of classes (OneHot) take up a row, whatever their columns do."""
+        wide = {b.name for b in self.blocks if b.dtype == dataset_pb2.SCALAR_TYPE_FLOAT64}
+        return sum(
+            (8 if output.block in wide else 4) * len(output.classes) for output in self.outputs
+        )
+
     def schema(self, encoding_version: int) -> batch_pb2.BatchSchema:
         """The blocks of every batch, each with its features in the order of the dataset."""
         schema = batch_pb2.BatchSchema(encoding_version=encoding_version, tables=self.tables)

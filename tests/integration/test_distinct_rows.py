@@ -59,8 +59,8 @@ def test_rows_that_differ_are_counted_and_told_apart_from_others(
         for number in range(pq.ParquetFile(path).num_row_groups)
     ]
 
-    def opened(*names: str, **options: Any) -> BatchStream:
-        differing = Dataset(parquet("rows"), [Sparse("id")], distinct_by=names)
+    def opened(*names: str, where: str = "", **options: Any) -> BatchStream:
+        differing = Dataset(parquet("rows"), [Sparse("id")], distinct_by=names, where=where)
         directory = tmp_path / "snapshots"
         return BatchStream(
             differing, target=target([server]), batch_size=64, snapshot_dir=directory, **options
@@ -80,6 +80,13 @@ def test_rows_that_differ_are_counted_and_told_apart_from_others(
     with (
         opened("city", count="exact", snapshot=state["snapshot"]) as stream,
         pytest.raises(RequestError, match="counts the rows of another distinct_by"),
+    ):
+        len(stream)
+    with (
+        opened(
+            "label", "city", where="id > 7", count="exact", snapshot=state["snapshot"]
+        ) as stream,
+        pytest.raises(RequestError, match="counts the rows of no filter"),
     ):
         len(stream)
     with opened("city") as stream, pytest.raises(TypeError, match="distinct_by decides"):

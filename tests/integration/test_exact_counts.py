@@ -275,7 +275,7 @@ def test_wrong_counts_are_noticed(dataset_root: Path, start_server: Start, tmp_p
             snapshot_dir=tmp_path / "s",
         ) as stream,
         pytest.raises(
-            DataError, match=r"row group.*rows pass the filter, but the snapshot counted"
+            DataError, match=r"row group.*rows are to be delivered, but the snapshot counted"
         ),
     ):
         list(stream)

@@ -154,11 +154,17 @@ def _cores(verdict: Verdict, situation: Situation) -> list[str]:
 
 
 def _locks(verdict: Verdict, situation: Situation) -> list[str]:
-    """Whether threads keep one another from running: encoding waits for nothing else."""
+    """Whether threads keep one another from running: encoding waits for nothing else.
+
+    Nothing is said of servers whose kernel does not tell how long threads wait for a core.
+    """
     times = [
         each.stage("encode")
         for name, each in situation.known_servers.items()
-        if verdict.server in {"", name} and each.cpu_threads > 1 and each.busy_share >= POOL_BUSY
+        if verdict.server in {"", name}
+        and each.cpu_threads > 1
+        and each.busy_share >= POOL_BUSY
+        and any(stage.queued_s for stage in each.stages.values())
     ]
     own_s = sum(each.own_s for each in times)
     locked_s = own_s - sum(each.cpu_s for each in times)

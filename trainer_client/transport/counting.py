@@ -37,8 +37,10 @@ def check_counted(snapshot: Snapshot, dataset: dataset_pb2.DatasetSpec) -> None:
             problem = f"counts the rows of another filter, {message.counted_filter!r}"
         elif not same_sampling and (message.counted_filter or sampled[0]):
             problem = "counts the rows of another sampling"
-        elif message.row_group_passing_rows:
+        elif not same_keys and message.row_group_passing_rows:
             problem = "counts the rows of another distinct_by"
+        elif message.row_group_passing_rows:
+            problem = "counts the rows of no filter"
         raise RequestError(
             f'count="exact", but snapshot {snapshot.snapshot_id} (of snapshot= or a state) '
             f"{problem}: leave count= out, or start anew without it"

@@ -144,15 +144,16 @@ def test_time_without_a_core_is_not_the_stage_that_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "cpu_s", "said"), [(4, 12.0, True), (4, 19.0, False), (1, 12.0, False)]
+    ("threads", "cpu_s", "queued_s", "said"),
+    [(4, 12.0, 5.0, True), (4, 19.0, 5.0, False), (1, 12.0, 5.0, False), (4, 12.0, 0.0, False)],
 )
 def test_threads_that_wait_for_one_another_are_told_from_work(
-    threads: int, cpu_s: float, said: bool
+    threads: int, cpu_s: float, queued_s: float, said: bool
 ) -> None:
     stages = {
         # Who transforms may wait for the process of a UDF.
         "transform": StageTimes(wall_s=10.0, cpu_s=1.0),
-        "encode": StageTimes(wall_s=25.0, cpu_s=cpu_s, queued_s=5.0),
+        "encode": StageTimes(wall_s=25.0, cpu_s=cpu_s, queued_s=queued_s),
         "wait": StageTimes(wall_s=40.0),
     }
     times = ServerTimes(35.0 / threads, threads, 4.0, 9.0, stages, 100)

@@ -167,12 +167,16 @@ def test_the_summary_says_what_was_read(fitted: tuple[Dataset, dict[str, Any]]) 
 
 def test_columns_of_one_table_share_a_vocabulary(root: Path) -> None:
     chain = [ops.FitVocabulary(num_oov_buckets=3)]
-    features = [Sparse("items", ops=chain, table="t"), Sparse("label", ops=chain, table="t")]
+    # A feature that says what its table is like has one of its own name.
+    features = [
+        Sparse("items", ops=chain, embedding_dim=8),
+        Sparse("label", ops=chain, table="items"),
+    ]
     dataset, summary = run(Dataset(parquet("rows"), features), root, "shared")
     first, second = (feature.ops[0] for feature in dataset.features)
     assert isinstance(first, ops.Vocabulary)
     assert first == second
-    assert first.file.startswith("shared/vocabulary/t-")
+    assert first.file.startswith("shared/vocabulary/items-")
     listed = pq.read_table(root / first.file)
     values = rows().column("items").combine_chunks().flatten().drop_null().to_pylist()
     expected = Counter(values + rows().column("label").to_pylist())
@@ -180,7 +184,7 @@ def test_columns_of_one_table_share_a_vocabulary(root: Path) -> None:
     assert [each["nulls"] for each in summary["fitted"]] == [0, 0]
     catalog = Catalog(Settings(data_root=(root,)))
     [table] = catalog.describe(dataset.to_proto()).schema.tables
-    assert (table.name, table.num_embeddings) == ("t", len(expected) + 3)
+    assert (table.name, table.num_embeddings) == ("items", len(expected) + 3)
     catalog.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -37,6 +38,9 @@ TABLE = pa.table(
         "items": pa.array([None if i == 7 else [i % 3] * (i % 4) for i in range(ROWS)]),
         HOSTILE: pa.array(["<i>&lt;" if i % 10 else 'say "no"' for i in range(ROWS)]),
         "at": pa.array([datetime.date(2026, 1, 1 + i % 28) for i in range(ROWS)]),
+        "ns": pa.array(np.arange(ROWS) % 2 + 7, pa.timestamp("ns", "UTC")),
+        "never": pa.array([2**62] * ROWS, pa.timestamp("us")),
+        "money": pa.array([decimal.Decimal("0.25")] * ROWS, pa.decimal64(9, 2)),
         "nan": pa.array([float("nan"), float("inf")] * (ROWS // 2)),
         "nothing": pa.nulls(ROWS),
         "struct": pa.array([{"a": 1}, None] * (ROWS // 2)),
@@ -128,6 +132,9 @@ def test_the_page_says_what_columns_hold(page: Page) -> None:
     # Of 1000 lists of 0 to 3 elements a null one has 3.
     assert page.fact("items", "elements") == "1,497"
     assert page.fact("items", "distinct") == "3"
+    assert "1970-01-01 00:00:00.000000008Z" in page.articles["ns"]
+    assert f"<value out of range: {2**62}>" in page.articles["never"]
+    assert "0.25" in page.articles["money"]
     assert page.fact("at", "min") == "2026-01-01"
     assert page.fact("at", "max") == "2026-01-28"
     assert page.fact("nan", "NaN, infinite") == "500, 500"
@@ -160,7 +167,7 @@ def test_the_command_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     result = CliRunner().invoke(cli, ["describe", "rows.parquet", "--html", "page.html"])
     assert result.exit_code == 0, result.output
-    assert result.stdout == "wrote page.html: 12 columns, 1,000 rows read\n"
+    assert result.stdout == "wrote page.html: 15 columns, 1,000 rows read\n"
     assert list(Page((root / "page.html").read_text()).articles) == TABLE.column_names
     (root / "d.yaml").write_text(
         "source: {parquet: {paths: [rows.parquet]}}\nwhere: user > 5\n"
@@ -168,7 +175,7 @@ def test_the_command_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     # Of a dataset that has not been fitted, too.
     result = CliRunner().invoke(cli, ["describe", "d.yaml", "--html", "page.html", "--rows", "100"])
-    assert result.stdout == "wrote page.html: 12 columns, 100 rows read\n"
+    assert result.stdout == "wrote page.html: 15 columns, 100 rows read\n"
     result = CliRunner().invoke(cli, ["describe", "rows.parquet"])
     assert re.search(r"^user +int64 +0 % +200 +5$", result.stdout, re.MULTILINE)
     result = CliRunner().invoke(cli, ["describe", "none.parquet", "--html", "other.html"])

@@ -189,6 +189,15 @@ def test_anything_but_integers_is_unfit(arrow: pa.DataType) -> None:
     assert "OneHot takes integers" in error.message
 
 
+@pytest.mark.parametrize(("dtype", "number_bytes"), [("FLOAT16", 4), ("FLOAT64", 8)])
+def test_its_features_are_reckoned_with_in_memory(dtype: str, number_bytes: int) -> None:
+    schema = pa.schema([("a", pa.int32()), ("b", pa.int32())])
+    features = [dense("a", ops=[one_hot(1000)]), dense("b", ops=[])]
+    blocks = [{"name": "dense", "dtype": f"SCALAR_TYPE_{dtype}"}]
+    assert compiled(schema, *features, blocks=blocks).class_bytes == 1000 * number_bytes
+    assert compiled(schema, features[1]).class_bytes == 0
+
+
 def test_names_that_meet_are_refused() -> None:
     schema = pa.schema({"a": pa.int64(), "a_1": pa.int64()})
     hot, number = dense("a", ops=[one_hot(2)]), dense("a_1", ops=[])
