@@ -12,7 +12,7 @@ import ctypes
 # glibc's malloc.h and mallopt(3). 32 MiB is the largest threshold that it takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLD_BYTES = 32 << 20
-_TRIM_THRESHOLD_BYTES = 512 << 20
+_TRIM_THRESHOLD_BYTES = 128 << 20
 
 
 def keep_freed_memory() -> bool:
