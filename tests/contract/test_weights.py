@@ -365,8 +365,7 @@ def test_weights_that_a_dataset_cannot_have(
 
 def test_of_every_operation_it_is_known_what_it_does_to_weights() -> None:
     refused = {"list_length", "list_aggregate", "deduplicate", "sort", "pad", "n_gram", "sample"}
-    # Of dense features alone, which have no weights.
-    refused |= {"one_hot"}
+    refused |= {"one_hot"}  # of dense features alone
     assert len(CUTTING) + len(KEEPING) + len(refused) == len(RULES)
     assert CUTTING | KEEPING | refused == set(RULES)
 
