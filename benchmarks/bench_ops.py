@@ -4,17 +4,15 @@
 
 A column is in memory as a server holds it after reading; the peer gets the same values as a numpy
 or an Arrow array. Both give a new array, on one thread; CPU time of this process, which keeps freed
-memory as a server's does. Operations compute in float64 and round once: for float32 there are two
-peers, one that does the same, and one whose arithmetic is float32, with other results. The two take
-turns, a run is as many calls as take a while, and the ratio is that of the medians. Results are
-checked to agree before anything is timed, but for rounding: numpy rounds at every step, and its
-logarithms are others (docs/decisions/011-log1p.md).
+memory as a server's does. The two take turns, a run is as many calls as take a while, and the ratio
+is that of the medians. Results are checked to agree before anything is timed, but for rounding:
+numpy rounds at every step, and its logarithms are others (docs/decisions/011-log1p.md).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,10 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.harness import Measured, arguments, measured, report, runs_of, shown, table
+from headrace.v1 import dataset_pb2
 from preprocessor_server.allocator import keep_freed_memory
 from preprocessor_server.frame import Column, Flat, Jagged
 from preprocessor_server.transform import arrow_to_column
 from preprocessor_server.transform.column_type import column_type
+from preprocessor_server.transform.deliver import deliver_classes
 from preprocessor_server.transform.ops import compile_op
 from preprocessor_server.transform.place import Place
 from trainer_client import ops
@@ -35,7 +35,7 @@ from trainer_client.ops import Op
 
 LEAST_RUNS = 5
 RUN_S = 0.05
-EPSILON, LMBDA = 1e-6, 0.3
+EPSILON, LMBDA, HOURS = 1e-6, 0.3, 24
 NEW_YORK = "America/New_York"
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -64,6 +64,7 @@ def cases(count: int) -> list[Case]:
         *_vocabularies(count, rng),
         *_lists(rng.integers(0, 1 << 40, count), rng),
         *_dates(rng.integers(0, 365 * 86_400_000_000, count)),
+        _classes(rng.integers(0, HOURS, count)),
     ]
 
 
@@ -93,12 +94,10 @@ def _numbers(dtype: str, x: Values, rng: np.random.Generator) -> list[Case]:
         ("Normalize", ops.Normalize(3, 7), x, "(x - m) / s", lambda v: (v - one(3)) / one(7)),
         ("MinMax", ops.MinMax(1, 9), x, "(x - a) / w", lambda v: (v - one(1)) / one(8)),
     ]
-    made = []
-    for name, op, given, words, step in arithmetic:
-        own = f"{name} {dtype}", op, pa.array(given)
-        made.append(Case(*own, f"numpy {words}", partial(step, given)))
-        if dtype == "float32":
-            made.append(Case(*own, f"numpy {words}, as float64", partial(_in_float64, step, given)))
+    cases = [
+        Case(f"{name} {dtype}", op, pa.array(given), f"numpy {words}", partial(step, given))
+        for name, op, given, words, step in arithmetic
+    ]
     return [
         Case(
             f"FillNull {dtype}",
@@ -110,7 +109,7 @@ def _numbers(dtype: str, x: Values, rng: np.random.Generator) -> list[Case]:
         Case(
             f"Clip {dtype}", ops.Clip(0, 9), array, "numpy clip", lambda: np.clip(x, one(0), one(9))
         ),
-        *made,
+        *cases,
         Case(
             f"Bucketize 100 {dtype}",
             ops.Bucketize(edges.astype(np.float64).tolist()),
@@ -119,11 +118,6 @@ def _numbers(dtype: str, x: Values, rng: np.random.Generator) -> list[Case]:
             lambda: np.searchsorted(edges, x, side="right"),
         ),
     ]
-
-
-def _in_float64(step: Callable[[Values], Values], values: Values) -> Values:
-    """What operations do: exact steps in float64, rounded once."""
-    return step(values.astype(np.float64)).astype(np.float32)
 
 
 def _integers(x: Values) -> list[Case]:
@@ -308,24 +302,36 @@ def _dates(x: Values) -> list[Case]:
     ]
 
 
-def compiled(case: Case) -> Callable[[], Column]:
-    """The operation, ready to be called on its column."""
+def _classes(x: Values) -> Case:
+    def features() -> Values:
+        made = np.zeros(HOURS * len(x), np.float32)
+        made[x * len(x) + np.arange(len(x))] = 1
+        return made
+
+    return Case(f"OneHot {HOURS}", ops.OneHot(HOURS), pa.array(x), "numpy zeros and ones", features)
+
+
+def compiled(case: Case) -> Callable[[], Sequence[Column]]:
+    """The operation, ready to be called on its column; it gives one, but OneHot."""
     given = column_type(case.array.type)
     assert given is not None
     step, _ = compile_op(case.op.to_proto(), given)
     column, place = arrow_to_column(case.array), Place(case.name, None)
-    return lambda: step(column, place)
+    if isinstance(case.op, ops.OneHot):
+        spread = deliver_classes(HOURS, dataset_pb2.SCALAR_TYPE_FLOAT32)
+        return lambda: spread(step(column, place))
+    return lambda: [step(column, place)]
 
 
-def check(case: Case, own: Callable[[], Column]) -> None:
+def check(case: Case, own: Callable[[], Sequence[Column]]) -> None:
     """Raises AssertionError where the two do not agree."""
-    column, theirs = own(), case.peer()
-    flat = column.values if isinstance(column, Jagged) else column
-    assert isinstance(flat, Flat)
+    columns, theirs = own(), case.peer()
+    made = [column.values if isinstance(column, Jagged) else column for column in columns]
+    values = np.concatenate([flat.values for flat in made if isinstance(flat, Flat)])
     expected = theirs.to_numpy(zero_copy_only=False) if isinstance(theirs, pa.Array) else theirs
     # The peer's arithmetic in float32 rounds at every step.
     tolerance = 2e-5 if expected.dtype == np.float32 else 1e-12
-    np.testing.assert_allclose(flat.values, expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(values, expected, rtol=tolerance, atol=tolerance)
 
 
 def ns_a_value(function: Callable[[], Any], calls: int, count: int) -> float:

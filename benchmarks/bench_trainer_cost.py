@@ -8,15 +8,16 @@ client (as sent, and expanded ahead of the loop), from a replay server
 (benchmarks/replay_server.py) that is faster than the loop, and by a
 torch DataLoader that reads the same Parquet and does the same work in the trainer with 0, 1 and 2
 workers (where files are grouped: the cheaper of those and clustered ones). Every run times the
-loop alone, then fed, in one process. The speed that it keeps counts everything; what it loses is
-shown apart: its own CPU for taking a batch and expanding it, waiting for one, and the time that it
-was computing and another thread held the GIL, with how often the GIL was handed over.
+loop fed and alone in one process, some tenths of a second each in turn. The speed that it keeps
+counts everything; what it loses is shown apart: its own CPU for taking a batch and expanding it,
+waiting for one, the time that it was computing and another thread held the GIL, with how often the
+GIL was handed over, and the CPU that its own bytecode takes, as a multiple of what it takes alone.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from benchmarks.peers.homefeed import splits
 from benchmarks.replay_server import replay
 from benchmarks.training_loop import Lap, TrainingLoop
 from benchmarks.workloads import LAYOUTS
-from trainer_client import BatchStream, Dataset
+from trainer_client import Batch, BatchStream, Dataset
 
 BATCH_SIZE = 4096
 EXAMPLES_PER_S = 200_000
@@ -56,7 +57,6 @@ def fed_by_client(folder: Path, addresses: list[str], runs: int, seconds: float)
     dataset = Dataset.from_yaml(folder / "dataset.yaml")
     laps = []
     for run, mode in itertools.product(range(runs), MODES):
-        alone = loop.alone(seconds / 2)
         with BatchStream(
             dataset,
             target=f"static:///{addresses[0]}",
@@ -64,7 +64,7 @@ def fed_by_client(folder: Path, addresses: list[str], runs: int, seconds: float)
             seed=run,
             expand=mode == "expanded",
         ) as stream:
-            laps.append((mode, alone, loop.fed(iter(stream), MODES[mode], seconds)))
+            laps.append((mode, *loop.both(_epochs(stream), MODES[mode], seconds)))
     return laps
 
 
@@ -73,13 +73,18 @@ def fed_by_loader(folder: Path, workers: int, runs: int, seconds: float) -> list
     loop = _loop()
     laps = []
     for _ in range(runs):
-        alone = loop.alone(seconds / 2)
         # More passes than a run can take.
         rows = Rows(splits(folder) * PASSES, threads=False)
         batches = iter(DataLoader(rows, batch_size=None, num_workers=workers))
-        laps.append((f"{workers} workers", alone, loop.fed(batches, lambda _: None, seconds)))
+        laps.append((f"{workers} workers", *loop.both(batches, lambda _: None, seconds)))
         del batches  # Ends its workers.
     return laps
+
+
+def _epochs(stream: BatchStream) -> Iterator[Batch]:
+    """The batches of one epoch after the other."""
+    while True:
+        yield from stream
 
 
 def _loop() -> TrainingLoop:
@@ -107,6 +112,12 @@ def summary(layout: str, system: str, laps: list[tuple[Lap, Lap]]) -> dict[str, 
             "ms", lambda alone, fed: (fed.without_gil_s - alone.without_gil_s) * 1e3
         ),
         "hand_overs_per_batch": figure("", lambda alone, fed: fed.hand_overs - alone.hand_overs),
+        "own_cpu": figure(
+            "of alone",
+            lambda alone, fed: (
+                (fed.computing.cpu_s / fed.steps) / (alone.computing.cpu_s / alone.steps)
+            ),
+        ),
         # What else ran on the loop's core, to judge the rest by.
         "disturbed_share": figure("of the time", lambda _, fed: fed.disturbed_share),
     }
@@ -164,6 +175,7 @@ def main() -> None:
                 "wait ms/batch",
                 "without GIL ms/batch",
                 "hand-overs/batch",
+                "own CPU",
             ),
             [
                 (
@@ -174,6 +186,7 @@ def main() -> None:
                     shown(result["wait_ms_per_batch"], 2),
                     shown(result["without_gil_ms_per_batch"], 2),
                     shown(result["hand_overs_per_batch"], 1),
+                    shown(result["own_cpu"], 3),
                 )
                 for result in found
             ],

@@ -29,8 +29,9 @@ from benchmarks.harness import server
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
-from preprocessor_server.encode.checksum import end_checksum, header_checksum
+from preprocessor_server.encode.checksum import end_checksum
 from preprocessor_server.service import SERVICE, announced
+from tests.fakes.page import header_words, xxh64
 from tests.fakes.process import python_environment
 from trainer_client import Dataset
 
@@ -67,7 +68,7 @@ class Recording:
         header.shard, header.index = shard, index
         header.cursor.CopyFrom(_cursor(index, header.row_count))
         header.next_cursor.CopyFrom(_cursor(index + 1, header.row_count))
-        header.header_checksum = header_checksum(header)
+        header.header_checksum = xxh64(header_words(header))
         # Fields of a message may come in any order, so the payload is not parsed and copied again.
         head, payload = header.SerializeToString(), self.payloads[chosen]
         return b"".join((_BATCH_TAG, _varint(len(head) + len(payload)), head, payload))

@@ -11,6 +11,7 @@ of the GIL, which would be an offer to other threads that the loop by itself doe
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import os
 import resource
@@ -27,6 +28,9 @@ from benchmarks.harness import tree_cpu_s
 T = TypeVar("T")
 
 WARM_UP_STEPS = 8
+# A lap that is fed, and the time in which buffers are filled behind it.
+TURN_S = 0.4
+SETTLE_S = 0.1
 CALIBRATION_S = 0.1
 # PyDLL keeps the GIL during a call; os.pread and every method of a file let go of it.
 _C = ctypes.PyDLL(None, use_errno=True)
@@ -89,6 +93,12 @@ class Lap:
     computing: Mark
     all_cpu_s: float
 
+    def plus(self, other: Lap) -> Lap:
+        """Both, as one lap."""
+        taking, computing = self.taking.plus(other.taking), self.computing.plus(other.computing)
+        cpu_s = self.all_cpu_s + other.all_cpu_s
+        return Lap(self.steps + other.steps, taking, computing, cpu_s)
+
     @property
     def disturbed_share(self) -> float:
         """The share of the time in which other processes had the loop's core."""
@@ -139,6 +149,27 @@ class TrainingLoop:
         self._iterations = 1_000
         with self._pinned():
             self._calibrate(step_s)
+
+    def both(
+        self, batches: Iterator[T], take: Callable[[T], object], seconds: float
+    ) -> tuple[Lap, Lap]:
+        """So many seconds fed and half as many alone, a short lap each in turn.
+
+        What the machine does meanwhile, whose speed changes from one second to the next, it does
+        to both. What feeds the loop fills its buffers and rests while the loop is alone.
+        """
+        for _ in range(WARM_UP_STEPS):
+            take(next(batches))
+        laps = []
+        for _ in range(max(1, round(seconds / TURN_S))):
+            time.sleep(SETTLE_S)
+            # From full buffers to full ones: as many batches are made in the lap as are taken.
+            with self._pinned():
+                fed = self._run(batches, take, TURN_S)
+            time.sleep(SETTLE_S)
+            laps.append((self.alone(TURN_S / 2), fed))
+        alone, fed = (functools.reduce(Lap.plus, each) for each in zip(*laps, strict=True))
+        return alone, fed
 
     def alone(self, seconds: float) -> Lap:
         """Steps that take nothing."""

@@ -109,6 +109,14 @@ class BoundDataset:
         """The columns that decide which rows are delivered, those that functions make included."""
         return _deciding_columns(self.spec, self.filter, self.sampler)
 
+    @cached_property
+    def counted_columns(self) -> RowSchema:
+        """The columns that counting reads: the deciding ones, or what functions make them of.
+
+        The same object every time: readers know columns by it.
+        """
+        return self.columns.select(self.udfs.declared.sources(self.deciding_columns))
+
     @property
     def chooses_rows(self) -> bool:
         """Whether only reading tells how many rows are delivered, unless they were counted."""
@@ -307,9 +315,9 @@ class Catalog:
         transform = self._binding.features(spec, with_weight(spec, udfs.declared.schema), read)
         where = compile_where(spec, udfs.declared.schema, stored=schema)
         sampler = next(raising(bind_sampling(spec, udfs.declared.schema)), None)
-        others = (*group_by_faults(spec, source), *distinct_faults(spec, udfs.declared.schema))
-        for fault in others:
-            raise fault
+        faults = (*group_by_faults(spec, source), *distinct_faults(spec, udfs.declared.schema))
+        if faults:
+            raise faults[0]
         deciding = _deciding_columns(spec, where, sampler)
         used = udfs.declared.sources({*transform.columns, *deciding})
         columns = source.select({*used, *spec.source.parquet.group_by})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 
@@ -10,19 +13,31 @@ from preprocessor_server.frame import Indices, Mask
 from preprocessor_server.source.split_table import SplitTable
 from preprocessor_server.transform import find_firsts, number_values
 
+# What leaves rows out, in order.
+CHOOSING = ("where", "sampling", "distinct_by")
 
-def choose_rows(dataset: BoundDataset, table: SplitTable) -> tuple[SplitTable, Mask]:
+
+def choose_rows(
+    dataset: BoundDataset,
+    table: SplitTable,
+    left_out: Callable[[str, int], None] = lambda *_: None,
+) -> tuple[SplitTable, Mask]:
     """Which rows are delivered of all rows of a split; the table also gets their weights.
 
     They pass the filter, are kept by sampling, and of those that are equal in the columns of
-    distinct_by are the first. Raises DataError if a condition cannot be evaluated.
+    distinct_by are the first. left_out is told how many each of these leaves out of what the one
+    before it leaves. Raises DataError if a condition cannot be evaluated.
     """
-    table, chosen = _sampled(dataset, table, _passing(dataset, table))
+    passing = _passing(dataset, table)
+    table, sampled = _sampled(dataset, table, passing)
+    chosen = sampled
     if dataset.distinct_by and chosen.any():
         numbers = [_number_rows(table, name, chosen) for name in dataset.distinct_by]
-        first = np.zeros_like(chosen)
-        first[chosen] = find_firsts(numbers)
-        chosen = first
+        chosen = np.zeros_like(sampled)
+        chosen[sampled] = find_firsts(numbers)
+    counts = [len(passing), *(int(np.count_nonzero(rows)) for rows in (passing, sampled, chosen))]
+    for by, (before, after) in zip(CHOOSING, pairwise(counts), strict=True):
+        left_out(by, before - after)
     return table, chosen
 
 

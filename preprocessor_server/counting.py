@@ -12,7 +12,6 @@ from preprocessor_server.errors import RequestError, ServerError
 from preprocessor_server.pipeline import Pipeline
 from preprocessor_server.plan.epoch import cut_row_groups
 from preprocessor_server.plan.identity import Split
-from preprocessor_server.source.nesting import RowSchema
 from preprocessor_server.source.reader import describe_split
 from preprocessor_server.udf.run import SplitPlace
 from preprocessor_server.window import decoded_bytes
@@ -46,21 +45,21 @@ def count_rows(pipeline: Pipeline, dataset: BoundDataset, first: int, limit: int
             "draws random numbers, others in each epoch; leave count='exact' out",
             field="dataset.where",
         )
-    columns = dataset.columns.select(dataset.udfs.declared.sources(dataset.deciding_columns))
     counts: list[int] = []
     deadline = time.monotonic() + ANSWER_S
     while first + len(counts) < end and (not counts or time.monotonic() < deadline):
         splits = cut_row_groups(groups, dataset.max_split_bytes, first + len(counts))
-        counts.append(sum(_count(pipeline, dataset, split, columns) for split in splits))
+        counts.append(sum(_count(pipeline, dataset, split) for split in splits))
     return counts
 
 
-def _count(pipeline: Pipeline, dataset: BoundDataset, split: Split, columns: RowSchema) -> int:
+def _count(pipeline: Pipeline, dataset: BoundDataset, split: Split) -> int:
     """The rows of a split that pass, counted by a worker thread within the memory budget."""
 
     def work() -> int:
         with pipeline.metrics.stage("read"):
-            table = pipeline.catalog.reader.read(dataset.snapshot, split, columns)
+            reader = pipeline.catalog.reader
+            table = reader.read(dataset.snapshot, split, dataset.counted_columns)
         if dataset.udfs:
             with pipeline.metrics.stage("transform"):
                 place = SplitPlace(dataset.snapshot, split)

@@ -162,11 +162,16 @@ def starts_of_runs(values: npt.NDArray[np.integer[Any]]) -> Indices:
     return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
 
 
+def are_all(rows: Indices, count: int) -> bool:
+    """Whether rows are all of count rows, each once and in order."""
+    return len(rows) == count and bool((rows == np.arange(count)).all())
+
+
 def take_column(column: Column, rows: Indices) -> Column:
     """The values of a column at the given row numbers, in that order."""
     match column:
         case Flat(values, valid):
-            return Flat(values[rows], None if valid is None else valid[rows])
+            return Flat(values.take(rows), None if valid is None else valid.take(rows))
         case Bytes(offsets, data, valid):
             elements, new_offsets = _elements(offsets, rows)
             return Bytes(new_offsets, data[elements], None if valid is None else valid[rows])

@@ -97,12 +97,24 @@ class Metrics:
             "them with statistics.",
             registry=self.registry,
         )
+        self.rows_left_out = Counter(
+            "headrace_server_rows_left_out",
+            "Rows that were read and not delivered, each time they were, by what left them out "
+            "(where, sampling, distinct_by). where high for each row streamed: sort the files by "
+            "the filter's columns, so that row groups are skipped.",
+            ["by"],
+            registry=self.registry,
+        )
         self.errors = Counter(
             "headrace_server_errors",
             "Calls that failed, by reason. Any is worth a look.",
             ["reason"],
             registry=self.registry,
         )
+
+    def leave_out(self, by: str, rows: int) -> None:
+        """Counts rows that were read and are not delivered."""
+        self.rows_left_out.labels(by).inc(rows)
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Counts the time spent inside as that of a stage, of a worker thread or of a stream."""

@@ -168,22 +168,27 @@ def prepare_window(
     if decoded and frame.row_count:
         # As if the filter had let all rows pass, as it may in the next window.
         dataset.transform.size.note(size / decoded * len(passes) / frame.row_count)
-    if identity.shuffle:
-        size += _packed_bytes(frame)
+    size += packed_bytes(frame, identity.shuffle)
     size += rows.nbytes + positions.nbytes
     size += 0 if starts is None else starts.nbytes
     return Window(frame, rows, positions, len(passes), starts, size)
 
 
-def _packed_bytes(frame: Frame) -> int:
-    """What scattered rows are packed into, at most, when batches are gathered: in bytes."""
+def packed_bytes(frame: Frame, scattered: bool) -> int:
+    """What rows are packed into, at most, when batches are gathered: in bytes.
+
+    Lists of at most one narrow id always are, and numbers where rows are taken scattered.
+    """
     total = 0
-    for column in frame.columns.values():
+    for name in frame.names():
+        column = frame.column(name)[0]
         if isinstance(column, Flat):
-            total += column.values.nbytes
+            total += column.values.nbytes if scattered else 0
         elif isinstance(column, Jagged) and len(column.values) <= len(column):
-            # Ids of four bytes, one a row.
-            total += 4 * len(column)
+            assert isinstance(column.values, Flat)
+            # Weights stay as they are: they have no value that says that there is none.
+            dtype = column.values.values.dtype
+            total += dtype.itemsize * len(column) if dtype == np.int32 else 0
     return total
 
 
@@ -272,7 +277,7 @@ def _prepare_split(
     try:
         with metrics.stage("transform"):
             began_ns = time.perf_counter_ns()
-            table, passes = choose_rows(dataset, table)
+            table, passes = choose_rows(dataset, table, metrics.leave_out)
             filtered_ns = time.perf_counter_ns()
             _check_passing(dataset, split, passes)
             keys = _keys(dataset, table, split, identity)

@@ -30,11 +30,14 @@ class _Memory(np.ndarray[tuple[int], np.dtype[np.uint8]]):
     another class: so plain arrays refer to the part, and not past it to the memory.
     """
 
+    # Its first aligned byte: asking an array for its address takes longer than all else here.
+    start: int
+
 
 class _Lease(weakref.ref[Bytes]):
     """Notices that a part of memory is gone, and keeps the memory."""
 
-    memory: Bytes
+    memory: _Memory
 
 
 class ArenaPool:
@@ -54,7 +57,7 @@ class ArenaPool:
         # middle of a method of this pool.
         self._ended: deque[_Lease] = deque()
         # Those that were used last are at the end: they may still be in a cache.
-        self._idle: list[Bytes] = []
+        self._idle: list[_Memory] = []
         self._idle_bytes = 0
 
     @property
@@ -67,14 +70,17 @@ class ArenaPool:
     def take(self, size: int) -> Bytes:
         """An array uint8 [size], of which nothing is set."""
         if size < SMALLEST_BYTES:
-            return _aligned(np.empty(size + ALIGNMENT, np.uint8), size)
+            small = np.empty(size + ALIGNMENT, np.uint8)
+            start = _start_of(small)
+            return small[start : start + size]
         wanted = _class_bytes(size) + ALIGNMENT
         with self._lock:
             self._take_back()
             memory = self._pop(wanted)
         if memory is None:
             memory = _Memory(wanted, np.uint8)
-        part = _aligned(memory, size)
+            memory.start = _start_of(memory)
+        part = memory[memory.start : memory.start + size]
         lease = _Lease(part, self._end)
         lease.memory = memory
         with self._lock:
@@ -104,7 +110,7 @@ class ArenaPool:
         while self._idle_bytes > self._idle_limit:
             self._idle_bytes -= self._idle.pop(0).nbytes
 
-    def _pop(self, wanted: int) -> Bytes | None:
+    def _pop(self, wanted: int) -> _Memory | None:
         for i in range(len(self._idle) - 1, -1, -1):
             if self._idle[i].nbytes == wanted:
                 self._idle_bytes -= wanted
@@ -118,9 +124,8 @@ def _class_bytes(size: int) -> int:
     return -(-size // step) * step
 
 
-def _aligned(memory: Bytes, size: int) -> Bytes:
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]
+def _start_of(memory: Bytes) -> int:
+    return int(-memory.ctypes.data % ALIGNMENT)
 
 
 POOL = ArenaPool()

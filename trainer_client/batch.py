@@ -98,7 +98,11 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """What the batch takes up in memory, in bytes."""
-        return self.memory.nbytes + sum(block.expanded_nbytes for block in self._sparse_blocks())
+        size = self.memory.nbytes
+        for block in self._made.values():
+            if isinstance(block, SparseBlock):
+                size += block.expanded_nbytes
+        return size
 
     def expand(self) -> None:
         """Expands the runs of every sparse block now, so that the first use need not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
@@ -126,6 +127,8 @@ class Decoder:
     def __init__(
         self, schema: batch_pb2.BatchSchema, *, pin_memory: bool = False, expand: bool = False
     ) -> None:
+        from trainer_client.kernels import unpacking
+
         check_version(schema.encoding_version, "the server sends")
         for block in schema.blocks:
             if block.kind not in _KINDS:
@@ -166,6 +169,10 @@ class Decoder:
                     "trainer of one version?"
                 )
         self._reader = HeaderReader(sum(len(block.features) for block in self._blocks))
+        self._kernels = unpacking
+        # What the parts of the header before are, and the kernel's table of them.
+        self._parts: Sequence[PartHeader] | None = None
+        self._table: Table = np.empty((0, unpacking.PART_COLUMNS), np.int64)
 
     def __call__(self, message: Bytes) -> Batch:
         """The batch of an encoded CompactBatch.
@@ -173,8 +180,7 @@ class Decoder:
         Raises CorruptBatchError if the bytes are not those that were sent, DeploymentError if a
         newer server made them.
         """
-        from trainer_client.kernels import unpacking
-
+        unpacking = self._kernels
         header = self._reader.read(message)
         wire_bytes, buffers = header.uncompressed_size_bytes, header.buffers
         if not 1 <= header.row_count < 1 << 32:
@@ -214,61 +220,79 @@ class Decoder:
         """The kernel's table of parts; all that concerns whole parts is checked."""
         if header.block_count != len(self._blocks):
             header.damaged(f"{header.block_count} blocks for a schema of {len(self._blocks)}")
+        if header.parts is not self._parts:
+            self._table = self._checked_table(header)
+            self._parts = header.parts
+        for number, run_count in enumerate(header.run_counts):
+            if not 0 <= run_count <= header.row_count:
+                self._raise_part(header, number)
+        self._table[:, self._kernels.RUNS] = header.run_counts
+        self._table[:, self._kernels.ROWS] = header.row_count
+        return self._table
+
+    def _checked_table(self, header: Header) -> Table:
+        """The table of parts, except for what differs between batches of equal parts."""
         rows = []
         found: list[list[int]] = [[] for _ in self._blocks]
         before: PartHeader | None = None
-        for part in header.parts:
+        for number, part in enumerate(header.parts):
             block = self._blocks[part.block]
             if before is not None and before.block != part.block:
                 before = None
-            if not self._can_be(part, before, header.row_count):
-                header.damaged(
-                    f"a part of block {block.name!r} cannot be: features {part.features}, "
-                    f"{part.run_count} runs, {part.buffer_count} buffers"
-                )
+            if not self._can_be(part, before):
+                self._raise_part(header, number)
             found[part.block] += part.features
-            sizes = len(part.features), part.run_count, header.row_count
             buffers = part.first_buffer, part.buffer_end
-            rows.append((block.kind, *sizes, *buffers, block.dtype, block.weights_dtype))
+            rows.append(
+                (block.kind, len(part.features), 0, 0, *buffers, block.dtype, block.weights_dtype)
+            )
             before = part
         for block, places in zip(self._blocks, found, strict=True):
             if sorted(places) != block.places:
                 header.damaged(f"the parts of block {block.name!r} do not have each feature once")
-        return np.array(rows, np.int64)
+        return np.array(rows, np.int64).reshape(-1, self._kernels.PART_COLUMNS)
 
-    def _can_be(self, part: PartHeader, before: PartHeader | None, row_count: int) -> bool:
+    def _can_be(self, part: PartHeader, before: PartHeader | None) -> bool:
         """Whether a part is one that the format allows, after the one before it in its block."""
-        by_run = part.run_count > 0
-        if not part.features or part.features != sorted(part.features):
+        features, count = part.features, part.buffer_end - part.first_buffer
+        if not features or any(a > b for a, b in pairwise(features)):
             return False
         block = self._blocks[part.block]
         kind = block.kind
         if kind != batch_pb2.BLOCK_KIND_SPARSE:
-            expected = len(part.features) if kind == batch_pb2.BLOCK_KIND_META else 1
-            return before is None and not by_run and part.buffer_count == expected
-        if before is not None and not by_run:
+            expected = len(features) if kind == batch_pb2.BLOCK_KIND_META else 1
+            return before is None and not part.by_run and count == expected
+        if before is not None and not part.by_run:
             return False
-        if before is not None and before.run_count and part.features[0] < before.features[0]:
+        if before is not None and before.by_run and features[0] < before.features[0]:
             return False
-        expected = 1 + by_run + len(part.features) + (block.weights_dtype > 0)
-        return 0 <= part.run_count <= row_count and part.buffer_count == expected
+        return count == 1 + part.by_run + len(features) + (block.weights_dtype > 0)
+
+    def _raise_part(self, header: Header, number: int) -> NoReturn:
+        """Raises that a part cannot be."""
+        part = header.parts[number]
+        header.damaged(
+            f"a part of block {self._blocks[part.block].name!r} cannot be: features "
+            f"{list(part.features)}, {header.run_counts[number]} runs, "
+            f"{part.buffer_end - part.first_buffer} buffers"
+        )
 
     def _layout(self, header: Header) -> ArenaLayout:
         """Where the kernel put everything."""
-        from trainer_client.kernels.unpacking import COUNT, DECODED_OFFSET, EXPANDED_COUNT
-
         found: dict[str, BlockLayout] = {}
-        sparse_parts: dict[str, list[PartLayout]] = {}
-        columns = (DECODED_OFFSET, COUNT, EXPANDED_COUNT)
-        offsets, counts, expanded = (header.buffers[:, column].tolist() for column in columns)
-        for part in header.parts:
+        sparse_parts: dict[str, tuple[PartLayout, ...]] = {}
+        k, buffers = self._kernels, header.buffers
+        offsets: list[int] = buffers[:, k.DECODED_OFFSET].tolist()
+        counts: list[int] = buffers[:, k.COUNT].tolist()
+        expanded: list[int] = buffers[:, k.EXPANDED_COUNT].tolist()
+        for part, run_count in zip(header.parts, header.run_counts, strict=True):
             block, first, end = self._blocks[part.block], part.first_buffer, part.buffer_end
             if block.kind == batch_pb2.BLOCK_KIND_SPARSE:
-                lengths = first + (part.run_count > 0)
+                lengths = first + part.by_run
                 weights = end - (block.weights_dtype > 0)
                 layout = PartLayout(
-                    features=tuple(part.features),
-                    run_count=part.run_count,
+                    features=part.features,
+                    run_count=run_count,
                     run_lengths_offset_bytes=offsets[first],
                     lengths_offset_bytes=offsets[lengths],
                     values_offset_bytes=offsets[lengths + 1],
@@ -276,11 +300,9 @@ class Decoder:
                     expanded_counts=tuple(expanded[lengths + 1 : weights]),
                     weights_offset_bytes=offsets[weights] if weights < end else 0,
                 )
-                parts = sparse_parts.setdefault(block.name, [])
-                parts.append(layout)
-                dtype = _DTYPES[block.dtype]
+                parts = sparse_parts[block.name] = (*sparse_parts.get(block.name, ()), layout)
                 found[block.name] = SparseLayout(
-                    block.features, tuple(parts), dtype, _WEIGHTS[block.weights_dtype]
+                    block.features, parts, _DTYPES[block.dtype], _WEIGHTS[block.weights_dtype]
                 )
             else:
                 dtype = _DTYPES[block.dtype]
@@ -289,8 +311,7 @@ class Decoder:
 
     def _raise(self, header: Header, fault: int) -> NoReturn:
         """Raises what a kernel found wrong, naming the buffer at fault."""
-        from trainer_client.kernels import unpacking as k
-
+        k = self._kernels
         row, code = divmod(-fault, k.FAULT_STEP)
         if code == k.WRONG_CHECKSUM:
             header.damaged("the payload does not match its checksum")
@@ -326,7 +347,7 @@ class Decoder:
             return f"the numbers of block {block.name!r}"
         if block.weights_dtype and row == part.buffer_end - 1:
             return f"the weights of feature {block.features[part.features[0]]!r}"
-        place -= part.run_count > 0
+        place -= part.by_run
         if place > 0:
             return f"the values of feature {block.features[part.features[place - 1]]!r}"
         what = "list lengths" if place == 0 else "run lengths"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,25 +21,25 @@ Bytes = bytes | memoryview
 Table = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class PartHeader:
-    """A part: features are places in the schema's block; buffers are rows first_buffer to end."""
+class PartHeader(NamedTuple):
+    """A part: features are places in the schema's block; buffers are rows first_buffer to end.
+
+    by_run says that it has runs.
+    """
 
     block: int
-    features: Sequence[int]
-    run_count: int
+    features: tuple[int, ...]
+    by_run: bool
     first_buffer: int
     buffer_end: int
 
-    @property
-    def buffer_count(self) -> int:
-        """How many buffers it has."""
-        return self.buffer_end - self.first_buffer
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Header:
     """A verified header. payload is a view of the message.
+
+    parts are the very object of the header before where they are equal: most of a stream's are, and
+    what follows from them need not be found again. run_counts are those of each part.
 
     content_checksum is XXH64, seed 0, of the header's words behind the codec: those that, with
     the arena that they hold a checksum of, fix every value, whichever codec it travelled in.
@@ -59,6 +59,7 @@ class Header:
     content_checksum: int
     block_count: int
     parts: Sequence[PartHeader]
+    run_counts: list[int]
     buffers: Table
     payload: memoryview
 
@@ -77,17 +78,20 @@ class HeaderReader:
 
         # Every part has a feature, and besides a buffer for each feature at most three.
         part_count, buffer_count = feature_count, 4 * feature_count
+        self._kernels = parsing
         self._numbers = np.zeros(parsing.NUMBER_COUNT, np.int64)
         self._parts = np.zeros((part_count, parsing.PART_COLUMNS), np.int64)
         self._features = np.zeros(feature_count, np.int64)
         self._buffers = np.zeros((buffer_count, unpacking.BUFFER_COLUMNS), np.int64)
         word_count = 4 * part_count + feature_count + parsing.BUFFER_WORDS * buffer_count
         self._words = np.zeros(parsing.NUMBER_COUNT + word_count, np.int64)
+        # Those of the header before, and what they were made of.
+        self._part_headers: list[PartHeader] = []
+        self._made_of: tuple[bytes, bytes, list[bool]] | None = None
 
     def read(self, data: Bytes) -> Header:
         """The header of a CompactBatch. Raises CorruptBatchError if it is not what was sent."""
-        from trainer_client.kernels import parsing as k
-
+        k = self._kernels
         count = k.read_header(
             np.frombuffer(data, np.uint8),
             self._numbers,
@@ -106,6 +110,7 @@ class HeaderReader:
                 "does not match its checksum"
             )
         cursors = [number & U64 for number in numbers[k.CURSOR : k.CODEC]]
+        run_counts: list[int] = self._parts[: numbers[k.PARTS], k.RUN_COUNT].tolist()
         return Header(
             shard=numbers[k.SHARD],
             index=numbers[k.INDEX] & U64,
@@ -117,17 +122,27 @@ class HeaderReader:
             payload_checksum=numbers[k.PAYLOAD_CHECKSUM] & U64,
             content_checksum=xxhash.xxh64_intdigest(self._words[k.CODEC + 1 : count].data),
             block_count=numbers[k.BLOCKS],
-            parts=self._part_headers(numbers[k.PARTS]),
+            parts=self._headers_of(numbers[k.PARTS], numbers[k.FEATURES], run_counts),
+            run_counts=run_counts,
             buffers=self._buffers[: numbers[k.BUFFERS]],
             payload=memoryview(data)[numbers[k.PAYLOAD_START] : numbers[k.PAYLOAD_END]],
         )
 
-    def _part_headers(self, count: int) -> list[PartHeader]:
-        features: list[int] = self._features.tolist()
-        return [
-            PartHeader(block, features[feature : feature + features_n], runs, first, first + n)
-            for block, feature, features_n, runs, first, n in self._parts[:count].tolist()
-        ]
+    def _headers_of(self, part_count: int, feature_count: int, runs: list[int]) -> list[PartHeader]:
+        table = self._parts[:part_count, : self._kernels.RUN_COUNT]
+        features = self._features[:feature_count]
+        by_run = [count > 0 for count in runs]
+        made_of = table.tobytes(), features.tobytes(), by_run
+        if made_of != self._made_of:
+            places: list[int] = features.tolist()
+            self._made_of = made_of
+            self._part_headers = [
+                PartHeader(block, tuple(places[feature : feature + n]), has_runs, first, first + m)
+                for (block, feature, n, first, m), has_runs in zip(
+                    table.tolist(), by_run, strict=True
+                )
+            ]
+        return self._part_headers
 
 
 def end_checksum(message: preprocessor_service_pb2.StreamEnd) -> int:

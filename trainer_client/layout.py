@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 
 
-@dataclass(frozen=True, slots=True)
-class MatrixLayout:
+class MatrixLayout(NamedTuple):
     """A feature-major matrix [features, rows] of a dense, label or meta block."""
 
     features: tuple[str, ...]
@@ -18,8 +16,7 @@ class MatrixLayout:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True, slots=True)
-class PartLayout:
+class PartLayout(NamedTuple):
     """Sparse features that lie together: once a run, or once a row where run_count is 0.
 
     features are places in SparseLayout.features. With N runs or rows: run lengths int32 [N] if
@@ -38,8 +35,7 @@ class PartLayout:
     weights_offset_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SparseLayout:
+class SparseLayout(NamedTuple):
     """The features of a sparse block, by parts; each is in one. dtype is that of the values.
 
     weights_dtype is that of their weights, None where the block is not weighted.
@@ -54,9 +50,8 @@ class SparseLayout:
 BlockLayout: TypeAlias = MatrixLayout | SparseLayout
 
 
-@dataclass(frozen=True, slots=True)
-class ArenaLayout:
+class ArenaLayout(NamedTuple):
     """Which blocks an arena holds, by name in the order of the schema, and where."""
 
     row_count: int
-    blocks: Mapping[str, BlockLayout] = field(default_factory=dict)
+    blocks: Mapping[str, BlockLayout]

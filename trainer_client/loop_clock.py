@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # docs.kernel.org/admin-guide/cgroup-v2.html: "$MAX $PERIOD", microseconds of CPU in every so many.
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -60,13 +59,34 @@ class LoopTimes:
         return LoopTimes(**changes)
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """When a lane asked for a batch, when its message was there, and when it was decoded."""
 
     asked_s: float = 0.0
     arrived_s: float = 0.0
     decoded_s: float = 0.0
+
+
+class _Receiving:
+    """The wait of a lane for a message; a class, since it is entered once a batch."""
+
+    __slots__ = ("_lock", "_server", "_sums", "_waiting")
+
+    def __init__(
+        self, lock: threading.Lock, sums: dict[str, float], waiting: dict[str, int], server: str
+    ) -> None:
+        self._lock, self._sums, self._waiting, self._server = lock, sums, waiting, server
+
+    def __enter__(self) -> None:
+        server, sums = self._server, self._sums
+        with self._lock:
+            sums[server] = sums.get(server, 0.0) - time.perf_counter()
+            self._waiting[server] = self._waiting.get(server, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._sums[self._server] += time.perf_counter()
+            self._waiting[self._server] -= 1
 
 
 class LoopClock:
@@ -90,8 +110,7 @@ class LoopClock:
 
     def takes(self) -> None:
         """The loop leaves next() with a batch."""
-        self._turn("step_s")
-        self.add(batches=1)
+        self._turn("step_s", batches=1)
 
     def leaves(self) -> None:
         """The loop is over, or interrupted."""
@@ -109,46 +128,38 @@ class LoopClock:
             for name, value in seconds.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
 
-    def add_for(self, server: str, **values: float) -> None:
-        """Adds to fields of LoopTimes that are by server."""
-        with self._lock:
-            for name, value in values.items():
-                sums = self._by_server[name]
-                sums[server] = sums.get(server, 0.0) + value
-
     def waited(self, span: tuple[float, float], lane: Lane, server: str) -> None:
         """Says what the loop waited for: for what the lane was at, as far as that was meanwhile."""
-        receiving = _overlap(span, (lane.asked_s, lane.arrived_s))
-        decoding = _overlap(span, (lane.arrived_s, lane.decoded_s))
-        if receiving:
-            self.add_for(server, received_for_s=receiving)
-        if decoding:
-            self.add(decoded_for_s=decoding)
-
-    @contextmanager
-    def receiving(self, server: str) -> Iterator[None]:
-        """Counts the time inside as a lane's wait for a message from a server."""
-        sums = self._by_server["receiving_s"]
+        began_s, ended_s = span
+        if lane.decoded_s <= began_s:
+            return  # It was there already, as most are where the trainer is the slower side.
+        received_s = min(ended_s, lane.arrived_s) - max(began_s, lane.asked_s)
+        decoded_s = min(ended_s, lane.decoded_s) - max(began_s, lane.arrived_s)
+        sums, by_server = self._sums, self._by_server["received_for_s"]
         with self._lock:
-            sums[server] = sums.get(server, 0.0) - time.perf_counter()
-            self._receiving[server] = self._receiving.get(server, 0) + 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                sums[server] += time.perf_counter()
-                self._receiving[server] -= 1
+            if received_s > 0:
+                by_server[server] = by_server.get(server, 0.0) + received_s
+            if decoded_s > 0:
+                sums["decoded_for_s"] = sums.get("decoded_for_s", 0.0) + decoded_s
 
-    @contextmanager
-    def decoding(self, server: str) -> Iterator[None]:
-        """Counts the time inside as that of decoding a server's message, on this thread."""
-        began_s, began_cpu_s = time.perf_counter(), time.thread_time()
-        try:
-            yield
-        finally:
-            cpu_s, wall_s = time.thread_time() - began_cpu_s, time.perf_counter() - began_s
-            self.add(decoding_s=wall_s, decoding_cpu_s=cpu_s)
-            self.add_for(server, messages=1)
+    def receiving(self, server: str) -> _Receiving:
+        """Counts the time inside as a lane's wait for a message from a server."""
+        return _Receiving(self._lock, self._by_server["receiving_s"], self._receiving, server)
+
+    def delivered(self, server: str, rows: int, wire_bytes: int) -> None:
+        """Counts a batch of a server that the loop has."""
+        all_rows, all_bytes = self._by_server["rows"], self._by_server["wire_bytes"]
+        with self._lock:
+            all_rows[server] = all_rows.get(server, 0.0) + rows
+            all_bytes[server] = all_bytes.get(server, 0.0) + wire_bytes
+
+    def decoded(self, server: str, seconds: float, cpu_s: float) -> None:
+        """Counts a message of a server that a lane has decoded, and what that took."""
+        sums, messages = self._sums, self._by_server["messages"]
+        with self._lock:
+            sums["decoding_s"] = sums.get("decoding_s", 0.0) + seconds
+            sums["decoding_cpu_s"] = sums.get("decoding_cpu_s", 0.0) + cpu_s
+            messages[server] = messages.get(server, 0.0) + 1
 
     def read(self) -> LoopTimes:
         """The times up to now."""
@@ -163,18 +174,16 @@ class LoopClock:
             fields_by_name: dict[str, Any] = {**sums, **by_server}
             return LoopTimes(at_s=now_s, cpu_s=time.process_time(), **fields_by_name)
 
-    def _turn(self, at: str) -> None:
+    def _turn(self, at: str, batches: int = 0) -> None:
         with self._lock:
             now_s = time.perf_counter()
+            if batches:
+                self._sums["batches"] = self._sums.get("batches", 0.0) + batches
             if self._at:
                 self._sums[self._at] = self._sums.get(self._at, 0.0) + now_s - self._since_s
             elif not at:
                 return
             self._at, self._since_s = at, now_s
-
-
-def _overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
-    return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
 
 
 def usable_cores() -> float:

@@ -42,9 +42,8 @@ class Source(Protocol[T_co]):
 class _Queue(Generic[T]):
     """The items of one segment that were read and not yet taken, then how it ended.
 
-    arrived tells the consumer of either, and is there while it waits. read counts items. rival
-    races with the source for the next item, and is successor, with what it goes on to give, once it
-    has won.
+    awaited says that the consumer waits for either. read counts items. rival races with the source
+    for the next item, and is successor, with what it goes on to give, once it has won.
     """
 
     def __init__(self) -> None:
@@ -55,7 +54,7 @@ class _Queue(Generic[T]):
         self.successor: Iterator[T] | None = None
         self.ended = False
         self.error: BaseException | None = None
-        self.arrived: threading.Condition | None = None
+        self.awaited = False
 
 
 class _Lane:
@@ -95,6 +94,8 @@ class Prefetcher(Generic[T]):
         self._lane_items = items_per_lane
         # Reentrant: a signal handler that closes may interrupt the thread that holds it.
         self._lock = threading.RLock()
+        # Tells the consumer that the queue which it waits for has changed.
+        self._arrived = threading.Condition(self._lock)
         self._queues: dict[int, _Queue[T]] = {n: _Queue() for n in segments}
         self._sources: dict[int, Source[T]] = {}
         self._closed = False
@@ -153,9 +154,7 @@ class Prefetcher(Generic[T]):
             sources += [queue.rival for queue in self._queues.values() if queue.rival]
             for lane in self._lanes:
                 lane.taken.notify()
-            for queue in self._queues.values():
-                if queue.arrived is not None:
-                    queue.arrived.notify()
+            self._arrived.notify()
         for source in sources:
             source.close()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
@@ -168,13 +167,13 @@ class Prefetcher(Generic[T]):
 
     def _arrives(self, queue: _Queue[T], timeout_s: float) -> bool:
         """Waits until a queue has something to take, or its end; whether it has in time."""
-        queue.arrived = threading.Condition(self._lock)
+        queue.awaited = True
         try:
-            return queue.arrived.wait_for(
+            return self._arrived.wait_for(
                 lambda: bool(queue.items) or queue.ended or self._closed, timeout_s
             )
         finally:
-            queue.arrived = None
+            queue.awaited = False
 
     def _run(self, lane: _Lane) -> None:
         while (segment := self._next_segment()) is not None:
@@ -188,8 +187,8 @@ class Prefetcher(Generic[T]):
                 self._sources.pop(segment, None)
                 queue.error = error
                 queue.ended = True
-                if queue.arrived is not None:
-                    queue.arrived.notify()
+                if queue.awaited:
+                    self._arrived.notify()
             if error is not None:
                 return
 
@@ -237,8 +236,8 @@ class Prefetcher(Generic[T]):
         queue.read += 1
         lane.held_bytes += size
         lane.held_items += 1
-        if queue.arrived is not None:
-            queue.arrived.notify()
+        if queue.awaited:
+            self._arrived.notify()
 
     def _next_segment(self) -> int | None:
         with self._lock:

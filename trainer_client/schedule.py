@@ -322,14 +322,18 @@ class Schedule:
     @property
     def position(self) -> Position:
         """The state from which the same rest follows."""
-        return replace(
-            self._start,
+        start = self._start
+        return Position(
+            epoch=start.epoch,
             open=tuple(self._open),
             next_segment=self._next,
             turn=self._turn,
             delivered=self._delivered,
             last=self._last,
+            skipped=start.skipped,
             finished=self.finished,
+            even=start.even,
+            deals=start.deals,
         )
 
     @property

@@ -221,7 +221,7 @@ class SparseBlock:
         if weights_dtype is not None:
             weights = view(arena, part.weights_offset_bytes, (count,), weights_dtype)
         return SparsePart(
-            keys=tuple(self.keys[f] for f in part.features),
+            keys=tuple(map(self.keys.__getitem__, part.features)),
             values=view(arena, part.values_offset_bytes, (count,), self._layout.dtype),
             lengths=view(arena, part.lengths_offset_bytes, (lists,), torch.int32),
             run_lengths=runs,

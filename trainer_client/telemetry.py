@@ -105,7 +105,7 @@ class Meter:
             counts[2] += wire_bytes
             self._arena_bytes += arena_bytes
             self._ended_s = time.monotonic()
-        self.clock.add_for(server, rows=rows, wire_bytes=wire_bytes)
+        self.clock.delivered(server, rows, wire_bytes)
 
     def stats(self) -> StreamStats:
         """The counts so far."""

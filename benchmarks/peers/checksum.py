@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from benchmarks.peers.homefeed import RowBatch
 
-# log1p may differ in the last bit of a float32 (docs/decisions/011-log1p.md).
+# log1p may differ in the last two bits of a float32 (docs/decisions/011-log1p.md).
 DENSE_TOLERANCE = 1e-6
 
 Words = npt.NDArray[np.uint64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from preprocessor_server.kernels import (
     IDS,
     LENGTHS,
     Buffers,
+    Descriptors,
     Layouts,
     lay_out,
     ones,
@@ -25,9 +26,22 @@ from preprocessor_server.kernels import (
 MAX_LENGTH = 2**31 - 1
 
 Dtype: TypeAlias = dataset_pb2.ScalarType
-Title: TypeAlias = tuple[batch_pb2.Part, batch_pb2.BufferRole, Dtype]
+# A buffer's role, and the type of its elements.
+Title: TypeAlias = tuple[batch_pb2.BufferRole, Dtype]
 
 _VALUES = batch_pb2.BUFFER_ROLE_VALUES
+_INT32, _FLOAT32 = dataset_pb2.SCALAR_TYPE_INT32, dataset_pb2.SCALAR_TYPE_FLOAT32
+_LENGTHS: Title = batch_pb2.BUFFER_ROLE_LENGTHS, _INT32
+_RUN_LENGTHS: Title = batch_pb2.BUFFER_ROLE_RUN_LENGTHS, _INT32
+_WEIGHTS: Title = batch_pb2.BUFFER_ROLE_WEIGHTS, _FLOAT32
+
+
+class Described(NamedTuple):
+    """The bytes of an arena, the field `blocks` of its batch, and their words of its checksum."""
+
+    size_bytes: int
+    blocks: bytes
+    words: bytes
 
 
 class Arranger:
@@ -35,16 +49,18 @@ class Arranger:
 
     def __init__(self) -> None:
         self._buffers = Buffers()
-        # Of each buffer: its part, its role and the type of its elements.
-        self._titles: list[Title] = []
+        self._descriptors = Descriptors()
         self._layouts: Layouts | None = None
 
-    def add_matrix(self, part: batch_pb2.Part, numbers: Array, dtype: Dtype) -> None:
+    def add_block(self) -> None:
+        """Begins the next block, whose parts follow."""
+        self._descriptors.add_block()
+
+    def add_matrix(self, numbers: Array, dtype: Dtype) -> None:
         """The part of a dense or label block: numbers [features, B], as the transform gives them.
 
         Those of a block of 16 bits are float32 that equal one of its dtype.
         """
-        part.features.extend(range(len(numbers)))
         kind = FLOATS
         if dtype == dataset_pb2.SCALAR_TYPE_FLOAT16:
             kind, numbers = HALVES, numbers.astype(np.float16).view(np.uint16).astype(np.uint32)
@@ -54,26 +70,24 @@ class Arranger:
             with np.errstate(all="ignore"):
                 narrow = numbers.astype(np.float32)
             if np.array_equal(narrow.astype(np.float64).view(np.int64), numbers.view(np.int64)):
-                numbers, dtype = narrow, dataset_pb2.SCALAR_TYPE_FLOAT32
+                numbers, dtype = narrow, _FLOAT32
         self._buffers.add(self._buffers.rows(numbers.reshape(1, -1), kind))
-        self._titles.append((part, _VALUES, dtype))
+        self._descriptors.add_part(range(len(numbers)), [(_VALUES, dtype)])
 
-    def add_columns(self, part: batch_pb2.Part, numbers: npt.NDArray[np.int64]) -> None:
+    def add_columns(self, numbers: npt.NDArray[np.int64]) -> None:
         """The part of a meta block: numbers [features, B]."""
-        part.features.extend(range(len(numbers)))
         self._buffers.add(self._buffers.rows(numbers, IDS))
-        self._titles += [(part, _VALUES, dataset_pb2.SCALAR_TYPE_INT64)] * len(numbers)
+        titles = [(_VALUES, dataset_pb2.SCALAR_TYPE_INT64)] * len(numbers)
+        self._descriptors.add_part(range(len(numbers)), titles)
 
-    def add_lists(self, part: batch_pb2.Part, rows: PartRows, dtype: Dtype) -> None:
+    def add_lists(self, rows: PartRows, dtype: Dtype) -> None:
         """A part of a sparse block; for INT32 all ids are int32."""
         buffers = self._buffers
         features = sorted((*rows.singles, *rows.lists))
-        part.features.extend(features)
-        int32 = dataset_pb2.SCALAR_TYPE_INT32
+        titles: list[Title] = []
         if rows.run_lengths is not None:
-            part.run_count = rows.size
             buffers.add(buffers.rows(rows.run_lengths.reshape(1, -1), LENGTHS))
-            self._titles.append((part, batch_pb2.BUFFER_ROLE_RUN_LENGTHS, int32))
+            titles.append(_RUN_LENGTHS)
         if rows.lists:
             lengths = np.ones((len(features), rows.size), np.int32)
             for feature, (offsets, _) in rows.lists.items():
@@ -81,35 +95,23 @@ class Arranger:
             buffers.add(buffers.rows(lengths.reshape(1, -1), LENGTHS))
         else:
             buffers.add([ones(len(features) * rows.size)])
-        self._titles.append((part, batch_pb2.BUFFER_ROLE_LENGTHS, int32))
+        titles.append(_LENGTHS)
         values = dict(zip(rows.singles, buffers.rows(rows.ids, IDS), strict=True))
         for feature, (_, elements) in rows.lists.items():
             (values[feature],) = buffers.rows(elements.reshape(1, -1), IDS)
         buffers.add([values[feature] for feature in features])
-        self._titles += [(part, _VALUES, dtype)] * len(features)
+        titles += [(_VALUES, dtype)] * len(features)
         if rows.weights:
             weights = np.concatenate([rows.weights[feature] for feature in features])
             buffers.add(buffers.rows(weights.reshape(1, -1), FLOATS))
-            float32 = dataset_pb2.SCALAR_TYPE_FLOAT32
-            self._titles.append((part, batch_pb2.BUFFER_ROLE_WEIGHTS, float32))
+            titles.append(_WEIGHTS)
+        run_count = 0 if rows.run_lengths is None else rows.size
+        self._descriptors.add_part(features, titles, run_count)
 
-    def describe(self) -> int:
-        """Lays everything out, adds the buffers to their parts, and returns the arena's bytes."""
+    def describe(self) -> Described:
+        """Lays everything out and describes it."""
         layouts = self._layouts = lay_out(self._buffers)
-        for (part, role, scalar), entry in zip(self._titles, layouts.table.tolist(), strict=True):
-            layout, offset, size, count, width_bits, base, dictionary_size = entry
-            part.buffers.add(
-                role=role,
-                layout=layout,
-                type=scalar,
-                offset_bytes=offset,
-                size_bytes=size,
-                element_count=count,
-                width_bits=width_bits,
-                base=base,
-                dictionary_size=dictionary_size,
-            )
-        return layouts.size_bytes
+        return Described(layouts.size_bytes, *self._descriptors.describe(layouts))
 
     def write(self, arena: npt.NDArray[np.uint8]) -> None:
         """Fills an arena of as many bytes; padding becomes zero."""
@@ -119,6 +121,6 @@ class Arranger:
 
 def _lengths(offsets: Array) -> Array:
     lengths: Array = offsets[1:] - offsets[:-1]
-    if lengths.max() > MAX_LENGTH:
+    if offsets[-1] - offsets[0] > MAX_LENGTH and lengths.max() > MAX_LENGTH:
         raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
     return lengths

@@ -19,7 +19,7 @@ from preprocessor_server.encode.compress import Compression, Level, compress_bou
 from preprocessor_server.encode.message import batch_response
 from preprocessor_server.encode.parts import sparse_parts
 from preprocessor_server.errors import DeploymentError
-from preprocessor_server.frame import Array, Frame, Indices, concat_frames
+from preprocessor_server.frame import Array, Frame, Indices, are_all, concat_frames
 
 # What checksums, and the tags and lengths of message and payload, take up at most.
 _ENVELOPE_BYTES = 64
@@ -81,33 +81,33 @@ class BatchEncoder:
         Raises DeploymentError (BATCH_TOO_LARGE) if it cannot fit a message.
         """
         frame, rows = _merge(pieces)
-        batch = batch_pb2.CompactBatch(
+        head = batch_pb2.CompactBatch(
             shard=shard,
             index=cursor.batch,
             row_count=len(rows),
             cursor=cursor,
             next_cursor=next_cursor,
-            codec=self._codec,
         )
         arranger = Arranger()
         for schema, levels in zip(self._schema.blocks, self._levels_of(frame), strict=True):
-            block = batch.blocks.add()
+            arranger.add_block()
             if schema.kind == batch_pb2.BLOCK_KIND_SPARSE:
                 for part in sparse_parts(levels, rows):
-                    arranger.add_lists(block.parts.add(), part, schema.dtype)
+                    arranger.add_lists(part, schema.dtype)
                 continue
             matrix = _matrix(levels, len(schema.features), rows)
             if schema.kind == batch_pb2.BLOCK_KIND_META:
-                arranger.add_columns(block.parts.add(), matrix)
+                arranger.add_columns(matrix)
             else:
-                arranger.add_matrix(block.parts.add(), matrix, schema.dtype)
-        batch.uncompressed_size_bytes = arranger.describe()
-        self._check_size(batch)
-        arena = _worker.take_arena(batch.uncompressed_size_bytes)
+                arranger.add_matrix(matrix, schema.dtype)
+        found = arranger.describe()
+        tail = batch_pb2.CompactBatch(codec=self._codec, uncompressed_size_bytes=found.size_bytes)
+        self._check_size(head.ByteSize() + len(found.blocks) + tail.ByteSize(), head, tail)
+        arena = _worker.take_arena(found.size_bytes)
         arranger.write(arena)
-        batch.payload_checksum = xxhash.xxh64_intdigest(arena.data)
-        batch.header_checksum = header_checksum(batch)
-        return batch_response(batch, self._compress(arena))
+        tail.payload_checksum = xxhash.xxh64_intdigest(arena.data)
+        tail.header_checksum = header_checksum(head, len(self._schema.blocks), found.words, tail)
+        return batch_response(head, found.blocks, tail, self._compress(arena))
 
     def _levels_of(self, frame: Frame) -> list[list[LevelColumns]]:
         """The levels of each block, looked up again when the frame is another than last time."""
@@ -122,13 +122,15 @@ class BatchEncoder:
         if self._known[0] is frame:
             self._known = (lambda: None), []
 
-    def _check_size(self, batch: batch_pb2.CompactBatch) -> None:
+    def _check_size(
+        self, header_bytes: int, head: batch_pb2.CompactBatch, tail: batch_pb2.CompactBatch
+    ) -> None:
         """Before the work is done, as if nothing could be compressed: the same for every codec."""
-        size = batch.ByteSize() + _ENVELOPE_BYTES + compress_bound(batch.uncompressed_size_bytes)
+        size = header_bytes + _ENVELOPE_BYTES + compress_bound(tail.uncompressed_size_bytes)
         if size > self._max_message_bytes:
             raise DeploymentError(
                 "BATCH_TOO_LARGE",
-                f"a batch of {batch.row_count:,} rows takes up to {size:,} bytes, more than a "
+                f"a batch of {head.row_count:,} rows takes up to {size:,} bytes, more than a "
                 f"message may hold ({self._max_message_bytes:,}, --max-message-bytes); use a "
                 "smaller batch_size or raise the setting",
                 field="identity.batch_size",
@@ -144,18 +146,23 @@ def _merge(pieces: Sequence[Piece]) -> tuple[Frame, Indices]:
     """One frame that has the rows of all pieces, and their numbers in it."""
     if len(pieces) == 1:
         return pieces[0].frame, pieces[0].rows
-    frame = concat_frames([piece.frame.take(piece.rows) for piece in pieces])
+    frame = concat_frames([_rows_of(piece) for piece in pieces])
     return frame, np.arange(frame.row_count)
+
+
+def _rows_of(piece: Piece) -> Frame:
+    """The rows of a piece and no others; what the cutter has copied is not copied again."""
+    frame, rows = piece.frame, piece.rows
+    if are_all(rows, frame.row_count):
+        return frame
+    return frame.take(rows)
 
 
 def _matrix(levels: Sequence[LevelColumns], feature_count: int, rows: Indices) -> Array:
     """The matrix of a dense, label or meta block [features, B], whose columns have one dtype."""
-    gathered: dict[int, Array] = {}
+    matrix = np.empty((feature_count, len(rows)), levels[0].flats[0][1].dtype)
     for level in levels:
-        wanted = rows if level.runs is None else level.runs.inverse[rows].astype(np.int64)
+        wanted = rows if level.runs is None else level.runs.inverse.take(rows).astype(np.int64)
         for features, columns in level.flats:
-            values = columns.gather(wanted).values
-            if len(values) == feature_count:
-                return values
-            gathered |= zip(features, values, strict=True)
-    return np.stack([gathered[feature] for feature in range(feature_count)])
+            columns.gather_into(wanted, matrix, features)
+    return matrix

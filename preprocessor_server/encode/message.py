@@ -14,13 +14,20 @@ _BATCH_TAG = bytes([pb.StreamBatchesResponse.BATCH_FIELD_NUMBER << 3 | _LENGTH_D
 _PAYLOAD_TAG = bytes([batch_pb2.CompactBatch.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
-def batch_response(header: batch_pb2.CompactBatch, payload: bytes | memoryview) -> bytes:
-    """The serialised StreamBatchesResponse of a batch whose payload is not set yet."""
-    fields = header.SerializeToString()
-    size = len(fields) + len(_PAYLOAD_TAG) + len(_varint(len(payload))) + len(payload)
-    return b"".join(
-        (_BATCH_TAG, _varint(size), fields, _PAYLOAD_TAG, _varint(len(payload)), payload)
-    )
+def batch_response(
+    head: batch_pb2.CompactBatch,
+    blocks: bytes,
+    tail: batch_pb2.CompactBatch,
+    payload: bytes | memoryview,
+) -> bytes:
+    """The serialised StreamBatchesResponse of a batch.
+
+    blocks is the field of that name, head and tail have the fields before and behind it.
+    """
+    begin, end = head.SerializeToString(), tail.SerializeToString()
+    length = _varint(len(payload))
+    size = len(begin) + len(blocks) + len(end) + len(_PAYLOAD_TAG) + len(length) + len(payload)
+    return b"".join((_BATCH_TAG, _varint(size), begin, blocks, end, _PAYLOAD_TAG, length, payload))
 
 
 def _varint(number: int) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessor_server.encode.columns import LevelColumns
-from preprocessor_server.frame import Array, Indices, Mask
+from preprocessor_server.frame import Array, Indices, Mask, are_all
 from preprocessor_server.kernels import RunRows, run_rows, take_lists
 from preprocessor_server.runs import join_starts
 
@@ -57,7 +57,9 @@ def sparse_parts(levels: Sequence[LevelColumns], rows: Indices) -> list[PartRows
         places = np.flatnonzero(group.starts)
         firsts = places if shared is None else shared.first_rows(places)
         members = dict(found[member] for member in group.members)
-        run_lengths = np.diff(firsts, append=count).astype(np.int32)
+        run_lengths = np.empty(len(firsts), np.int32)
+        np.subtract(firsts[1:], firsts[:-1], out=run_lengths[:-1], casting="same_kind")
+        run_lengths[-1] = count - firsts[-1]
         parts.append(_part(members, firsts, run_lengths))
     return parts
 
@@ -118,8 +120,7 @@ class _LevelRows:
         else:
             units = self._runs.run_of_row if firsts is None else self._runs.run_of_row[firsts]
         # As many need not be each of them: a run that no member starts at may stand for another.
-        whole = units is not None and np.array_equal(units, np.arange(self.count))
-        return None if whole else units
+        return None if units is not None and are_all(units, self.count) else units
 
 
 def _part(

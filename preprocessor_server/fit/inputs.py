@@ -77,7 +77,7 @@ class Inputs:
         self.spec, numbers = _one_column_each(spec, derivation.schema)
         found = list(_inputs(self.spec, numbers, derivation.schema, read))
         self.targets = tuple(target for target, _ in found)
-        _check_shared(self.spec, numbers, self.targets)
+        _check_shared(self.spec, numbers, self.targets, derivation.schema)
         return transform_of(tuple(output for _, output in found), derivation, schema)
 
 
@@ -141,20 +141,21 @@ def _inputs(
             steps.append(step)
         place = f"feature {name!r} ({shorten(path)})"
         yield (
-            Target(i, numbers[i], index, name, ops[index], kind, _table(feature)),
+            Target(i, numbers[i], index, name, ops[index], kind, _table(feature.sparse, name)),
             Output(name, "dense", "", name, place, i, tuple(steps)),
         )
 
 
-def _table(feature: dataset_pb2.Feature) -> str:
-    """The embedding table that a feature of one column is looked up in, "" for none."""
-    hint = feature.sparse
-    implied = hint.columns[0] if hint.num_embeddings or hint.embedding_dim else ""
-    return hint.table or implied
+def _table(hint: dataset_pb2.SparseFeature, column: str) -> str:
+    """The embedding table that a column's feature is looked up in, "" for none."""
+    return hint.table or (column if hint.num_embeddings or hint.embedding_dim else "")
 
 
 def _check_shared(
-    spec: dataset_pb2.DatasetSpec, numbers: Sequence[int], targets: Sequence[Target]
+    spec: dataset_pb2.DatasetSpec,
+    numbers: Sequence[int],
+    targets: Sequence[Target],
+    schema: pa.Schema,
 ) -> None:
     """Raises DatasetError for features of one table that cannot have one vocabulary.
 
@@ -170,11 +171,27 @@ def _check_shared(
             raise _not_shared(one, target.number, target.column, "differ in options or type")
     here = {target.feature for target in targets if target.op.HasField("fit_vocabulary")}
     for i, feature in enumerate(spec.features):
-        found = first.get(_table(feature))
-        later = i not in here and any(op.HasField("fit_vocabulary") for op in feature.sparse.ops)
-        if found is not None and later:
-            [column] = feature.sparse.columns
-            raise _not_shared(found, numbers[i], column, "come after other operations to be fitted")
+        hint, path = feature.sparse, f"dataset.features[{numbers[i]}]"
+        later = any(op.HasField("fit_vocabulary") for op in hint.ops)
+        listed = any(op.HasField("vocabulary") for op in hint.ops)
+        if i in here or not (later or listed):
+            continue
+        for column, _ in raising(select_columns(hint, path, schema)):
+            found = first.get(_table(hint, column))
+            if found is None:
+                continue
+            if later:
+                raise _not_shared(
+                    found, numbers[i], column, "come after other operations to be fitted"
+                )
+            raise invalid(
+                f"{path}.table",
+                f"columns {found.column!r} and {column!r} share table {found.table!r}, but the "
+                f"vocabulary of {found.column!r} is still to be fitted, and that of {column!r} is "
+                "given: one row of the table would stand for a value of each; make both "
+                "FitVocabulary, or both the same Vocabulary, or give each feature a table of its "
+                "own",
+            )
 
 
 def _not_shared(one: Target, feature: int, column: str, why: str) -> DatasetError:

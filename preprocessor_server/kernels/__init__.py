@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
+from preprocessor_server.kernels.byte_arrays import all_distinct, split_strings
 from preprocessor_server.kernels.changes import list_changes
 from preprocessor_server.kernels.dates import Part, Unit, date_parts
+from preprocessor_server.kernels.descriptors import Descriptors
 from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows
 from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
 from preprocessor_server.kernels.hashing import (
@@ -35,11 +37,16 @@ from preprocessor_server.kernels.layout import (
 )
 from preprocessor_server.kernels.logarithm import box_cox, log1p, logit
 from preprocessor_server.kernels.lookup import MAX_LISTED, find_strings, find_words, make_table
-from preprocessor_server.kernels.page_header import PageHeader, page_header
-from preprocessor_server.kernels.page_levels import LEVEL_ROOM, ListLevels, read_levels
+from preprocessor_server.kernels.page_header import PageHeader, page_header, page_headers
+from preprocessor_server.kernels.page_levels import (
+    LEVEL_ROOM,
+    ListLevels,
+    read_levels,
+    read_valid,
+)
 from preprocessor_server.kernels.page_values import read_coded, spread
-from preprocessor_server.kernels.scaling import count_reached, limit, shift_and_scale
-from preprocessor_server.kernels.sequences import first_occurrences, sum_lists
+from preprocessor_server.kernels.scaling import count_reached, fill, limit, shift_and_scale
+from preprocessor_server.kernels.sequences import first_occurrences, sum_integers, sum_lists
 
 __all__ = [
     "FLOATS",
@@ -51,6 +58,7 @@ __all__ = [
     "MAX_NARROW_BUCKETS",
     "Buffers",
     "Columns",
+    "Descriptors",
     "Gathered",
     "GatheredLists",
     "Layouts",
@@ -60,11 +68,13 @@ __all__ = [
     "Part",
     "RunRows",
     "Unit",
+    "all_distinct",
     "box_cox",
     "cache_place",
     "copy_tails",
     "count_reached",
     "date_parts",
+    "fill",
     "find_strings",
     "find_words",
     "first_occurrences",
@@ -82,12 +92,16 @@ __all__ = [
     "make_table",
     "ones",
     "page_header",
+    "page_headers",
     "read_coded",
     "read_levels",
+    "read_valid",
     "run_rows",
     "shift_and_scale",
     "shuffle_keys",
+    "split_strings",
     "spread",
+    "sum_integers",
     "sum_lists",
     "tail",
     "take_lists",

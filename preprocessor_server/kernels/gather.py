@@ -57,6 +57,7 @@ def _pack(addresses: npt.NDArray[np.int64], packed: npt.NDArray[np.unsignedinteg
 def _unpack(
     packed: npt.NDArray[np.unsignedinteger],
     rows: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
     gathered: npt.NDArray[np.unsignedinteger],
 ) -> None:
     size, columns, step = np.uint64(len(rows)), np.uint64(packed.shape[1]), np.uint64(_TILE)
@@ -68,8 +69,9 @@ def _unpack(
             for c in range(columns):
                 tile[j, c] = packed[row, c]
         for c in range(columns):
+            column = gathered[places[c]]
             for j in range(taken):
-                gathered[c, start + j] = tile[j, c]
+                column[start + j] = tile[j, c]
 
 
 @inner
@@ -102,6 +104,7 @@ def _blocks(
             array2d(word),
             array(types.int64),
             types.int64,
+            array(types.int64),
             out2d(word),
             out(types.int64),
             out2d(types.bool_),
@@ -115,6 +118,7 @@ def _gather(
     packed: npt.NDArray[np.unsignedinteger],
     rows: npt.NDArray[np.int64],
     limit: int,
+    places: npt.NDArray[np.int64],
     gathered: npt.NDArray[np.unsignedinteger],
     changed: npt.NDArray[np.int64],
     changes: npt.NDArray[np.bool_],
@@ -128,12 +132,13 @@ def _gather(
         return _ROW_OUTSIDE
     scattered = 4 * blocks > len(rows)
     if scattered and len(packed):
-        _unpack(packed, rows, gathered)
+        _unpack(packed, rows, places, gathered)
     elif scattered and len(addresses) >= _MANY:
         return _SCATTERED
     width = np.uint64(gathered.itemsize)
     for f in range(len(addresses)):
-        from_, to = np.uint64(addresses[f]), np.uint64(gathered[f].ctypes.data)
+        values = gathered[places[f]]
+        from_, to = np.uint64(addresses[f]), np.uint64(values.ctypes.data)
         column = carray(pointer(addresses[f]), count, gathered.dtype)
         if not scattered:
             for b in range(np.uint64(blocks)):
@@ -144,9 +149,9 @@ def _gather(
                 )
         elif not len(packed):
             for i in range(size):
-                gathered[f, i] = column[np.uint64(rows[i])]
+                values[i] = column[np.uint64(rows[i])]
         if limit >= 0:
-            changed[f] = _changes(gathered[f], limit, changes[f])
+            changed[f] = _changes(values, limit, changes[f])
     return _DONE
 
 
@@ -234,22 +239,50 @@ class Columns:
         changes is filled for columns with at most limit of them; a negative limit leaves changed
         out too. Raises IndexError for a row that does not exist.
         """
-        values = np.empty((len(self.addresses), len(rows)), self.dtype)
-        changed = np.empty(len(values), np.int64)
+        count = len(self.addresses)
+        values = np.empty((count, len(rows)), self.dtype)
+        changed = np.empty(count, np.int64)
         changes = np.empty(values.shape if limit >= 0 else (0, 0), np.bool_)
+        self._gather(rows, limit, np.arange(count), values, changed, changes)
+        return Gathered(values, changed, changes)
+
+    def gather_into(
+        self, rows: npt.NDArray[np.int64], matrix: npt.NDArray[Any], places: Sequence[int]
+    ) -> None:
+        """Writes the values of the given rows [k] to matrix [n, k]: column f to its row places[f].
+
+        Raises ValueError for a matrix that they do not fit, IndexError for a row that does not
+        exist.
+        """
+        count, below = len(self.addresses), len(matrix)
+        fits = matrix.shape[1:] == rows.shape and matrix.dtype == self.dtype
+        if not fits or len(places) != count or not all(0 <= place < below for place in places):
+            raise ValueError(f"{count} columns of {self.dtype} to {list(places)} of other rows")
+        nothing = np.empty(0, np.int64), np.empty((0, 0), np.bool_)
+        self._gather(rows, -1, np.array(places, np.int64), matrix, *nothing)
+
+    def _gather(
+        self,
+        rows: npt.NDArray[np.int64],
+        limit: int,
+        places: npt.NDArray[np.int64],
+        values: npt.NDArray[Any],
+        changed: npt.NDArray[np.int64],
+        changes: npt.NDArray[np.bool_],
+    ) -> None:
         words = values.view(self.packed.dtype)
         rows = np.ascontiguousarray(rows)
         status = _SCATTERED
         while status == _SCATTERED:
             packed, addresses = self.packed, self.addresses
-            status = _gather(addresses, self.count, packed, rows, limit, words, changed, changes)
+            to = places, words, changed, changes
+            status = _gather(addresses, self.count, packed, rows, limit, *to)
             if status == _SCATTERED:
                 packed = np.empty((self.count, len(addresses)), packed.dtype)
                 _pack(addresses, packed)
                 object.__setattr__(self, "packed", packed)
         if status != _DONE:
             raise row_outside(rows, self.count)
-        return Gathered(values, changed, changes)
 
 
 def run_rows(inverse: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> RunRows:

@@ -345,6 +345,7 @@ class Buffers:
         self._entries: list[Entry] = []
         # Kept for as long as their addresses are.
         self._held: list[npt.NDArray[Any]] = []
+        self._table = np.empty((0, 4), np.int64)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -365,7 +366,9 @@ class Buffers:
 
     def table(self) -> npt.NDArray[np.int64]:
         """What kernels take, int64 [buffers, 4]."""
-        return np.array(self._entries, np.int64).reshape(-1, 4)
+        if len(self._table) != len(self._entries):
+            self._table = np.array(self._entries, np.int64).reshape(-1, 4)
+        return self._table
 
 
 def ones(count: int) -> Entry:

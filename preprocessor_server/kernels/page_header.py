@@ -7,21 +7,25 @@ src/main/thrift/parquet.thrift).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from preprocessor_server.kernels._jit import array, inner, kernel, out
+from preprocessor_server.kernels._jit import array, inner, kernel, out2d
 
 # Kinds of values in the compact protocol; lists, sets and maps are in no page header.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 12
 _DEPTH = 8
 
 # Where the fields are kept: the header's own by their ids, those of its data or dictionary page
-# header, which of the two it is being _PAGE, by their ids behind _INNER.
-_PAGE, _INNER, _FIELDS = 0, 9, 18
+# header, which of the two it is being _PAGE, by their ids behind _INNER. Last, where the page
+# begins; 0 where there is no header.
+_PAGE, _SIZE, _INNER, _START = 0, 3, 9, 18
+# Headers that are read at once; few chunks have more pages.
+_AT_ONCE = 8
 _DATA, _DICTIONARY, _DATA_V2 = 5, 7, 8
 _ABSENT = -(1 << 63)
 # How levels are written in data pages of version 2 (the Encoding enum).
@@ -85,8 +89,8 @@ def _keep(fields: npt.NDArray[np.int64], depth: int, field: np.int64, value: np.
             fields[_INNER + field] = value
 
 
-@kernel(types.int64(array(types.uint8), types.int64, out(types.int64)))
-def _page_header(data: npt.NDArray[np.uint8], at: int, fields: npt.NDArray[np.int64]) -> int:
+@inner
+def _read(data: npt.NDArray[np.uint8], at: int, fields: npt.NDArray[np.int64]) -> int:
     """Where the header that starts at a byte ends; 0 if it does not, or is none."""
     ids = np.zeros(_DEPTH + 1, np.int64)
     depth = 0
@@ -116,6 +120,22 @@ def _page_header(data: npt.NDArray[np.uint8], at: int, fields: npt.NDArray[np.in
             return 0
         _keep(fields, depth, field, value)
     return 0
+
+
+@kernel(types.int64(array(types.uint8), types.int64, out2d(types.int64)))
+def _page_headers(data: npt.NDArray[np.uint8], at: int, found: npt.NDArray[np.int64]) -> int:
+    """Reads headers of pages that follow each other, until one that is none; how many, with it."""
+    count = 0
+    while count < len(found) and at < len(data):
+        fields = found[count]
+        count += 1
+        start = _read(data, at, fields)
+        size = fields[_SIZE]
+        fields[_START] = start
+        if start == 0 or size < 0 or size > len(data) - start:
+            break
+        at = start + size
+    return count
 
 
 class PageHeader(NamedTuple):
@@ -150,26 +170,47 @@ def page_header(data: npt.NDArray[np.uint8], at: int) -> tuple[PageHeader, int]:
 
     Raises ValueError if there is no such header, or what it must say is missing or negative.
     """
-    found = np.empty(_FIELDS, np.int64)
-    end = _page_header(data, at, found) if 0 <= at < len(data) else 0
-    page, kind, decoded_size, size, crc, *_ = found.tolist()
-    if end == 0 or decoded_size < 0 or size < 0:
+    found = np.empty((1, _START + 1), np.int64)
+    if not 0 <= at < len(data):
+        raise ValueError("no page header")
+    _page_headers(data, at, found)
+    return _header(found[0].tolist())
+
+
+def page_headers(data: npt.NDArray[np.uint8]) -> Iterator[tuple[PageHeader, int]]:
+    """The headers of pages that fill data uint8 [n], each with where its page starts.
+
+    Raises ValueError as page_header does, once it comes to such a header. The last page may end
+    behind the data.
+    """
+    at = 0
+    while at < len(data):
+        found = np.empty((_AT_ONCE, _START + 1), np.int64)
+        count = _page_headers(data, at, found)
+        for fields in found[:count].tolist():
+            header, start = _header(fields)
+            yield header, start
+            at = start + header.size
+
+
+def _header(fields: list[int]) -> tuple[PageHeader, int]:
+    """The header that has the given fields, and where its page starts. Raises ValueError."""
+    page, kind, decoded_size, size, crc = fields[:5]
+    start = fields[_START]
+    if start == 0 or decoded_size < 0 or size < 0:
         raise ValueError("no page header")
     checksum = None if crc == _ABSENT else crc & 0xFFFFFFFF
     if kind not in _TYPES.values():
-        return PageHeader(None, size, decoded_size, checksum), end
+        return PageHeader(None, size, decoded_size, checksum), start
     if kind != _TYPES.get(page):
         raise ValueError("a page of another kind than its header")
-    values, *fields = found[_INNER + 1 :].tolist()
+    values, second, third, fourth, fifth, sixth, compressed, _ = fields[_INNER + 1 : _START]
     if page == _DATA_V2:
-        _, rows, encoding, def_size, rep_size, compressed, _ = fields
-        if min(values, rows, def_size, rep_size) < 0:
+        if min(values, third, fifth, sixth) < 0:
             raise ValueError("no sizes in a page header")
-        sizes = (_RLE, _RLE, rows, rep_size, def_size, compressed != 0)
-        return PageHeader(2, size, decoded_size, checksum, values, encoding, *sizes), end
-    encoding, def_encoding, rep_encoding, *_ = fields
+        sizes = (_RLE, _RLE, third, sixth, fifth, compressed != 0)
+        return PageHeader(2, size, decoded_size, checksum, values, fourth, *sizes), start
     if values < 0:
         raise ValueError("no number of values in a page header")
     version = 1 if page == _DATA else 0
-    levels = (rep_encoding, def_encoding)
-    return PageHeader(version, size, decoded_size, checksum, values, encoding, *levels), end
+    return PageHeader(version, size, decoded_size, checksum, values, second, fourth, third), start

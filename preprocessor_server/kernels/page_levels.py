@@ -20,6 +20,10 @@ from preprocessor_server.kernels._memory import load_word, store_word
 # Levels are written in words of eight, so there must be room behind them.
 LEVEL_ROOM = 16
 
+_ENDS_EARLY = -1
+# Some levels are none of those that are expected.
+_OTHERS = -2
+
 _0 = np.uint64(0)
 _1 = np.uint64(1)
 _2 = np.uint64(2)
@@ -68,17 +72,8 @@ def _unpack(
             store_word(to + (g << _3), (word | (word << _6)) & _OCTETS_2)
 
 
-@kernel(
-    types.bool_(
-        array(types.uint8),
-        types.uint64,
-        types.uint64,
-        types.uint64,
-        types.uint64,
-        out(types.uint8),
-    )
-)
-def _read_levels(
+@inner
+def _read(
     data: npt.NDArray[np.uint8],
     start: np.uint64,
     end: np.uint64,
@@ -110,6 +105,46 @@ def _read_levels(
                 store_word(to + done + (g << _3), word)
         done += size
     return True
+
+
+@inner
+def _compare(levels: npt.NDArray[np.uint8], least: int, top: int) -> int:
+    """Makes each level whether it is top; how many are, or _OTHERS if some are none of these."""
+    low, high = np.uint8(least), np.uint8(top)
+    others, tops = np.uint8(0), _0
+    for i in range(np.uint64(len(levels))):
+        level = levels[i]
+        others |= np.uint8(level < low) | np.uint8(level > high)
+        levels[i] = level == high
+        tops += np.uint64(level == high)
+    return _OTHERS if others else int(tops)
+
+
+@kernel(
+    types.int64(
+        array(types.uint8),
+        types.int64,
+        types.int64,
+        types.int64,
+        types.int64,
+        types.int64,
+        out(types.uint8),
+    )
+)
+def _read_levels(
+    data: npt.NDArray[np.uint8],
+    start: int,
+    end: int,
+    width: int,
+    least: int,
+    top: int,
+    levels: npt.NDArray[np.uint8],
+) -> int:
+    count = len(levels) - LEVEL_ROOM
+    bounds = np.uint64(start), np.uint64(end), np.uint64(width), np.uint64(count)
+    if not _read(data, bounds[0], bounds[1], bounds[2], bounds[3], levels):
+        return _ENDS_EARLY
+    return _compare(levels[:count], least, top) if top else 0
 
 
 @kernel(
@@ -197,13 +232,45 @@ def read_levels(
     levels uint8 [n + LEVEL_ROOM] gets them, and anything behind them. Raises ValueError if there
     are not so many.
     """
+    _check_read(data, start, end, width, 0, 0, levels)
+
+
+def read_valid(
+    data: npt.NDArray[np.uint8],
+    start: int,
+    end: int,
+    least: int,
+    top: int,
+    valid: npt.NDArray[np.uint8],
+) -> int | None:
+    """Reads which of n values are there: their levels in data[start:end] uint8 are top, 1 to 3.
+
+    The levels of others are at least least. valid uint8 [n + LEVEL_ROOM] gets 1 for those that are
+    there and 0 for others, and anything behind them. How many are there; None if some level is
+    none of these. Raises ValueError if there are not so many levels.
+    """
+    tops = _check_read(data, start, end, top.bit_length(), least, top, valid)
+    return None if tops == _OTHERS else tops
+
+
+def _check_read(
+    data: npt.NDArray[np.uint8],
+    start: int,
+    end: int,
+    width: int,
+    least: int,
+    top: int,
+    levels: npt.NDArray[np.uint8],
+) -> int:
     count = len(levels) - LEVEL_ROOM
     if width not in (1, 2) or count < 0:
         raise IndexError(f"{count} levels of {width} bits")
-    inside = 0 <= start <= end <= len(data)
-    bounds = np.uint64(start), np.uint64(end), np.uint64(width), np.uint64(count)
-    if not inside or not _read_levels(data, *bounds, levels):
+    found = _ENDS_EARLY
+    if 0 <= start <= end <= len(data):
+        found = _read_levels(data, start, end, width, least, top, levels)
+    if found == _ENDS_EARLY:
         raise ValueError(f"its {count} levels end early")
+    return found
 
 
 class ListLevels:

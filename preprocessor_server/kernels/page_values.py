@@ -110,13 +110,8 @@ def _look_up_packed(
     return True
 
 
-@kernel(
-    *(
-        types.bool_(array(types.uint8), types.uint64, types.uint64, array(word), out(word))
-        for word in (types.uint32, types.uint64)
-    )
-)
-def _read_coded(
+@inner
+def _look_up(
     data: npt.NDArray[np.uint8],
     start: np.uint64,
     width: np.uint64,
@@ -156,8 +151,9 @@ def _read_coded(
     return True
 
 
-@kernel(*(types.void(array(types.uint8), out(word)) for word in (types.uint32, types.uint64)))
-def _spread(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger[Any]]) -> None:
+@inner
+def _move(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger[Any]]) -> None:
+    """As spread() does."""
     from_ = _0
     for i in range(np.uint64(len(valid))):
         from_ += np.uint64(valid[i] != 0)
@@ -170,24 +166,75 @@ def _spread(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger
         values[to] = values[from_] if there else _0
 
 
+@kernel(
+    *(
+        types.bool_(
+            array(types.uint8),
+            types.int64,
+            types.int64,
+            array(word),
+            types.int64,
+            array(types.uint8),
+            out(word),
+        )
+        for word in (types.uint32, types.uint64)
+    )
+)
+def _read_coded(
+    data: npt.NDArray[np.uint8],
+    start: int,
+    width: int,
+    dictionary: npt.NDArray[np.unsignedinteger[Any]],
+    count: int,
+    valid: npt.NDArray[np.uint8],
+    values: npt.NDArray[np.unsignedinteger[Any]],
+) -> bool:
+    begin, bits = np.uint64(start), np.uint64(width)
+    if count and not _look_up(data, begin, bits, dictionary, values[:count]):
+        return False
+    if len(valid):
+        _move(valid, values)
+    return True
+
+
+@kernel(*(types.void(array(types.uint8), out(word)) for word in (types.uint32, types.uint64)))
+def _spread(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger[Any]]) -> None:
+    _move(valid, values)
+
+
+_EACH = np.empty(0, np.uint8)
+
+
 def read_coded(
     data: npt.NDArray[np.uint8],
     start: int,
     dictionary: npt.NDArray[Any],
     values: npt.NDArray[Any],
+    valid: npt.NDArray[np.uint8] | None = None,
+    count: int | None = None,
 ) -> None:
     """Reads values [n] of a dictionary [k] by their codes, which data uint8 has from start on.
 
-    Both hold words, uint32 or uint64. The byte before the codes is their width in bits. Raises
-    ValueError if there are fewer than n codes, or one is outside the dictionary.
+    Both hold words, uint32 or uint64. The byte before the codes is their width in bits. Where valid
+    uint8 [n] is given, there are codes for the count values for which it is 1; others become 0.
+    Raises ValueError if there are fewer codes, or one is outside the dictionary.
     """
-    if len(values) == 0:
-        return
-    width = int(data[start]) if 0 <= start < len(data) else -1
+    there = len(values) if count is None else count
+    if (len(values) if valid is None else len(valid)) != len(values) or there > len(values):
+        raise IndexError(f"{there} of {len(values)} values")
+    width = 0
+    if there:
+        width = int(data[start]) if 0 <= start < len(data) else -1
     if not 0 <= width <= _MAX_BITS or not _read_coded(
-        data, np.uint64(start + 1), np.uint64(width), dictionary, values
+        data,
+        start + 1,
+        width,
+        dictionary,
+        there,
+        _EACH if valid is None else valid,
+        values,
     ):
-        raise ValueError(f"its {len(values)} codes end early, or leave their dictionary")
+        raise ValueError(f"its {there} codes end early, or leave their dictionary")
 
 
 def spread(valid: npt.NDArray[np.uint8], values: npt.NDArray[Any]) -> None:

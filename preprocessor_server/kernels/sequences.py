@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
@@ -11,6 +13,7 @@ from preprocessor_server.kernels.changes import check_lists
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
+_63 = np.int64(63)
 _32 = np.uint64(32)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -26,6 +29,29 @@ def _sum_lists(
         for j in range(np.uint64(offsets[i]), np.uint64(offsets[i + 1])):
             total += values[j]
         sums[i] = total
+
+
+@kernel(
+    types.void(
+        array(types.int64), array(types.int64), types.int64, out(types.int64), out(types.bool_)
+    )
+)
+def _sum_integers(
+    offsets: npt.NDArray[np.int64],
+    values: npt.NDArray[np.int64],
+    sign: int,
+    sums: npt.NDArray[np.int64],
+    beyond: npt.NDArray[np.bool_],
+) -> None:
+    for i in range(len(sums)):
+        # Of 128 bits.
+        low, high = _0, np.int64(0)
+        for j in range(np.uint64(offsets[i]), np.uint64(offsets[i + 1])):
+            low += np.uint64(values[j])
+            high += (values[j] >> _63) & sign
+            high += np.int64(low < np.uint64(values[j]))
+        sums[i] = np.int64(low)
+        beyond[i] = high != np.int64(low) >> _63
 
 
 @kernel(
@@ -74,6 +100,23 @@ def sum_lists(
     sums = np.empty(len(offsets) - 1, np.float64)
     _sum_lists(np.ascontiguousarray(offsets), np.ascontiguousarray(values), sums)
     return sums
+
+
+def sum_integers(
+    offsets: npt.NDArray[np.int64],
+    values: npt.NDArray[np.integer[Any]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The sum of each list values[offsets[i]:offsets[i + 1]], int64 [n], and which are no int64.
+
+    An empty list has 0; of those that are none, the lower 64 bits are given. values are int64 or
+    uint64, offsets int64 [n + 1], non-decreasing. Raises IndexError if they leave values.
+    """
+    check_lists(offsets, len(values))
+    sums, beyond = np.empty(len(offsets) - 1, np.int64), np.empty(len(offsets) - 1, np.bool_)
+    sign = 0 if values.dtype.kind == "u" else -1
+    words = np.ascontiguousarray(values).view(np.int64)
+    _sum_integers(np.ascontiguousarray(offsets), words, sign, sums, beyond)
+    return sums, beyond
 
 
 def first_occurrences(

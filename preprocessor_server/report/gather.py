@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +80,7 @@ def gather(
     catalog = Catalog(settings, None, Binding(lambda _: None, _every_column))
     try:
         dataset = catalog.describe(source)
-        return _gather(catalog, dataset, title, max_rows, report, settings.data_root)
+        return _gather(catalog, dataset, title, max_rows, report)
     finally:
         catalog.close()
 
@@ -97,12 +96,11 @@ def _gather(
     title: str,
     max_rows: int,
     report: Callable[[int], None],
-    roots: Sequence[Path],
 ) -> Report:
     names = dataset.columns.schema.names
     columns = [ColumnFacts.of(column.name, column.type) for column in dataset.columns.columns]
     stored: dict[str, Stored] = {}
-    created_by: Counter[str] = Counter()
+    created_by: set[str] = set()
     rows_read = 0
     looked_at: set[tuple[int, int]] = set()
     for split in parts_to_read(dataset, max_rows):
@@ -112,9 +110,8 @@ def _gather(
             facts.add(table.column(facts.name))
         if (split.file, split.row_group) not in looked_at:
             looked_at.add((split.file, split.row_group))
-            path = roots[0] / dataset.snapshot.message.files[split.file].path
-            metadata = pq.read_metadata(path)
-            created_by[str(metadata.created_by)] += 1
+            metadata = catalog.reader.footer(dataset.snapshot, split.file).metadata
+            created_by.add(str(metadata.created_by))
             _add_stored(stored, metadata.row_group(split.row_group))
         report(table.num_rows)
     snapshot = dataset.snapshot

@@ -89,11 +89,15 @@ def _overview_row(i: int, facts: ColumnFacts, stored: Stored | None, total: int)
     return (
         f'<tr><td class=name><a href="#c{i}">{escape(facts.name)}</a>'
         f"<td class=type>{escape(cut_text(str(facts.arrow)))}"
-        f"<td class=n>{percent(nulls)}{_bar(nulls)}"
+        f"<td class=n>{_percent(nulls)}{_bar(nulls)}"
         f"<td class=n>{escape(distinct_text(facts))}"
         f"<td class=n>{'-' if run is None else short(run)}"
         f"<td class=n>{taken}</tr>"
     )
+
+
+def _percent(share: float) -> str:
+    return escape(percent(share))
 
 
 def _bar(share: float) -> str:
@@ -159,7 +163,7 @@ def _distribution(title: str, numbers: Numbers, times: ColumnFacts | None) -> st
     names = ["min", *(f"{100 * share:g} %" for share in SHARES), "max"]
     cells = [moments.min, *quantiles, moments.max]
     error = numbers.quantiles.rank_error
-    note = f" <small>rank ± {percent(error)}</small>" if error else ""
+    note = f" <small>rank ± {_percent(error)}</small>" if error else ""
     drawn = histogram(numbers)
     return (
         f"<h4>{escape(title)}{note}</h4>"
@@ -174,7 +178,7 @@ def _picture(drawn: Histogram, low: str, high: str) -> str:
     bars = "".join(
         f'<rect x="{i * step:.1f}" y="{_HEIGHT * (1 - share / most):.1f}" '
         f'width="{step - 1:.1f}" height="{_HEIGHT * share / most:.1f}">'
-        f"<title>{percent(share)}</title></rect>"
+        f"<title>{_percent(share)}</title></rect>"
         for i, share in enumerate(drawn.shares)
     )
     left_out = " (1 % on either side left out)" if drawn.cut else ""
@@ -193,7 +197,7 @@ def _top(facts: ColumnFacts) -> str:
     note = f" <small>counts up to {error:,} too low</small>" if error else ""
     rows = "".join(
         f"<tr><td>{escape(value_text(value))}<td class=n>{count:,}"
-        f"<td class=n>{percent(count / facts.values)}<td>{_bar(count / facts.values)}</tr>"
+        f"<td class=n>{_percent(count / facts.values)}<td>{_bar(count / facts.values)}</tr>"
         for value, count in top
     )
     return f"<h4>most frequent{note}</h4><div class=scroll><table class=top>{rows}</table></div>"

@@ -1,4 +1,4 @@
-"""Column chunks of numbers, decoded from their pages into Arrow arrays.
+"""Column chunks of numbers and strings, decoded from their pages into Arrow arrays.
 
 The format is that of apache/parquet-format: README.md ("Data Pages"), Encodings.md (PLAIN, RLE,
 RLE_DICTIONARY) and src/main/thrift/parquet.thrift.
@@ -6,7 +6,6 @@ RLE_DICTIONARY) and src/main/thrift/parquet.thrift.
 
 from __future__ import annotations
 
-import os
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,36 +15,44 @@ import pyarrow as pa
 from preprocessor_server.kernels import (
     LEVEL_ROOM,
     PageHeader,
+    all_distinct,
     read_coded,
-    read_levels,
+    read_valid,
+    split_strings,
     spread,
 )
+from preprocessor_server.source.chunk_bytes import Octets
 from preprocessor_server.source.chunk_form import ChunkForm
-from preprocessor_server.source.chunk_pages import Octets, OtherPageError, pages
+from preprocessor_server.source.chunk_pages import OtherPageError, headers, pages
 from preprocessor_server.source.list_shape import Levels, ListShape
 from preprocessor_server.source.pages import PageError
-from preprocessor_server.stage_clock import READING, count_bytes
 
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
+
+_MAX_NARROW_BYTES = (1 << 31) - 1
 
 Numbers = npt.NDArray[Any]
 # Of the columns of a row group that were read, by their rows, levels, and how these are to be read.
 Shapes: TypeAlias = dict[tuple[int, int, int, int], ListShape]
 
 
-def read_chunk(file: int, form: ChunkForm, shapes: Shapes) -> pa.Array | None:
-    """The column of a chunk, read from a file descriptor in one go; None if Arrow must read it.
+def decode_chunk(chunk: Octets, form: ChunkForm, shapes: Shapes) -> pa.Array | None:
+    """The column of a chunk uint8 [size_bytes]; None if Arrow must read it.
 
-    shapes are those of the row group's columns that were read, to which this one's is added. The
-    value of a null is 0. Raises PageError for damaged pages, OSError if the file cannot be read.
+    Strings are an array of a dictionary, with int32 codes. shapes are those of the row group's
+    columns that were read, to which this one's is added. The value, or the code, of a null is 0;
+    nothing of the chunk is held on to. Raises PageError for damaged pages.
     """
-    chunk = _allocate(form.size_bytes, np.dtype(np.uint8))
-    with READING:
-        if form.size_bytes and os.preadv(file, [chunk.data], form.start) != form.size_bytes:
-            return None
-    count_bytes("read", form.size_bytes)
     try:
-        decoder = _Flat(form) if form.leaf.element_nullable is None else _Lists(form, shapes)
+        decoder: _Flat | _Lists
+        if form.strings:
+            if any(header.version and header.encoding == _PLAIN for header, _ in headers(chunk)):
+                raise OtherPageError("strings that are in no dictionary")
+            decoder = _Strings(form)
+        elif form.leaf.element_nullable is None:
+            decoder = _Flat(form)
+        else:
+            decoder = _Lists(form, shapes)
         for header, page in pages(form, chunk):
             if header.version == 0:
                 decoder.add_dictionary(header, page)
@@ -82,16 +89,28 @@ class _Values:
             raise PageError(f"more than the {self.form.num_values} values that the footer promises")
         return header.num_values
 
-    def fill(self, header: PageHeader, page: Octets, at: int, out: Numbers) -> None:
-        """Reads the values of a page, which begin at a byte."""
+    def fill(
+        self,
+        header: PageHeader,
+        page: Octets,
+        at: int,
+        out: Numbers,
+        valid: Octets | None = None,
+        count: int | None = None,
+    ) -> None:
+        """Reads the values of a page, which begin at a byte; all, or the count that are valid."""
+        there = len(out) if count is None else count
         if header.encoding == _PLAIN:
-            out[:] = _plain(page, at, len(out), self.word)
+            out[:there] = _plain(page, at, there, self.word)
         elif header.encoding not in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
             raise OtherPageError(f"values of encoding {header.encoding}")
         elif self.dictionary is not None:
-            read_coded(page, at, self.dictionary, out)
-        elif len(out):
+            read_coded(page, at, self.dictionary, out, valid, count)
+            return
+        elif there:
             raise PageError("codes without a dictionary")
+        if valid is not None:
+            spread(valid, out)
 
     def array(self, count: int, valid: Octets | None) -> pa.Array:
         """The first count values as an array of their type."""
@@ -99,9 +118,12 @@ class _Values:
             raise PageError(
                 f"{self.levels_read} of the {self.form.num_values} values that the footer promises"
             )
-        leaf = self.form.leaf
-        values = self.words[:count].view(self.form.physical).astype(leaf.dtype, copy=False)
-        return _array(leaf.value_type, count, values, valid, [])
+        values = self.words[:count].view(self.form.physical)
+        return self.typed(values.astype(self.form.leaf.dtype, copy=False), valid)
+
+    def typed(self, values: Numbers, valid: Octets | None) -> pa.Array:
+        """Values [n] as an array of their type."""
+        return _array(self.form.leaf.value_type, len(values), values, valid, [])
 
 
 class _Flat(_Values):
@@ -127,17 +149,50 @@ class _Flat(_Values):
             return
         room = self.valid[first : first + count + LEVEL_ROOM]
         levels = _levels(header, page, at, header.def_size, header.def_encoding)
-        read_levels(page, levels.start, levels.stop, 1, room)
-        valid = room[:count]
-        there = int(np.count_nonzero(valid.view(np.bool_)))
-        self.fill(header, page, levels.stop, out[:there])
-        if there < count:
-            spread(valid, out)
+        there = read_valid(page, levels.start, levels.stop, 0, 1, room)
+        if there is None:
+            raise PageError("levels that are neither 0 nor 1")
+        if there == count:
+            self.fill(header, page, levels.stop, out)
+        else:
+            self.fill(header, page, levels.stop, out, room[:count], there)
             self.has_nulls = True
 
     def finish(self) -> pa.Array:
         """The column. Raises PageError if it has fewer values than it should."""
         return self.array(self.form.num_values, self.valid if self.has_nulls else None)
+
+
+class _Strings(_Flat):
+    """One string a Parquet row, all of them in the chunk's dictionary: an array of their codes."""
+
+    def __init__(self, form: ChunkForm) -> None:
+        super().__init__(form)
+        self.strings = pa.array([], form.leaf.type)
+
+    def add_dictionary(self, header: PageHeader, page: Octets) -> None:
+        """Takes the dictionary of the pages that follow. Raises as add() does."""
+        if self.dictionary is not None or header.encoding not in (_PLAIN, _PLAIN_DICTIONARY):
+            raise OtherPageError("a second dictionary, or one of another encoding")
+        count = header.num_values
+        offsets, data = split_strings(page, 0, count)
+        if not all_distinct(offsets, data):
+            # Two codes would be one value.
+            raise OtherPageError("a dictionary that has a value twice")
+        self.dictionary = np.arange(count, dtype=self.word)
+        kind = self.form.leaf.type
+        wide = kind in (pa.large_string(), pa.large_binary())
+        if len(data) > _MAX_NARROW_BYTES and not wide:
+            raise OtherPageError("a dictionary that is larger than Arrow's offsets reach")
+        content = offsets if wide else offsets.astype(np.int32)
+        buffers = [None, pa.py_buffer(content), pa.py_buffer(data)]
+        self.strings = pa.Array.from_buffers(kind, count, buffers, 0)
+
+    def typed(self, values: Numbers, valid: Octets | None) -> pa.Array:
+        """The strings of codes [n]."""
+        codes = _array(pa.int32(), len(values), values, valid, [])
+        # Every code was looked up in the dictionary.
+        return pa.DictionaryArray.from_arrays(codes, self.strings, safe=False)
 
 
 class _Lists(_Values):
@@ -164,16 +219,24 @@ class _Lists(_Values):
         if header.num_rows not in (None, found.lists):
             raise PageError(f"a page of {header.num_rows} rows holds {found.lists} lists")
         out = self.words[first : first + found.elements]
-        self.fill(header, page, defs.stop, out[: found.values])
-        if found.valid is not None:
-            if self.valid is None:
-                self.valid = np.ones(self.form.num_values, np.uint8)
-            self.valid[first : first + found.elements] = found.valid
-            spread(found.valid, out)
+        if found.valid is None:
+            self.fill(header, page, defs.stop, out)
+        else:
+            self.fill(header, page, defs.stop, out, found.valid, found.values)
+            self._keep(found.valid, first)
         if found.valid_lists is not None:
             if self.valid_lists is None:
                 self.valid_lists = np.ones(self.form.num_rows, np.uint8)
             self.valid_lists[lists : lists + found.lists] = found.valid_lists
+
+    def _keep(self, valid: Octets, first: int) -> None:
+        """Keeps which elements of a page are not null, the first of which is of a number."""
+        if len(valid) == self.form.num_values:
+            self.valid = valid
+            return
+        if self.valid is None:
+            self.valid = np.ones(self.form.num_values, np.uint8)
+        self.valid[first : first + len(valid)] = valid
 
     def finish(self) -> pa.Array:
         """The column. Raises PageError or ValueError if it has fewer lists than it should."""

@@ -11,27 +11,18 @@ import pyarrow.parquet as pq
 from preprocessor_server.errors import DataError
 from preprocessor_server.source.nesting import RowSchema
 
-_STRINGS = (
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """A Parquet column: its index in the file, its path, and what its values belong to.
 
-    nested says that a row holds lists or structs of them, in_lists that the rows' own lists do;
-    strings that a Parquet row has one string or binary value.
+    nested says that a row holds lists or structs of them, in_lists that the rows' own lists do.
     """
 
     index: int
     path: str
     nested: bool
     in_lists: bool
-    strings: bool
     source: str
 
 
@@ -64,9 +55,8 @@ def leaves_of(
             before = struct.get_field_index(column.field)
             first += _total(struct.field(i).type for i in range(before))
         nested = pa.types.is_nested(column.type)
-        strings = not column.in_lists and any(test(column.type) for test in _STRINGS)
         leaves += [
-            Leaf(i, parquet.column(i).path, nested, column.in_lists, strings, column.source)
+            Leaf(i, parquet.column(i).path, nested, column.in_lists, column.source)
             for i in range(first, first + _leaf_count(column.type))
         ]
     return leaves

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from preprocessor_server.kernels import LEVEL_ROOM, ListLevels, read_levels
-from preprocessor_server.source.chunk_pages import Octets
+from preprocessor_server.kernels import LEVEL_ROOM, ListLevels, read_levels, read_valid
+from preprocessor_server.source.chunk_bytes import Octets
 
 Offsets: TypeAlias = npt.NDArray[np.int32]
 
@@ -102,18 +102,15 @@ class ListShape:
         # In a list without elements there is a level for none.
         if before.found.elements < levels.num_values or not levels.num_values:
             return None
-        depths = self._depths(levels)
-        if depths.min() < self._element or depths.max() > self._top:
+        count = levels.num_values
+        valid = np.empty(count + LEVEL_ROOM, np.uint8)
+        where = levels.defs.start, levels.defs.stop
+        values = read_valid(levels.page, *where, self._element, self._top, valid)
+        if values is None:
             return None
-        valid = (depths == self._top).view(np.uint8)
-        values = int(np.count_nonzero(valid))
-        found = PageLists(
-            before.found.lists,
-            levels.num_values,
-            values,
-            valid if values < levels.num_values else None,
-        )
-        return _Page(levels.num_values, reps, defs, found, before.is_open)
+        there = valid[:count] if values < count else None
+        found = PageLists(before.found.lists, count, values, there)
+        return _Page(count, reps, defs, found, before.is_open)
 
     def _read(self, levels: Levels) -> tuple[PageLists, bool]:
         """What is in a page, and whether its last list may go on."""

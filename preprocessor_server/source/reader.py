@@ -15,9 +15,9 @@ from preprocessor_server.errors import DataError, ServerError
 from preprocessor_server.kept import KeptValues, KeptWindow
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.bounds import row_group_bounds
-from preprocessor_server.source.chunk_decoder import Shapes, read_chunk
+from preprocessor_server.source.chunk_bytes import ChunkBytes
+from preprocessor_server.source.chunk_decoder import Shapes, decode_chunk
 from preprocessor_server.source.chunk_form import chunk_form
-from preprocessor_server.source.dictionaries import dictionaries_hold, dictionary_leaves
 from preprocessor_server.source.file_leaves import FileLeaves, LeavesCache
 from preprocessor_server.source.footer import Footer, FooterCache, decoded_bytes
 from preprocessor_server.source.inner_rows import METADATA_KEY, REMEDY
@@ -82,16 +82,21 @@ class SplitReader:
             _check_count(snapshot, split, rows_before + result.rows.num_rows)
         return result
 
+    def footer(self, snapshot: Snapshot, file: int) -> Footer:
+        """The footer of a file. Raises DataError if the file has changed since the snapshot."""
+        name = snapshot.message.files[file].path
+        named = NamedFile(name, self._roots.resolve(name))
+        footer = self._footers.read(named)
+        self._check_unchanged(snapshot, file, named)
+        return footer
+
     def bounds(self, snapshot: Snapshot, file: int, columns: Sequence[RowColumn]) -> pa.Table:
         """What the footer of a file says of columns: see row_group_bounds.
 
         Raises DataError if the file has changed since the snapshot.
         """
         name = snapshot.message.files[file].path
-        named = NamedFile(name, self._roots.resolve(name))
-        footer = self._footers.read(named)
-        self._check_unchanged(snapshot, file, named)
-        return row_group_bounds(name, footer, columns)
+        return row_group_bounds(name, self.footer(snapshot, file), columns)
 
     def check_unchanged(self, snapshot: Snapshot, file: int) -> None:
         """Raises DataError (SNAPSHOT_CHANGED) if a file is not what the snapshot recorded."""
@@ -182,27 +187,34 @@ def _open(file: Path, metadata: pq.FileMetaData, **options: Any) -> pq.ParquetFi
 
 
 def _read_whole(file: Path, footer: Footer, row_group: int, leaves: FileLeaves) -> pa.Table:
-    """The leaves of a row group: numbers as they are decoded here, all else by Arrow."""
+    """The leaves of a row group, as they are decoded here where they can be, else by Arrow."""
     decoded: dict[str, pa.Array] = {}
     took_ns: dict[str, int] = {}
     shapes: Shapes = {}
     group = footer.metadata.row_group(row_group)
     with file.open("rb") as pages, within("decode", reads=True):
-        before_ns = time.perf_counter_ns()
-        for leaf, of_leaf in zip(*leaves, strict=True):
-            form = None if of_leaf is None else chunk_form(of_leaf, group, footer.size_bytes)
-            column = None if form is None else read_chunk(pages.fileno(), form, shapes)
-            now_ns = time.perf_counter_ns()
+        forms = {
+            leaf.source: form
+            for leaf, of_leaf in zip(*leaves, strict=True)
+            if of_leaf is not None
+            and (form := chunk_form(of_leaf, group, footer.size_bytes)) is not None
+        }
+        chunks = ChunkBytes(pages.fileno(), forms.values())
+        for name, form in sorted(forms.items(), key=lambda entry: entry[1].start):
+            chunk = chunks.read(form)
+            # What is read together is no column's own.
+            before_ns = time.perf_counter_ns()
+            column = None if chunk is None else decode_chunk(chunk, form, shapes)
             if column is not None:
-                decoded[leaf.source] = column
-                took_ns[leaf.source] = now_ns - before_ns
-            before_ns = now_ns
+                decoded[name] = column
+                took_ns[name] = time.perf_counter_ns() - before_ns
     left = [leaf for leaf in leaves.leaves if leaf.source not in decoded]
     if decoded and not left:
         count_parts("decode", took_ns)
         return pa.table(decoded)
     # It reads on threads of its own while this one waits.
     with within("decode", waits=True):
+        before_ns = time.perf_counter_ns()
         table = _read_by_arrow(file, footer.metadata, row_group, left)
         took_ns[_together(left)] = time.perf_counter_ns() - before_ns
     count_bytes("read", sum(group.column(leaf.index).total_compressed_size for leaf in left))
@@ -225,17 +237,9 @@ def _together(leaves: Sequence[Leaf]) -> str:
 def _read_by_arrow(
     file: Path, metadata: pq.FileMetaData, row_group: int, leaves: Sequence[Leaf]
 ) -> pa.Table:
-    """The leaves of a row group; strings as dictionaries, where that costs less."""
-    group = metadata.row_group(row_group)
-    paths = [leaf.path for leaf in leaves]
-    coded = dictionary_leaves(group, leaves)
-    indices = [leaf.index for leaf in coded]
-    with _open(file, metadata, pre_buffer=True, read_dictionary=indices) as parquet:
-        table = parquet.read_row_group(row_group, columns=paths, use_threads=False)
-    if dictionaries_hold(table, file, group, coded):
-        return table
-    del table
+    """The leaves of a row group."""
     with _open(file, metadata, pre_buffer=True) as parquet:
+        paths = [leaf.path for leaf in leaves]
         return parquet.read_row_group(row_group, columns=paths, use_threads=False)
 
 
@@ -244,7 +248,13 @@ def _part(whole: pa.Table, split: Split, lists: str | None) -> tuple[pa.Table, i
     rows_before = 0
     if lists is not None:
         rows_before = int(flatten(whole.column(lists).slice(0, split.first_row))[1].sum())
-    return whole.take(np.arange(split.first_row, split.first_row + split.row_count)), rows_before
+    part = whole.take(np.arange(split.first_row, split.first_row + split.row_count))
+    for index, column in enumerate(part.columns):
+        kind = column.type
+        if pa.types.is_dictionary(kind) and len(column.chunk(0).dictionary) > len(column):
+            # It would hold on to what the other parts have.
+            part = part.set_column(index, part.column_names[index], column.cast(kind.value_type))
+    return part, rows_before
 
 
 def _read_range(

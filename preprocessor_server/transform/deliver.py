@@ -83,7 +83,8 @@ def deliver_classes(count: int, dtype: dataset_pb2.ScalarType) -> Callable[[Colu
         if classes.valid is not None:
             held, rows = held[classes.valid], rows[classes.valid]
         matrix = np.zeros((count, len(values)), kept)
-        matrix[held, rows] = 1
+        # One index for each is twice as fast as one for either axis.
+        matrix.reshape(-1)[held * len(values) + rows] = 1
         return [Flat(feature) for feature in matrix]
 
     return run

@@ -18,6 +18,20 @@ def shorten(field: str) -> str:
     return field.removeprefix("dataset.")
 
 
+def name_fault(field: str, name: str, names: Sequence[str]) -> DatasetError | None:
+    """Why the name that a field gives is not that of one column, None if it is; names has all."""
+    count = names.count(name)
+    if count == 0:
+        return DatasetError(
+            "FEATURE_UNMATCHED",
+            f"{shorten(field)}: {name!r} is no column; {suggest(name, names)}",
+            field=field,
+        )
+    if count > 1:
+        return invalid(field, f"the source has {count} columns called {name!r}; rename all but one")
+    return None
+
+
 def suggest(name: str, names: Sequence[str]) -> str:
     """A way out for a name that no column has."""
     close = difflib.get_close_matches(name.strip("*?"), names, n=3)

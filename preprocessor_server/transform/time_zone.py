@@ -65,13 +65,14 @@ def time_zone(name: str) -> TimeZone:
     starts, offsets, rule = _changes(data)
     if "," not in rule:
         return TimeZone(np.array(starts), np.array(offsets), _LAST)
-    # From then on the rule alone holds.
-    year = datetime.fromtimestamp(max(starts[-1], 0), UTC).year + 1
-    cycle_s = int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
-    for second, offset in _ruled(data, cycle_s, offsets[-1]):
+    # The rule holds from the last change that is listed on, which may be early in a year.
+    last_s = max(starts[-1], 0)
+    year = datetime.fromtimestamp(last_s, UTC).year + 1
+    end_s = int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) + CYCLE_S
+    for second, offset in _ruled(data, last_s, end_s, offsets[-1]):
         starts.append(second)
         offsets.append(offset)
-    return TimeZone(np.array(starts), np.array(offsets), cycle_s + CYCLE_S)
+    return TimeZone(np.array(starts), np.array(offsets), end_s)
 
 
 def _changes(data: bytes) -> tuple[list[int], list[int], str]:
@@ -91,8 +92,8 @@ def _changes(data: bytes) -> tuple[list[int], list[int], str]:
     return [_FIRST, *times], [int(offsets[0]), *offsets[kinds].tolist()], rule
 
 
-def _ruled(data: bytes, begin_s: int, offset_s: int) -> list[tuple[int, int]]:
-    """The changes that the rule of a TZif file makes in the 400 years from a second on."""
+def _ruled(data: bytes, last_s: int, end_s: int, offset_s: int) -> list[tuple[int, int]]:
+    """The changes that the rule of a TZif file makes after its last one, to offset_s at last_s."""
     zone = ZoneInfo.from_file(io.BytesIO(data))
 
     def offset_at(second: int) -> int:
@@ -101,8 +102,8 @@ def _ruled(data: bytes, begin_s: int, offset_s: int) -> list[tuple[int, int]]:
         return int(offset.total_seconds())
 
     found = []
-    before_s = begin_s - _STEP_S
-    for second in range(begin_s, begin_s + CYCLE_S + 1, _STEP_S):
+    before_s = last_s
+    for second in (*range(last_s + _STEP_S, end_s, _STEP_S), end_s):
         if (offset := offset_at(second)) == offset_s:
             before_s = second
             continue

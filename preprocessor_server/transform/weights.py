@@ -14,7 +14,7 @@ from preprocessor_server.transform.blocks import Output, Weights
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, ColumnType, Family, column_type
 from preprocessor_server.transform.derive.aligned import align, rejoin
 from preprocessor_server.transform.derive.levels import Inverse, bring_together
-from preprocessor_server.transform.invalid import invalid, shorten, suggest
+from preprocessor_server.transform.invalid import invalid, name_fault, shorten
 from preprocessor_server.transform.ops import compile_op, null_typed
 from preprocessor_server.transform.ops.base import ColumnOp, UnfitError
 from preprocessor_server.transform.place import Place
@@ -85,17 +85,9 @@ def bind_weights(
     Raises DatasetError: FEATURE_UNMATCHED, DATASET_INVALID or TYPE_UNFIT.
     """
     field, column = f"{path}.weights", part.weights
-    count = len(schema.get_all_field_indices(column))
-    if count == 0:
-        raise DatasetError(
-            "FEATURE_UNMATCHED",
-            f"{shorten(field)}: {column!r} is no column; {suggest(column, schema.names)}",
-            field=field,
-        )
-    if count > 1:
-        raise invalid(
-            field, f"the source has {count} columns called {column!r}; rename all but one"
-        )
+    fault = name_fault(field, column, schema.names)
+    if fault is not None:
+        raise fault
     arrow = schema.field(column).type
     kind = column_type(arrow)
     known = kind or ColumnType(Family.BINARY, None, False, str(arrow))

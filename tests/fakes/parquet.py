@@ -41,7 +41,9 @@ def make_table(row_count: int = ROW_COUNT, seed: int = 0) -> pa.Table:
     )
 
 
-def write_dataset(folder: Path, table: pa.Table | None = None) -> int:
+def write_dataset(
+    folder: Path, table: pa.Table | None = None, row_group_rows: int = ROW_GROUP_ROWS
+) -> int:
     """Writes a table as the files of a folder; returns its number of rows."""
     table = make_table() if table is None else table
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def write_dataset(folder: Path, table: pa.Table | None = None) -> int:
         pq.write_table(
             table.slice(start, rows),
             folder / f"part-{i}.parquet",
-            row_group_size=ROW_GROUP_ROWS,
+            row_group_size=row_group_rows,
             compression="zstd",
         )
         start += rows

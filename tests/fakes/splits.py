@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from preprocessor_server.kept import KeptWindow
 from preprocessor_server.plan.identity import Split
 from preprocessor_server.source.footer import Footer, FooterCache
 from preprocessor_server.source.leaves import Leaf, leaves_of
@@ -33,8 +34,16 @@ def all_leaves(path: Path) -> list[Leaf]:
     return leaves_of(path.name, footer.schema, footer.metadata, flat_schema(footer.schema))
 
 
-def read_rows(path: Path, first_row: int = 0, row_count: int | None = None) -> pa.Table:
-    """What the reader makes of some or all rows of a file's first row group."""
+def read_rows(
+    path: Path,
+    first_row: int = 0,
+    row_count: int | None = None,
+    window: KeptWindow | None = None,
+) -> pa.Table:
+    """What the reader makes of some or all rows of a file's first row group.
+
+    window keeps the row group where only a part of it is read.
+    """
     roots, footers = Roots((path.parent,)), FooterCache()
     file = NamedFile(path.name, path)
     footer = footers.read(file)
@@ -43,4 +52,7 @@ def read_rows(path: Path, first_row: int = 0, row_count: int | None = None) -> p
         snapshot = take_snapshot([file], footer.schema, columns, footers, pool)
     count = footer.metadata.row_group(0).num_rows - first_row if row_count is None else row_count
     split = Split(0, 0, first_row, count)
-    return SplitReader(roots, footers).read(snapshot, split, columns).rows
+    reader = SplitReader(roots, footers)
+    if window is not None:
+        reader = reader.sharing(window)
+    return reader.read(snapshot, split, columns).rows

@@ -274,7 +274,9 @@ def test_the_command_for_programs(servers: Servers, tmp_path: Path) -> None:
     (server,) = found["servers"].values()
     assert server["stages"]["decode"]["wall_s"] > server["stages"]["transform"]["wall_s"]
     parts = server["stages"]["decode"]["parts"]
-    assert re.fullmatch(r"c\d+", max(parts, key=parts.__getitem__))
+    # A thread that the machine holds up for a moment makes any one column look slow.
+    wide = sum(wall_s for name, wall_s in parts.items() if re.fullmatch(r"c\d+", name))
+    assert wide > 0.5 * sum(parts.values())
 
 
 def arguments(servers: Servers, tmp_path: Path) -> list[str]:

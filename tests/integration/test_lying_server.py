@@ -11,6 +11,7 @@ import pytest
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.server import Server
 from tests.fakes import liar
+from tests.fakes.parquet import write_dataset
 from trainer_client import BatchStream, Dataset, DeploymentError, Label, Sparse, parquet
 
 Start = Callable[..., Server]
@@ -20,6 +21,14 @@ DATASET = Dataset(
 )
 # Nobody knows how many rows a shard has left.
 FILTERED = replace(DATASET, where="label = 1")
+
+
+@pytest.fixture(scope="module")
+def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A shard has at least one row group: so many that there are as many shards as asked for.
+    root = tmp_path_factory.mktemp("data")
+    write_dataset(root / "rows", row_group_rows=100)
+    return root
 
 
 @pytest.fixture
@@ -37,7 +46,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
                 dataset,
                 target="static:///" + ",".join(addresses),
                 batch_size=32,
-                # So many that every server has some of them.
+                # So many that every server has some of them: each is sent to one of two that the
+                # hashes of its number and their addresses, which no two runs share, point to.
                 num_shards=40,
                 snapshot_dir=tmp_path / str(hash(dataset.where)),
                 timeout=20,

@@ -172,7 +172,7 @@ def _received_for(situation: Situation) -> dict[str, float]:
     if not lanes_s:
         return {}
     rest_s = max(0.0, loop.next_s - loop.decoded_for_s - loop.ranks_s - loop.copied_s)
-    return {name: rest_s * each / lanes_s for name, each in loop.receiving_s.items()}
+    return {name: rest_s * (each / lanes_s) for name, each in loop.receiving_s.items()}
 
 
 def _slow_server(situation: Situation, received: Mapping[str, float]) -> str:

@@ -27,8 +27,8 @@ _PLACES = (
     HEADER_CHECKSUM,
 )  # fmt: skip
 
-# A row of the table of parts.
-PART_BLOCK, FIRST_FEATURE, FEATURE_COUNT, RUN_COUNT, FIRST_BUFFER, BUFFER_COUNT = range(6)
+# A row of the table of parts. What differs between batches of the same parts comes last.
+PART_BLOCK, FIRST_FEATURE, FEATURE_COUNT, FIRST_BUFFER, BUFFER_COUNT, RUN_COUNT = range(6)
 PART_COLUMNS = 6
 # A row of the table of buffers starts with these many words, in the order of both the fields and
 # the words of the header.

@@ -63,15 +63,12 @@ _PRIME_5 = _u64(0x27D4EB2F165667C5)
 Table = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.unsignedinteger]
+Words32 = npt.NDArray[np.uint32]
+Words64 = npt.NDArray[np.uint64]
 # A byte and a word for each element of a block, and the elements of a dictionary.
-Scratch = tuple[Bytes, npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
+Scratch = tuple[Bytes, Words32, Words64]
 # The decoded arena as words of 16, 32 and 64 bits, and as float64.
-Decoded = tuple[
-    npt.NDArray[np.uint16],
-    npt.NDArray[np.uint32],
-    npt.NDArray[np.uint64],
-    npt.NDArray[np.float64],
-]
+Decoded = tuple[npt.NDArray[np.uint16], Words32, Words64, npt.NDArray[np.float64]]
 
 
 @inner
@@ -273,7 +270,7 @@ def _look_up(scratch: Scratch, is_long: bool, longs: Words, to: int, size: int) 
 
 
 @inner
-def _store(block: npt.NDArray[np.uint32], scalar: int, out: Decoded, to: int, size: int) -> None:
+def _store(block: Words32, scalar: int, out: Decoded, to: int, size: int) -> None:
     """Writes a block of words as elements of a type."""
     halves, words, _, doubles = out
     if scalar == TYPE_FLOAT64:
@@ -386,12 +383,8 @@ def unpack(wire: Bytes, checksum: int, buffers: Table, parts: Table, decoded: By
     """
     if _checksum(wire) != checksum:
         return -WRONG_CHECKSUM
-    out = (
-        decoded.view(np.uint16),
-        decoded.view(np.uint32),
-        decoded.view(np.uint64),
-        decoded.view(np.float64),
-    )
+    halves, words = decoded.view(np.uint16), decoded.view(np.uint32)
+    out = halves, words, decoded.view(np.uint64), decoded.view(np.float64)
     scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint32), np.empty(256, np.uint64)
     for p in range(len(parts)):
         for row in range(parts[p, FIRST], parts[p, END]):

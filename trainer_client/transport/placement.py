@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from xxhash import xxh64_intdigest
@@ -52,6 +51,25 @@ class _Server:
         if self.waiting:
             self.busy_s += MEMORY_S * (1 - kept)
         self.settled_s = now
+
+
+class _Waiting:
+    """The wait for a server; a class, since it is entered once a batch."""
+
+    __slots__ = ("_clock", "_lock", "_server")
+
+    def __init__(self, lock: threading.Lock, clock: Callable[[], float], server: _Server) -> None:
+        self._lock, self._clock, self._server = lock, clock, server
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._server.settle(self._clock())
+            self._server.waiting += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._server.settle(self._clock())
+            self._server.waiting -= 1
 
 
 class Placement:
@@ -101,19 +119,10 @@ class Placement:
         with self._lock:
             self._of(address).streams -= 1
 
-    @contextmanager
-    def waiting(self, address: str) -> Iterator[None]:
-        """Notes that a server is waited for."""
+    def waiting(self, address: str) -> _Waiting:
+        """Notes that a server is waited for, inside."""
         with self._lock:
-            server = self._of(address)
-            server.settle(self._clock())
-            server.waiting += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                server.settle(self._clock())
-                server.waiting -= 1
+            return _Waiting(self._lock, self._clock, self._of(address))
 
     def took(self, address: str) -> None:
         """Notes that a server gave a batch."""
@@ -126,7 +135,10 @@ class Placement:
             self._of(address).failed_s = self._clock()
 
     def _of(self, address: str) -> _Server:
-        return self._servers.setdefault(address, _Server())
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers[address] = _Server()
+        return server
 
     def _best(self, key: bytes, addresses: Sequence[str], tried: Collection[str]) -> str:
         now = self._clock()

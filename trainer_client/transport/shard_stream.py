@@ -78,7 +78,7 @@ class Job(Generic[T]):
     codec: Codec[T]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fetched(Generic[T]):
     """A decoded batch, who sent it, its size on the wire in bytes, and when it was read."""
 
@@ -218,9 +218,11 @@ class ShardStream(Generic[T]):
                     self._job.connection.counters.opened(address, call, arrived_s - asked_s)
                     decode = self._decoder(response, response.schema, address)
                 elif response.batch is not None and decode is not None:
-                    with clock.decoding(address):
-                        value = decode(response.batch)
-                    lane = Lane(asked_s, arrived_s, time.perf_counter())
+                    began_s, began_cpu_s = time.perf_counter(), time.thread_time()
+                    value = decode(response.batch)
+                    cpu_s, decoded_s = time.thread_time() - began_cpu_s, time.perf_counter()
+                    lane = Lane(asked_s, arrived_s, decoded_s)
+                    clock.decoded(address, decoded_s - began_s, cpu_s)
                     self._advance(value, address)
                     self._job.connection.placement.took(address)
                     fetched = Fetched(value, address, response.size, lane)

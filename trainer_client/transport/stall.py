@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
 
 import grpc
 
 # Without a deadline to watch, how long the thread sleeps: a shorter one wakes it.
 IDLE_S = 60.0
+
+
+class _Limit:
+    """A call that is watched; a class, since it is entered once a batch."""
+
+    __slots__ = ("_call", "_guard", "_seconds")
+
+    def __init__(self, guard: StallGuard, call: grpc.Call, seconds: float) -> None:
+        self._guard, self._call, self._seconds = guard, call, seconds
+
+    def __enter__(self) -> None:
+        self._guard.watch(self._call, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.release(self._call)
 
 
 class StallGuard:
@@ -24,9 +37,12 @@ class StallGuard:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    @contextlib.contextmanager
-    def limit(self, call: grpc.Call, seconds: float) -> Iterator[None]:
+    def limit(self, call: grpc.Call, seconds: float) -> _Limit:
         """Cancels the call if the body takes longer."""
+        return _Limit(self, call, seconds)
+
+    def watch(self, call: grpc.Call, seconds: float) -> None:
+        """Cancels the call if it is not released before."""
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -38,11 +54,11 @@ class StallGuard:
             # One that looks too early looks again: it is not woken to sleep longer.
             if deadline < self._wakes_s:
                 self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._deadlines.pop(call, None)
+
+    def release(self, call: grpc.Call) -> None:
+        """Leaves a call alone."""
+        with self._changed:
+            self._deadlines.pop(call, None)
 
     def close(self) -> None:
         """Ends the thread; idempotent."""

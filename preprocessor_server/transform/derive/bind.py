@@ -13,7 +13,7 @@ from preprocessor_server.transform.column_type import column_type
 from preprocessor_server.transform.derive.base import Input, UnfitInputError
 from preprocessor_server.transform.derive.kinds import RULES, derived_faults, kind_title
 from preprocessor_server.transform.derive.made import DerivedColumn
-from preprocessor_server.transform.invalid import invalid, shorten, suggest
+from preprocessor_server.transform.invalid import invalid, name_fault, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +81,9 @@ def _bind(
     named = rule.inputs(message)
     for name, part in named:
         field = f"{path}.{kind}.{part}"
-        count = len(schema.get_all_field_indices(name))
-        if count == 0:
-            yield DatasetError(
-                "FEATURE_UNMATCHED",
-                f"{shorten(field)}: {name!r} is no column; {suggest(name, schema.names)}",
-                field=field,
-            )
-        elif count > 1:
-            yield invalid(
-                field, f"the source has {count} columns called {name!r}; rename all but one"
-            )
+        fault = name_fault(field, name, schema.names)
+        if fault is not None:
+            yield fault
         elif name not in unsound:
             arrow = schema.field(name).type
             known = column_type(arrow)

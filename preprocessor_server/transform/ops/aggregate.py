@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Bytes, Column, Flat, Indices, Jagged, Mask, Opaque, Scalars
-from preprocessor_server.kernels import sum_lists
+from preprocessor_server.kernels import sum_integers, sum_lists
 from preprocessor_server.transform.column_type import NUMBERS, ColumnType, Family
 from preprocessor_server.transform.invalid import invalid
 from preprocessor_server.transform.ops.base import CAST_FIRST, ColumnOp, Rule, UnfitError
@@ -27,7 +27,6 @@ Aggregate: TypeAlias = Callable[[Indices, Scalars, Place], Scalars]
 
 _INT64 = np.dtype(np.int64)
 _FLOAT64 = np.dtype(np.float64)
-_LOW_HALF = (1 << 32) - 1
 
 
 def _list_aggregate(
@@ -124,22 +123,15 @@ def _sum(offsets: Indices, values: Scalars, place: Place) -> Scalars:
     numbers = values.values
     if numbers.dtype.kind == "f":
         return Flat(_one_nan(_left_to_right(offsets, numbers)))
-    longest = int(np.diff(offsets).max(initial=0))
-    most = max(abs(int(edge)) for edge in (numbers.min(initial=0), numbers.max(initial=0)))
-    if most * longest < 1 << 63:
-        return Flat(_reduce(np.add, offsets, numbers.astype(_INT64, copy=False)))
-    # In two halves of 32 bits, whose sums do not overflow, to see whether the whole one does.
-    half = numbers.dtype.type(32)
-    low = _reduce(np.add, offsets, (numbers & numbers.dtype.type(_LOW_HALF)).astype(_INT64))
-    high = _reduce(np.add, offsets, (numbers >> half).astype(_INT64)) + (low >> 32)
-    bad = (high < -(1 << 31)) | (high >= 1 << 31)
+    dtype = np.uint64 if numbers.dtype.kind == "u" else np.int64
+    sums, bad = sum_integers(offsets, numbers.astype(dtype, copy=False))
     place.refuse(
         bad,
         "VALUE_OUT_OF_RANGE",
         "sums of lists are no int64",
         "put a Cast to float64 before it, or correct the data",
     )
-    return Flat(np.where(bad, 0, (high << 32) | (low & _LOW_HALF)))
+    return Flat(sums)
 
 
 def _mean(offsets: Indices, values: Scalars, _: Place) -> Scalars:

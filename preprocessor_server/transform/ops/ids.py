@@ -48,8 +48,11 @@ def hash_bytes(values: Scalars, num_buckets: int, seed: int, *, narrow: bool = F
 
 
 def of_bytes(values: Scalars, make: Callable[[Bytes], Flat]) -> Flat:
-    """What is made of strings or binary values, each for itself; of a dictionary, of each once."""
-    if not isinstance(values, Opaque):
+    """What is made of strings or binary values, each for itself; of a dictionary, of each once.
+
+    Of one that has more values than there are rows, as a part's may, each row for itself.
+    """
+    if not isinstance(values, Opaque) or len(values.array.dictionary) > len(values.array):
         return make(as_bytes(values))
     distinct, codes = arrow_to_column(values.array.dictionary), values.array.indices
     assert isinstance(distinct, Bytes)

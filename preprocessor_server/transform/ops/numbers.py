@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Bytes, Flat, Scalars
-from preprocessor_server.kernels import limit, log1p
+from preprocessor_server.kernels import fill, limit, log1p
 from preprocessor_server.transform.cast import cast
 from preprocessor_server.transform.column_type import BYTES, NUMBERS, ColumnType, Family
 from preprocessor_server.transform.from_arrow import arrow_to_column, as_bytes, bytes_to_arrow
@@ -38,15 +38,15 @@ def _fill_null(op: dataset_pb2.FillNull, column: ColumnType) -> tuple[ColumnOp, 
         return _fill_bytes(op, column)
     if column.dtype is None:
         raise UnfitError(f"FillNull takes numbers, booleans and strings; {CAST_FIRST}")
-    fill = as_number(op.value, column.dtype)
-    if fill is None:
+    value = as_number(op.value, column.dtype)
+    if value is None:
         raise UnfitError(no_such_value("the value", op.value, column))
 
     def run(values: Scalars, _: Place) -> Scalars:
         assert isinstance(values, Flat)
         if values.valid is None:
             return values
-        return Flat(np.where(values.valid, values.values, fill))
+        return Flat(fill(values.values, values.valid, value))
 
     return on_values(run), column
 

@@ -73,6 +73,8 @@ def test_what_is_still_to_be_fitted_is_no_mistake(run: Callable[..., str]) -> No
          "5:95: features[0].ops[2].fit_bucketize.num_buckets: "),
         ("[{fit_vocabulary: {}}], e", "[{fit_vocabulary: {}}], table: t, e",
          "7:67: features[2].table: "),
+        ("r], ops: [{fit_vocabulary: {}}]", "r], ops: [{vocabulary: {integers: [3]}}], table: t",
+         "7:76: features[2].table: "),
         ("user", "none", "7:5: features[2]: "),
         # And all the rest.
         ("[label]", "[lable]", "8:23: features[3].columns[0]: "),

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from benchmarks.training_loop import WARM_UP_STEPS, TrainingLoop, cores
+from benchmarks.training_loop import TURN_S, WARM_UP_STEPS, TrainingLoop, cores
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
@@ -16,17 +16,21 @@ def test_every_step_takes_a_batch_and_the_core_is_given_back() -> None:
     laps = []
     affinity = []
     taken: list[int] = []
+    others: list[int] = []
 
     def run() -> None:
         loop = TrainingLoop(step_s=0.001)
         laps.append(loop.alone(0.01))
         laps.append(loop.fed(itertools.count(), taken.append, 0.01))
+        laps.extend(loop.both(itertools.count(), others.append, 2 * TURN_S))
         affinity.append(os.sched_getaffinity(threading.get_native_id()))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    alone, fed = laps
+    alone, fed, turns_alone, turns_fed = laps
+    assert others == list(range(WARM_UP_STEPS + turns_fed.steps))
+    assert turns_alone.taking.wall_s + turns_alone.computing.wall_s >= TURN_S
     assert alone.steps > 0
     assert fed.steps > 0
     assert taken == list(range(WARM_UP_STEPS + fed.steps))

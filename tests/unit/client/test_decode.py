@@ -88,6 +88,32 @@ def test_decodes_what_was_encoded(drawn: tuple[Rows, int], codec: batch_pb2.Code
     assert batch.batch_size == count
 
 
+def test_batches_of_a_stream_may_differ_in_their_parts_and_stay_when_others_follow() -> None:
+    """Whatever a decoder knows of the batch before."""
+    seqs = [[[1, 2]] * 4, [[1], [2], [3], [4]], [[7]] * 2 + [[8]] * 2, [[9] * 30_000] * 4]
+    given = [
+        (Rows(ROWS.dense, {**ROWS.sparse, "seq": seqs[n]}, ROWS.labels), codec)
+        for codec in (batch_pb2.CODEC_ZSTD, batch_pb2.CODEC_NONE)
+        for n in (0, 2, 1, 1, 3, 0, 3, 1)
+    ]
+    messages = [encode_batch(rows, row_count=COUNT, codec=codec) for rows, codec in given]
+    run_counts = [[p.run_count for b in message.blocks for p in b.parts] for message in messages]
+    assert len({tuple(count > 0 for count in each) for each in run_counts}) > 1
+    decoder = Decoder(encode_schema(ROWS))
+    batches = [decoder(message.SerializeToString()) for message in messages]
+    assert all(same(batch, rows) for batch, (rows, _) in zip(batches, given, strict=True))
+
+
+def test_run_counts_are_checked_where_parts_are_those_of_the_batch_before() -> None:
+    message, decoder = encode_batch(ROWS, row_count=COUNT), Decoder(encode_schema(ROWS))
+    decoder(message.SerializeToString())
+    part = next(part for block in message.blocks for part in block.parts if part.run_count)
+    part.run_count = COUNT + 1
+    seal(message)
+    with pytest.raises(CorruptBatchError, match=f"cannot be: .* {COUNT + 1} runs"):
+        decoder(message.SerializeToString())
+
+
 @pytest.mark.parametrize("bits", [*range(1, 65)])
 def test_every_width_over_many_blocks(bits: int) -> None:
     """Of more values than the kernel unpacks at a time, the last block a broken one."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.v1 import preprocessor_service_pb2 as pb
@@ -235,6 +235,15 @@ def pb_stages() -> list[str]:
 
 
 @given(situations())
+@example(
+    # So little that a product of it is rounded to few bits.
+    Situation(
+        LoopTimes(at_s=10.0, next_s=7.875, device_copy_s=1.875, receiving_s={"a:1": 2e-323}),
+        4.0,
+        4,
+        servers={"a:1": "UNAVAILABLE: gone"},
+    )
+)
 def test_every_situation_has_a_verdict_that_can_be_read(given: Situation) -> None:
     explanation = explain(given)
     verdict = explanation.verdict

@@ -86,8 +86,9 @@ def agrees(header: Header, message: batch_pb2.CompactBatch) -> bool:
         and header.block_count == len(message.blocks)
         and [part.block for part in header.parts]
         == [i for i, block in enumerate(message.blocks) for _ in block.parts]
-        and [(part.features, part.run_count, part.buffer_count) for part in header.parts]
-        == [([*part.features], part.run_count, len(part.buffers)) for part in parts]
+        and header.run_counts == [part.run_count for part in parts]
+        and [(p.features, p.by_run, p.buffer_end - p.first_buffer) for p in header.parts]
+        == [((*part.features,), part.run_count > 0, len(part.buffers)) for part in parts]
         and found == [[word & U64 for word in row] for row in rows]
         and header.payload == message.payload
     )

@@ -31,6 +31,8 @@ def test_a_wait_is_for_what_the_lane_was_at() -> None:
     clock.waited((1.0, 5.0), Lane(0.0, 3.0, 4.5), "a:1")
     clock.waited((10.0, 11.0), Lane(0.0, 3.0, 4.5), "b:1")
     clock.waited((20.0, 22.0), Lane(19.0, 19.5, 25.0), "a:1")
+    # Of what was there already, nothing was waited for.
+    clock.waited((30.0, 31.0), Lane(19.0, 29.0, 30.0), "b:1")
     times = clock.read()
     assert times.received_for_s == {"a:1": pytest.approx(2.0)}
     assert times.decoded_for_s == pytest.approx(1.5 + 2.0)
@@ -57,15 +59,25 @@ def test_a_lane_that_waits_counts_while_it_does() -> None:
     assert clock.read().receiving_s["a:1"] == pytest.approx(waited[2])
 
 
+def test_decoding_counts_messages() -> None:
+    clock = LoopClock()
+    clock.decoded("a:1", 2.0, 0.5)
+    clock.decoded("b:1", 1.0, 0.25)
+    clock.decoded("a:1", 1.0, 0.25)
+    times = clock.read()
+    assert (times.decoding_s, times.decoding_cpu_s) == (4.0, 1.0)
+    assert times.messages == {"a:1": 2, "b:1": 1}
+
+
 def test_readings_differ_by_server_too() -> None:
     clock = LoopClock()
-    clock.add_for("a:1", rows=5, wire_bytes=10)
+    clock.delivered("a:1", 5, 10)
     before = clock.read()
-    clock.add_for("a:1", rows=7)
-    clock.add_for("b:1", rows=1)
+    clock.delivered("a:1", 7, 0)
+    clock.delivered("b:1", 1, 3)
     times = clock.read().since(before)
     assert times.rows == {"a:1": 7, "b:1": 1}
-    assert times.wire_bytes == {"a:1": 0}
+    assert times.wire_bytes == {"a:1": 0, "b:1": 3}
     assert LoopTimes().since(LoopTimes()) == LoopTimes()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -145,7 +146,21 @@ def test_any_number_of_restores_with_any_world_sizes_deliver_every_batch_once(
     assert len(left_out) < world_size
     assert even or not left_out
     assert sorted([*delivered, *left_out]) == everything(counts)
-    assert steps(undelivered(shards, deals)) == sorted(left_out)
+    # Shards that were read in part, or that some of is left out of, come first.
+    left_by_shard = Counter(shard for shard, _ in left_out)
+    left_out.sort(key=lambda step: (left_by_shard[step[0]] == counts[step[0]], step))
+    assert steps(undelivered(shards, deals)) == left_out
+
+
+def test_part_read_shards_come_first_in_what_is_left_out() -> None:
+    shards = whole_shards([1, 2])
+    dealt, _ = deal(shards, 2, even=False)
+    assert dealt == [[Segment(0, 0, 1), Segment(1, 0, 1)], [Segment(1, 1, 1)]]
+    deals = [Deal(False, (Position(0), Position(0, finished=True)))]
+    _, rest = deal(undelivered(shards, deals), 3, even=True)
+    assert rest == [Segment(1, 0, 1), Segment(0, 0, 1)]
+    deals.append(Deal(True, (Position(0),) * 3))
+    assert undelivered(shards, deals) == rest
 
 
 def test_positions_in_other_segments_are_refused() -> None:

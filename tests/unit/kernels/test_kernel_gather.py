@@ -36,6 +36,29 @@ def test_columns_are_gathered_bit_by_bit(
     assert bits(gathered) == bits(np.array([column[rows] for column in columns]))
 
 
+@given(st.sampled_from(["i4", "i8", "f4"]), st.permutations(range(6)), rows_of_ten)
+def test_columns_are_gathered_into_places_of_a_matrix(
+    code: str, places: list[int], rows: list[int]
+) -> None:
+    whole = np.arange(60).astype(code).reshape(6, 10)
+    matrix = np.full((6, len(rows)), -1, code)
+    for of_level in (places[:4], places[5:]):
+        columns = Columns([whole[place] for place in of_level])
+        columns.gather_into(np.array(rows, np.int64), matrix, of_level)
+    whole[places[4]] = -1
+    assert bits(matrix) == bits(whole[:, rows])
+
+
+@pytest.mark.parametrize("places", [[0], [0, 1, 2], [0, 2], [-1, 0]])
+def test_places_that_a_matrix_lacks_are_refused(places: list[int]) -> None:
+    columns = Columns([np.zeros(3, np.int32)] * 2)
+    with pytest.raises(ValueError, match="2 columns of int32"):
+        columns.gather_into(np.arange(3), np.empty((2, 3), np.int32), places)
+    for other in (np.empty((2, 2), np.int32), np.empty((2, 3), np.int64)):
+        with pytest.raises(ValueError, match="2 columns of int32"):
+            columns.gather_into(np.arange(3), other, [0, 1])
+
+
 def test_columns_and_rows_of_any_strides() -> None:
     values, rows = np.arange(20, dtype=np.int32), np.arange(10)
     gathered = Columns([values[::2], values[::-2]]).gather(rows[::-3]).values

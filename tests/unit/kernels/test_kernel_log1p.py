@@ -80,16 +80,6 @@ def test_log1p_is_within_one_ulp(x: float) -> None:
         assert error <= decimal.Decimal(math.ulp(float(exact)))
 
 
-@given(st.lists(st.floats(width=32), max_size=20))
-def test_float32_is_the_float64_rounded_once(values: list[float]) -> None:
-    narrow = np.array(values, np.float32)
-    result = log1p(narrow)
-    assert result.dtype == np.float32
-    with np.errstate(all="ignore"):
-        expected = log1p(narrow.astype(np.float64)).astype(np.float32)
-    assert np.array_equal(result, expected, equal_nan=True)
-
-
 @pytest.mark.parametrize(
     ("code", "expected"),
     [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i1", "f8"), ("u8", "f8"), ("i8", "f8")],

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from preprocessor_server.kernels import (
     LEVEL_ROOM,
     ListLevels,
+    all_distinct,
     page_header,
+    page_headers,
     read_coded,
     read_levels,
+    read_valid,
+    split_strings,
     spread,
 )
 from tests.fakes.hybrid import coded, packed, repeated, varint
@@ -41,6 +46,21 @@ def test_levels_are_those_of_the_runs(data: st.DataObject, width: int) -> None:
     with pytest.raises(ValueError, match="end early"):
         # The last group may be filled up with values that are none.
         levels_of(runs, width, len(values) + 8)
+
+
+@given(st.data(), st.integers(1, 3), st.integers(0, 3))
+def test_valid_are_the_levels_at_the_top(data: st.DataObject, top: int, least: int) -> None:
+    width = top.bit_length()
+    values, runs = data.draw(coded(width, (1 << width) - 1))
+    valid = np.full(len(values) + LEVEL_ROOM, 255, np.uint8)
+    found = read_valid(octets(runs), 0, len(runs), least, top, valid)
+    if any(not least <= value <= top for value in values):
+        assert found is None
+    else:
+        assert found == values.count(top)
+        assert valid[: len(values)].tolist() == [value == top for value in values]
+    with pytest.raises(ValueError, match="end early"):
+        read_valid(octets(runs), 0, len(runs), least, top, np.empty(len(values) + 24, np.uint8))
 
 
 @given(st.binary(max_size=40), st.integers(1, 2), st.integers(0, 200))
@@ -91,6 +111,23 @@ def test_codes_are_looked_up(word: Any, data: st.DataObject, width: int) -> None
     if width:
         with pytest.raises(ValueError, match="end early"):
             read_coded(stored, len(before), dictionary, np.zeros(len(values) + 8, word))
+
+
+@pytest.mark.parametrize("word", [np.uint32, np.uint64])
+@given(st.lists(st.none() | st.integers(0, 9)))
+def test_codes_are_looked_up_for_valid_values(word: Any, values: list[int | None]) -> None:
+    codes = [value for value in values if value is not None]
+    stored = octets(bytes([4]) + packed(codes, 4))
+    valid = np.array([value is not None for value in values], np.uint8)
+    found = np.full(len(values), 7, word)
+    read_coded(stored, 0, np.arange(10, dtype=word) + word(5), found, valid, len(codes))
+    assert found.tolist() == [0 if value is None else value + 5 for value in values]
+
+
+def test_other_values_than_are_valid_are_refused() -> None:
+    for valid, count in ((np.ones(2, np.uint8), 2), (np.ones(3, np.uint8), 4)):
+        with pytest.raises(IndexError, match="of 3 values"):
+            read_coded(octets(bytes(9)), 0, np.zeros(1, "u4"), np.zeros(3, "u4"), valid, count)
 
 
 @given(st.binary(max_size=40), st.integers(0, 200), st.integers(0, 9))
@@ -229,6 +266,23 @@ def test_headers_say_what_was_written(
     assert read(b"", 1, 6).version is None
 
 
+@given(st.lists(st.integers(0, 40), max_size=20), st.sampled_from([b"", b"\xff", b"\x15\x00"]))
+def test_headers_of_pages_that_follow_each_other(sizes: list[int], after: bytes) -> None:
+    pages = [
+        header_bytes(integer(1, i) + integer(1, 0), 0, n, None, 5) for i, n in enumerate(sizes)
+    ]
+    data = b"".join(page + bytes(n) for page, n in zip(pages, sizes, strict=True)) + after
+    found, expected, at = [], [], 0
+    for page, size in zip(pages, sizes, strict=True):
+        expected.append((size, at + len(page)))
+        at += len(page) + size
+    headers = page_headers(octets(data))
+    with pytest.raises(ValueError, match="header") if after else contextlib.nullcontext():
+        for header, start in headers:
+            found.append((header.size, start))
+    assert found == expected
+
+
 @given(st.binary(max_size=60), st.integers(-2, 70))
 def test_any_bytes_are_a_header_or_an_error(data: bytes, at: int) -> None:
     with contextlib.suppress(ValueError):
@@ -253,3 +307,69 @@ def test_any_bytes_are_a_header_or_an_error(data: bytes, at: int) -> None:
 def test_headers_that_are_none(data: bytes) -> None:
     with pytest.raises(ValueError, match="header"):
         page_header(octets(data), 0)
+
+
+def plain(strings: list[bytes]) -> bytes:
+    return b"".join(len(each).to_bytes(4, "little") + each for each in strings)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=30), st.binary(max_size=9), st.integers(0, 5))
+def test_strings_are_those_of_the_page(strings: list[bytes], more: bytes, start: int) -> None:
+    page = octets(bytes(start) + plain(strings) + more)
+    offsets, data = split_strings(page, start, len(strings))
+    assert len(data) == offsets[-1]
+    ends = offsets.tolist()
+    assert [data[a:b].tobytes() for a, b in itertools.pairwise(ends)] == strings
+
+
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=9), st.data())
+def test_strings_that_end_early(strings: list[bytes], data: st.DataObject) -> None:
+    whole = plain(strings)
+    page = octets(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(ValueError, match="strings end early"):
+        split_strings(page, 0, len(strings))
+
+
+@given(st.binary(max_size=60), st.integers(-3, 20), st.integers(-3, 1 << 40))
+@example(plain([b"x" * 100]), 0, 20)
+def test_what_are_no_strings(page: bytes, start: int, count: int) -> None:
+    with contextlib.suppress(ValueError):
+        offsets, data = split_strings(octets(page), start, count)
+        assert start + 4 * count + len(data) <= len(page)
+        assert np.all(np.diff(offsets) >= 0)
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x80000000, 5])
+def test_a_string_longer_than_its_page(length: int) -> None:
+    page = octets(length.to_bytes(4, "little") + b"four")
+    with pytest.raises(ValueError, match="its 1 strings end early"):
+        split_strings(page, 0, 1)
+
+
+@given(st.data(), st.integers(0, 40))
+def test_strings_are_all_distinct_or_not(data: st.DataObject, longest: int) -> None:
+    # Of few bytes, so that many share a start, an end, or all.
+    few = st.lists(st.sampled_from(b"ab"), max_size=longest).map(bytes)
+    strings = data.draw(st.lists(few, max_size=60))
+    offsets, content = split_strings(octets(plain(strings)), 0, len(strings))
+    assert all_distinct(offsets, content) == (len(set(strings)) == len(strings))
+
+
+@pytest.mark.parametrize("count", [1, 4096, 100_000])
+def test_one_of_many_strings_is_there_twice(count: int) -> None:
+    strings = [f"{7 * i:08x}".encode() for i in range(count)]
+    offsets, content = split_strings(octets(plain(strings)), 0, count)
+    assert all_distinct(offsets, content)
+    offsets, content = split_strings(octets(plain([*strings, strings[count // 2]])), 0, count + 1)
+    assert not all_distinct(offsets, content)
+
+
+@pytest.mark.parametrize("kind", [">u8", "<u8", "S16"])
+def test_strings_that_differ_in_few_bytes_are_told_apart_in_time(kind: str) -> None:
+    # Were they all looked for in one place, this would take minutes.
+    count = 1_000_000
+    numbers = np.arange(count)
+    texts = np.char.zfill(numbers.astype("S7"), 16) if kind == "S16" else numbers
+    records = np.empty(count, np.dtype([("length", "<u4"), ("value", kind)]))
+    records["length"], records["value"] = np.dtype(kind).itemsize, texts
+    assert all_distinct(*split_strings(records.view(np.uint8), 0, count))

@@ -1,4 +1,4 @@
-"""Limits against their plain numpy twin; the other kernels of the file have theirs with the ops."""
+"""Kernels of numbers against numpy; those that are not here are held to it with the operations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import limit
+from preprocessor_server.kernels import fill, limit
 
 
 def twin(values: Any, lower: Any, upper: Any) -> Any:
@@ -48,3 +48,25 @@ def test_integers_are_limited(code: str, data: st.DataObject) -> None:
         result = limit(numbers, lower, upper)
         assert result.dtype == numbers.dtype
         assert result.tolist() == twin(numbers, lower, upper).tolist()
+
+
+@pytest.mark.parametrize("code", ["?", "i1", "u2", "f2", "i4", "f4", "u8", "f8"])
+@given(data=st.data())
+def test_what_is_not_valid_is_filled(code: str, data: st.DataObject) -> None:
+    size = np.dtype(code).itemsize
+    valid = np.array(data.draw(st.lists(st.booleans(), max_size=40)), np.bool_)
+    # Any bits: those of a NaN stay too.
+    bits = 1 if code == "?" else (1 << 8 * size) - 1
+    words = data.draw(
+        st.lists(st.integers(0, bits), min_size=len(valid) + 1, max_size=len(valid) + 1)
+    )
+    *numbers, value = np.array(words, f"u{size}").view(code)
+    result = fill(np.array(numbers, code), valid, value)
+    assert result.dtype == np.dtype(code)
+    expected = [a if ok else value for a, ok in zip(numbers, valid, strict=True)]
+    assert result.tobytes() == np.array(expected, code).tobytes()
+
+
+def test_as_many_are_filled_as_there_are() -> None:
+    with pytest.raises(IndexError, match="2 of 3 values"):
+        fill(np.zeros(3), np.ones(2, np.bool_), 0.0)

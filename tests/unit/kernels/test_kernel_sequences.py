@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import first_occurrences, first_state, fold_words, sum_lists
+from preprocessor_server.kernels import (
+    first_occurrences,
+    first_state,
+    fold_words,
+    sum_integers,
+    sum_lists,
+)
 
 WORD = 2**64
 GAMMA = 0x9E3779B97F4A7C15
@@ -35,6 +42,21 @@ def test_sum_lists_adds_from_left_to_right(lists: list[list[float]]) -> None:
     result = sum_lists(offsets, values)
     assert result.dtype == np.float64
     assert repr(result.tolist()) == repr(expected)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(np.int64, -(2**63)), (np.uint64, 0)])
+@given(data=st.data())
+def test_sum_integers_is_exact(dtype: type[Any], least: int, data: st.DataObject) -> None:
+    most = least + WORD - 1
+    integers = st.integers(least, most) | st.sampled_from([least, most, most // 2, 0, 1])
+    lists = data.draw(st.lists(st.lists(integers, max_size=6), max_size=9))
+    offsets = np.cumsum([0, *map(len, lists)])
+    values = np.array([value for each in lists for value in each], dtype)
+    sums, beyond = sum_integers(offsets, values)
+    assert sums.dtype == np.int64
+    assert beyond.dtype == np.bool_
+    assert beyond.tolist() == [not -(2**63) <= sum(each) < 2**63 for each in lists]
+    assert sums.view(np.uint64).tolist() == [sum(each) % WORD for each in lists]
 
 
 @given(st.lists(st.lists(words, max_size=12), max_size=9))

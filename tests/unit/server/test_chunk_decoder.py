@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from preprocessor_server.errors import DataError
 from preprocessor_server.kernels import page_header
-from preprocessor_server.source.chunk_decoder import Shapes, read_chunk
+from preprocessor_server.source.chunk_bytes import ChunkBytes
+from preprocessor_server.source.chunk_decoder import Shapes, decode_chunk
 from preprocessor_server.source.chunk_form import ChunkForm, chunk_form, leaf_form
 from preprocessor_server.source.chunk_pages import pages
 from preprocessor_server.source.footer import decoded_bytes
@@ -27,6 +28,7 @@ from tests.fakes.splits import all_leaves, footer_of, read_rows
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 KINDS = [pa.type_for_alias(name) for name in (*INTEGERS, "float32", "float64")]
+STRINGS = [pa.binary(), pa.large_binary(), pa.string(), pa.large_string()]
 CODECS = ["none", "zstd", "snappy", "gzip"]
 
 
@@ -40,7 +42,11 @@ def decoded_here(path: Path, row_group: int = 0) -> dict[str, pa.Array]:
         for leaf in all_leaves(path):
             of_leaf = leaf_form(footer.schema, footer.metadata, leaf)
             form = None if of_leaf is None else chunk_form(of_leaf, group, footer.size_bytes)
-            column = None if form is None else read_chunk(file.fileno(), form, shapes)
+            if form is None:
+                continue
+            chunk = ChunkBytes(file.fileno(), [form]).read(form)
+            assert chunk is not None
+            column = decode_chunk(chunk, form, shapes)
             if column is not None:
                 found[leaf.source] = column
     return found
@@ -57,14 +63,25 @@ def values(draw: st.DrawFn, kind: pa.DataType, count: int) -> np.ndarray[Any, An
 
 
 @st.composite
+def strings(draw: st.DrawFn, count: int) -> list[str]:
+    """So many strings of 0 to 20 bytes, of which few or many are distinct, in stretches or not."""
+    numbers = draw(values(pa.uint16(), count))
+    stems = draw(st.lists(st.text(max_size=6), min_size=1, max_size=3))
+    return [f"{stems[n % len(stems)]}{n if n % 5 else ''}" for n in numbers.tolist()]
+
+
+@st.composite
 def columns(draw: st.DrawFn, rows: int) -> tuple[pa.Field, pa.Array]:
-    """A column of numbers or of lists of them, with and without nulls of any kind."""
-    kind = draw(st.sampled_from(KINDS))
+    """A column of numbers, strings or lists of numbers, with and without nulls of any kind."""
+    kind = draw(st.sampled_from(KINDS + STRINGS))
     nullable, element_nullable = draw(st.booleans()), draw(st.booleans())
     # Of few, so that columns have the same lists now and then.
     rng = np.random.default_rng(draw(st.integers(0, 1)))
     share = draw(st.sampled_from([0.0, 0.01, 0.5, 1.0]))
     missing = rng.random(rows) < share if nullable else np.zeros(rows, np.bool_)
+    if kind in STRINGS:
+        texts = pa.array(draw(strings(rows)), pa.string(), mask=missing)
+        return pa.field("x", kind, nullable), texts.cast(kind)
     if draw(st.booleans()):
         column = pa.array(draw(values(kind, rows)), kind, mask=missing)
         return pa.field("x", kind, nullable), column
@@ -111,6 +128,10 @@ def bits(table: pa.Table) -> list[Any]:
     return [repr(column.to_pylist()) for column in table.columns]
 
 
+def numbers_of(kinds: set[pa.DataType]) -> set[pa.DataType]:
+    return kinds.difference(STRINGS)
+
+
 @settings(max_examples=250)
 @given(tables(), OPTIONS)
 def test_columns_hold_what_was_written(table: pa.Table, options: dict[str, Any]) -> None:
@@ -119,13 +140,19 @@ def test_columns_hold_what_was_written(table: pa.Table, options: dict[str, Any])
         pq.write_table(table, path, **options)
         found = decoded_here(path)
         schema = footer_of(path).schema
-        # uint32 is written as 64 bits in version 1.0, and left to Arrow; so are files without rows.
+        # uint32 is written as 64 bits in version 1.0, and left to Arrow; so are files without rows,
+        # and strings that are in no dictionary.
         left = {schema.field(name).type for name in table.column_names if name not in found}
-        narrow = all("uint32" in str(kind) and options["version"] == "1.0" for kind in left)
+        whole = options["use_dictionary"] and options["dictionary_pagesize_limit"] == 1 << 20
+        narrow = all(
+            "uint32" in str(kind) and options["version"] == "1.0" for kind in numbers_of(left)
+        )
         assert narrow or not table.num_rows
+        assert numbers_of(left) == left or not (whole and table.num_rows)
         for name, column in found.items():
             column.validate(full=True)
-            assert column.type == schema.field(name).type
+            kind = schema.field(name).type
+            assert column.type == (pa.dictionary(pa.int32(), kind) if kind in STRINGS else kind)
         assert bits(pa.table(found)) == bits(table.select(list(found)))
         # An empty page before others, as are in some of these files, ends the column for Arrow.
         if table.num_rows and not left:
@@ -152,7 +179,10 @@ NUMBERS = np.arange(ROWS) // 3
 @pytest.mark.parametrize(
     ("column", "options"),
     [
-        (pa.array(["a", "b"] * (ROWS // 2)), {}),
+        (pa.array(["a", "b"] * (ROWS // 2)), {"use_dictionary": False}),
+        (pa.array(["a", "b"] * (ROWS // 2)).cast(pa.string_view()), {}),
+        (pa.array([["a", "b"]] * ROWS), {}),
+        (pa.array([b"four"] * ROWS, pa.binary(4)), {}),
         (pa.array([True, False] * (ROWS // 2)), {}),
         (pa.array(NUMBERS.astype(np.float16)), {}),
         (pa.array(NUMBERS).cast(pa.timestamp("us")), {}),
@@ -237,6 +267,24 @@ def test_codes_outside_their_dictionary(tmp_path: Path) -> None:
     at = path.read_bytes().index(b"\x0a", page + 4)
     patch(path, at + 10, b"\xff" * 20)
     assert "column 'x': its 5000 codes" in refused(path).message
+
+
+def test_codes_of_strings_outside_their_dictionary(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"x": [f"{i % 1000}" for i in range(ROWS)]}), path, **CODED)
+    start = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    _, page = page_header(np.frombuffer(path.read_bytes(), np.uint8), start)
+    at = path.read_bytes().index(b"\x0a", page + 4)
+    patch(path, at + 10, b"\xff" * 20)
+    assert "column 'x': its 5000 codes" in refused(path).message
+
+
+def test_a_dictionary_of_fewer_strings_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"x": ["one", "two", "six"]}), path, **CODED)
+    # The length of the last is more than there is.
+    patch(path, path.read_bytes().index(b"six") - 4, (4).to_bytes(4, "little"))
+    assert "column 'x': its 3 strings end early" in refused(path).message
 
 
 def test_levels_that_end_behind_their_page(tmp_path: Path) -> None:
@@ -328,7 +376,7 @@ def test_a_file_that_was_cut_off_after_its_footer_was_read(tmp_path: Path) -> No
     assert form is not None
     os.truncate(path, form.start + 100)
     with path.open("rb") as file:
-        assert read_chunk(file.fileno(), form, {}) is None
+        assert ChunkBytes(file.fileno(), [form]).read(form) is None
 
 
 @settings(max_examples=300)
@@ -357,11 +405,26 @@ def test_damaged_bytes_are_an_error_or_harmless(
         except DataError as error:
             assert error.reason in {"FILE_CORRUPT", "NOT_PARQUET"}  # noqa: PT017 - either may be
             return
-        found.validate(full=True)
+        for column in found.columns:
+            validate(column)
         assert found.num_rows == table.num_rows
         changed = {i for i in range(len(before)) if before[i] != content[i]}
         if options["write_page_checksum"] and changed <= bodies:
             assert bits(found.select(table.column_names)) == bits(table)
+
+
+BYTES_OF = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+
+
+def validate(column: pa.ChunkedArray) -> None:
+    """All but that text is UTF-8, which Arrow does not look at when it reads either."""
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            kind = chunk.type.value_type
+            distinct = chunk.dictionary.cast(BYTES_OF.get(kind, kind))
+            pa.DictionaryArray.from_arrays(chunk.indices, distinct, safe=False).validate(full=True)
+        else:
+            chunk.cast(BYTES_OF.get(chunk.type, chunk.type)).validate(full=True)
 
 
 def page_bodies(path: Path) -> set[int]:

@@ -9,12 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from preprocessor_server.catalog import Catalog
+from preprocessor_server.counting import count_rows
 from preprocessor_server.errors import DataError
+from preprocessor_server.pipeline import Pipeline
+from preprocessor_server.settings import Settings
 from preprocessor_server.source.file_leaves import FileLeaves, LeavesCache
 from preprocessor_server.source.nesting import RowSchema
+from preprocessor_server.telemetry import Metrics
 from tests.fakes.splits import flat_schema, footer_of
+from trainer_client import Dataset, Sparse, parquet
 
-TABLE = pa.table({"a": [1, 2], "b": [[1], [2, 3]], "c": ["x", "y"]})
+TABLE = pa.table({"a": [1, 2], "b": [[1], [2, 3]], "c": [True, False]})
 COLUMNS = flat_schema(TABLE.schema)
 
 
@@ -86,3 +92,19 @@ def test_other_columns_have_other_leaves(tmp_path: Path) -> None:
     find(cache, tmp_path / "1.parquet", TABLE, COLUMNS)
     found = find(cache, tmp_path / "1.parquet", TABLE, COLUMNS.select({"b"}))
     assert [leaf.source for leaf in found.leaves] == ["b"]
+
+
+def test_however_often_rows_are_counted_streams_keep_their_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "1.parquet"
+    pq.write_table(TABLE, path)
+    settings = Settings(data_root=(tmp_path,), cpu_threads=1)
+    pipeline = Pipeline(settings, Catalog(settings), Metrics())
+    dataset = Dataset(parquet(path.name), [Sparse("b")], where="a > 1")
+    bound = pipeline.catalog.describe(dataset.to_proto())
+    cache = pipeline.catalog.reader._leaves
+    found = cache.find(path.name, footer_of(path), bound.columns, path.name)
+    for _ in range(20):
+        assert count_rows(pipeline, bound, 0, 0) == [1]
+    assert cache.find(path.name, footer_of(path), bound.columns, path.name) is found
+    pipeline.catalog.close()
+    pipeline.close()

@@ -210,6 +210,19 @@ def test_columns_of_one_table_that_cannot_share_are_named(root: Path) -> None:
             run(Dataset(parquet("rows"), features), root, "refused")
 
 
+@pytest.mark.parametrize("given_first", [True, False])
+def test_a_given_vocabulary_beside_one_to_be_fitted_is_refused(
+    root: Path, given_first: bool
+) -> None:
+    # Both fit into the table: nothing else tells that its rows would mean two things.
+    fitted = Sparse("items", ops=[ops.FitVocabulary()], num_embeddings=1 << 20)
+    given = Sparse("c*y", ops=[ops.Vocabulary(["Bonn", "Ulm"])], table="items")
+    features = [given, fitted] if given_first else [fitted, given]
+    with pytest.raises(ServerError, match="'items' and 'city' share table 'items'") as it:
+        run(Dataset(parquet("rows"), features), root, "refused")
+    assert it.value.field == f"dataset.features[{features.index(given)}].table"
+
+
 def test_ctrl_c_leaves_the_folder_as_it_was(root: Path) -> None:
     calls = []
 

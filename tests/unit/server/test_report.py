@@ -119,6 +119,13 @@ def page(root: Path) -> Page:
     return Page(report_html(look(root)))
 
 
+def test_a_share_that_is_nearly_nothing_is_no_markup(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": pa.array([None, *range(20_000)])}), tmp_path / "rows.parquet")
+    text = report_html(look(tmp_path, 30_000))
+    assert "<td class=n>&lt; 0.01 %<" in text
+    assert "< 0.01 %" not in text
+
+
 def test_the_page_says_what_columns_hold(page: Page) -> None:
     assert list(page.articles) == TABLE.column_names
     assert page.fact("user", "distinct") == "200"

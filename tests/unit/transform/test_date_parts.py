@@ -91,6 +91,20 @@ def test_every_change_of_the_offset_is_at_its_second(name: str, data: st.DataObj
     assert found == wanted.total_seconds()
 
 
+def test_every_week_has_the_offset_of_every_zone() -> None:
+    """Also after the last change that a zone's file lists, from which on a rule says when."""
+    seconds = np.arange(-3_000_000_000, 5_000_000_000, 7 * 86_400)
+    moments = [EPOCH + timedelta(seconds=second) for second in seconds.tolist()]
+    wrong = []
+    for name in time_zone.zone_names():
+        table = time_zone.time_zone(name)
+        found = table.offsets[np.searchsorted(table.starts, seconds, side="right") - 1]
+        offsets = [moment.astimezone(zone(name)).utcoffset() for moment in moments]
+        if [timedelta(seconds=offset) for offset in found.tolist()] != offsets:
+            wrong.append(name)
+    assert wrong == []
+
+
 @given(st.lists(st.none() | RECENT), st.sampled_from(sorted(UNITS)), st.integers(0, 999))
 def test_units_and_the_zone_of_the_column_change_nothing(
     seconds: list[int | None], unit: str, part: int

@@ -236,6 +236,36 @@ def test_it_comes_after_sampling(tmp_path: Path, pipeline: Pipeline) -> None:
     ]
 
 
+def test_what_leaves_rows_out_is_counted_of_what_streams_read(
+    tmp_path: Path, pipeline: Pipeline
+) -> None:
+    table = pa.table({"k": np.arange(2000) % 50, "id": range(2000)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+
+    def bind(**options: Any) -> BoundDataset:
+        dataset = Dataset(parquet("rows.parquet"), [Meta("id")], where="id < 900", **options)
+        return pipeline.catalog.describe(dataset.to_proto())
+
+    sample = Sampling(0.1, key="id")
+    [drawn] = count_rows(pipeline, bind(sample=sample), 0, 0)
+    made = deliver(
+        pipeline,
+        bind(sample=sample, distinct_by=["k"]),
+        Identity(7, 1, 1, 16, True, 1, 1),
+        shard=0,
+        start=Cursor(),
+    )
+    first = sum(each.rows for each in made)
+    assert 900 > drawn > first
+    left_out = {
+        by: pipeline.metrics.registry.get_sample_value(
+            "headrace_server_rows_left_out_total", {"by": by}
+        )
+        for by in ("where", "sampling", "distinct_by")
+    }
+    assert left_out == {"where": 1100, "sampling": 900 - drawn, "distinct_by": drawn - first}
+
+
 def test_of_a_row_group_that_is_cut_each_part_has_its_own(
     tmp_path: Path, pipeline: Pipeline
 ) -> None:

@@ -37,6 +37,11 @@ def rounded(value: float, arrow: pa.DataType) -> float:
         return float(np.float32(value)) if narrow(arrow) else value
 
 
+def quotient(value: float, by: float, arrow: pa.DataType) -> float:
+    """value / by as Normalize and MinMax have it; by is above 2^-1000 and below 2^1000."""
+    return rounded(value * (1 / by) if narrow(arrow) else value / by, arrow)
+
+
 @st.composite
 def numbers(draw: st.DrawFn) -> tuple[pa.DataType, list[Any]]:
     """A type of numbers, and values of it with nulls."""
@@ -72,9 +77,15 @@ def check(op: Op, arrow: pa.DataType, values: list[Any], one: Callable[[Any], An
 @example((pa.int64(), [2**63 - 1, -(2**63), 0, None]), 0.5, 3.0)
 def test_normalize(typed: tuple[pa.DataType, list[Any]], mean: float, std: float) -> None:
     arrow, values = typed
-    check(
-        ops.Normalize(mean, std), arrow, values, lambda x: rounded((float(x) - mean) / std, arrow)
-    )
+    check(ops.Normalize(mean, std), arrow, values, lambda x: quotient(float(x) - mean, std, arrow))
+
+
+@pytest.mark.parametrize("std", [5e-324, 2.0**-1000, 2.0**1000, 1.7e308])
+def test_normalize_by_a_number_whose_inverse_is_none(std: float) -> None:
+    values = [0.0, -0.0, 1.0, -3e38, 2.0**-149, INF, NAN]
+    expected = [rounded(value / std, pa.float32()) for value in values]
+    assert same(applied(ops.Normalize(0.0, std), pa.array(values, pa.float32())), expected)
+    assert applied(ops.Normalize(std, std), pa.array([0.0], pa.float32())) == [-1.0]
 
 
 @given(numbers(), FINITE, st.floats(1e-6, 1e6))
@@ -88,7 +99,7 @@ def test_min_max(typed: tuple[pa.DataType, list[Any]], low: float, width: float)
         ops.MinMax(low, high),
         arrow,
         values,
-        lambda x: rounded((float(x) - low) / (high - low), arrow),
+        lambda x: quotient(float(x) - low, high - low, arrow),
     )
     assert applied(ops.MinMax(low, high), pa.array([low, high])) == [0.0, 1.0]
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from preprocessor_server.budget import MemoryBudget
 from preprocessor_server.catalog import Catalog
 from preprocessor_server.frame import Flat, as_lists
+from preprocessor_server.kept import KeptWindow
 from preprocessor_server.plan.identity import ENCODING_VERSION, Identity, Split
 from preprocessor_server.settings import Settings
-from preprocessor_server.source.dictionaries import dictionary_leaves, dictionary_size
 from preprocessor_server.source.footer import decoded_bytes
 from preprocessor_server.telemetry import Metrics
 from preprocessor_server.window import prepare_window
@@ -25,13 +26,6 @@ ROWS = 20_000
 FEW = [f"value_{i % 7}" for i in range(ROWS)]
 NULLS = [None if i % 3 else f"value_{i % 7}" for i in range(ROWS)]
 MANY = [f"value_{i:06}" for i in range(ROWS)]
-
-
-def chosen(path: Path) -> list[str]:
-    return [
-        leaf.path
-        for leaf in dictionary_leaves(pq.read_metadata(path).row_group(0), all_leaves(path))
-    ]
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
@@ -46,7 +40,7 @@ def is_coded(table: pa.Table) -> dict[str, bool]:
 @pytest.mark.parametrize("compression", ["none", "zstd", "snappy"])
 @pytest.mark.parametrize("version", ["1.0", "2.6"])
 @pytest.mark.parametrize("checksums", [True, False])
-def test_strings_with_few_values_are_read_as_dictionaries(
+def test_strings_are_read_as_the_dictionaries_they_are(
     tmp_path: Path, compression: str, version: str, checksums: bool
 ) -> None:
     columns = {"few": FEW, "nulls": NULLS, "many": MANY, "none": pa.nulls(ROWS, pa.string())}
@@ -59,7 +53,7 @@ def test_strings_with_few_values_are_read_as_dictionaries(
     )
     table = read_rows(path)
     assert table.to_pydict() == pa.table(columns).to_pydict()
-    assert is_coded(table) == {"few": True, "nulls": True, "many": False, "none": True}
+    assert is_coded(table) == dict.fromkeys(columns, True)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +69,6 @@ def test_whatever_strings_a_schema_names(tmp_path: Path, kind: pa.DataType) -> N
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array(MANY),
         pa.array([i % 7 for i in range(ROWS)]),
         pa.array([[value] for value in FEW]),
         pa.array(FEW).cast(pa.string_view()),
@@ -86,27 +79,34 @@ def test_whatever_strings_a_schema_names(tmp_path: Path, kind: pa.DataType) -> N
 )
 def test_other_columns_are_read_as_they_are(tmp_path: Path, column: pa.Array) -> None:
     path = write(tmp_path / "x.parquet", {"x": column}, store_decimal_as_integer=False)
-    assert chosen(path) == []
-    assert read_rows(path)["x"].to_pylist() == column.to_pylist()
+    table = read_rows(path)
+    assert is_coded(table) == {"x": False}
+    assert table["x"].to_pylist() == column.to_pylist()
 
 
 def test_pages_that_fell_back_to_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
     options = {"dictionary_pagesize_limit": 1000, "data_page_size": 1000}
-    path = write(tmp_path / "x.parquet", {"x": MANY}, **options)
-    assert pq.read_metadata(path).row_group(0).column(0).has_dictionary_page
-    assert chosen(path) == []
-    # Even if they are few enough: the dictionary has not all values.
     late = ["value"] * 15_000 + MANY[:2_000] + ["value"] * 2_000 + MANY[2_000:3_000]
-    path = write(tmp_path / "y.parquet", {"x": late}, **options)
-    assert chosen(path) == ["x"]
+    path = write(tmp_path / "x.parquet", {"x": late, "y": MANY}, **options)
+    assert pq.read_metadata(path).row_group(0).column(0).has_dictionary_page
     table = read_rows(path)
-    assert is_coded(table) == {"x": False}
-    assert table["x"].to_pylist() == late
+    assert is_coded(table) == {"x": False, "y": False}
+    assert table.to_pydict() == {"x": late, "y": MANY}
 
 
 def test_a_part_of_a_row_group_has_the_same_values(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", {"nulls": NULLS})
     assert read_rows(path, 5_000, 9_000)["nulls"].to_pylist() == NULLS[5_000:14_000]
+
+
+def test_a_part_of_a_row_group_that_is_kept_has_its_own_strings(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", {"nulls": NULLS, "many": MANY})
+    window = KeptWindow(MemoryBudget(64 << 20), 32 << 20)
+    table = read_rows(path, 5_000, 900, window)
+    assert window.used > 0
+    assert table.to_pydict() == {"nulls": NULLS[5_000:5_900], "many": MANY[5_000:5_900]}
+    assert is_coded(table) == {"nulls": True, "many": False}
+    assert table.nbytes < 30 * 900
 
 
 @pytest.mark.parametrize("other", [b"value_0", b"value_6"])
@@ -120,37 +120,8 @@ def test_a_dictionary_that_names_a_value_twice(tmp_path: Path, other: bytes) -> 
     assert table["few"].to_pylist() == [value.replace("value_3", other.decode()) for value in FEW]
 
 
-def header_of(path: Path) -> bytes:
-    offset = pq.read_metadata(path).row_group(0).column(0).dictionary_page_offset
-    return path.read_bytes()[offset : offset + 64]
-
-
-@pytest.mark.parametrize("count", [1, 63, 64, 10_000])
-@pytest.mark.parametrize("checksums", [True, False])
-def test_the_size_of_a_dictionary_is_in_its_header(
-    tmp_path: Path, count: int, checksums: bool
-) -> None:
-    path = write(tmp_path / "x.parquet", {"x": MANY[:count]}, write_page_checksum=checksums)
-    assert dictionary_size(header_of(path)) == count
-
-
-@pytest.mark.parametrize(
-    "broken", [slice(0), slice(6), slice(1, None)], ids=["empty", "cut off", "shifted"]
-)
-def test_what_is_no_header_has_no_size(tmp_path: Path, broken: slice) -> None:
-    header = header_of(write(tmp_path / "x.parquet", {"x": FEW}))
-    assert dictionary_size(header[broken]) is None
-    assert dictionary_size(b"\xff" * 64) is None
-
-
-def test_a_data_page_has_no_dictionary(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.parquet", {"x": MANY[:10]}, use_dictionary=False)
-    offset = pq.read_metadata(path).row_group(0).column(0).data_page_offset
-    assert dictionary_size(path.read_bytes()[offset : offset + 64]) is None
-
-
 def test_a_dictionary_takes_up_no_more_than_estimated(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.parquet", {"few": FEW, "nulls": NULLS})
+    path = write(tmp_path / "x.parquet", {"few": FEW, "nulls": NULLS, "many": MANY})
     table = read_rows(path)
     assert all(is_coded(table).values())
     assert table.nbytes <= decoded_bytes(pq.read_metadata(path), 0, all_leaves(path))
@@ -203,5 +174,5 @@ def test_features_do_not_depend_on_how_strings_are_encoded(tmp_path: Path) -> No
     assert len(expected[1]) > 10_000
     for options in ({}, {"dictionary_pagesize_limit": 600, "data_page_size": 600}):
         write(path, columns, **options)
-        assert chosen(path)
+        assert any(is_coded(read_rows(path)).values())
         assert features_of(tmp_path, spec) == expected
