@@ -72,24 +72,21 @@ class Kernel(Generic[P, R]):
         """Compiles every signature, or loads it from the cache. Idempotent and thread-safe."""
         with _compiling:
             if self._compiled is None:
-                try:
-                    cached = _cache_locator(self.function) is not None
-                    self._compiled = self._dispatcher(cached=cached)
-                except OSError as error:
-                    # The disk of the cache is full, say: the kernel runs all the same.
-                    self.not_kept = str(error)
-                    self._compiled = self._dispatcher(cached=False)
+                dispatcher = numba.njit(**_OPTIONS)(self.function)
+                if _cache_locator(self.function) is not None:
+                    dispatcher.enable_caching()
+                for signature in self._signatures:
+                    try:
+                        dispatcher.compile(signature)
+                    except OSError as error:
+                        # The disk of the cache is full, say: the kernel runs all the same. If it
+                        # was compiled and could not be kept, the second call finds it.
+                        self.not_kept = str(error)
+                        dispatcher._cache = caching.NullCache()
+                        dispatcher.compile(signature)
+                dispatcher.disable_compile()
+                self._compiled = dispatcher
             return self._compiled
-
-    def _dispatcher(self, *, cached: bool) -> Callable[P, R]:
-        dispatcher = numba.njit(**_OPTIONS)(self.function)
-        if cached:
-            dispatcher.enable_caching()
-        for signature in self._signatures:
-            dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        compiled: Callable[P, R] = dispatcher
-        return compiled
 
 
 def kernel(*signatures: Any) -> Callable[[Callable[P, R]], Kernel[P, R]]:

@@ -36,6 +36,20 @@ with warnings.catch_warnings(record=True) as said:
     print(json.dumps({"rows": rows, "error": error, "said": [str(w.message) for w in said]}))
 """
 
+COMPILE = """
+import sys, warnings
+from numba.core import event
+from preprocessor_server.kernels import hashing as server
+from trainer_client.kernels import unpacking as client
+kernel = {"server": server._hash_strings, "client": client.place_buffers}[sys.argv[1]]
+warnings.simplefilter("ignore")
+with event.install_recorder("numba:compile") as recorder:
+    kernel.compile()
+started = [entry.data for _, entry in recorder.buffer if entry.is_start]
+compiled = [(data["dispatcher"].py_func, data["args"]) for data in started]
+print(len(compiled) - len(set(compiled)), getattr(kernel, "not_kept", "No space left on device"))
+"""
+
 
 def train(full: Path, dataset: Path, caches: list[str], **options: str) -> tuple[int, str, str]:
     """Rows trained on, the error, and the warnings; full is the folder of the full disk.
@@ -95,3 +109,24 @@ def test_a_ledger_that_cannot_be_written_on_ends_and_training_does_not(
     assert "ends early" in said
     assert "No space left on device" in said
     assert ".ended-early.ledger.zst" in said
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_kernels_that_cannot_be_kept_are_compiled_once(tmp_path: Path, side: str) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    if not full_disk.can_fill(full):
+        pytest.skip("no file system of its own can be mounted here")
+    result = subprocess.run(
+        [*full_disk.beside(full), sys.executable, "-c", COMPILE, side],
+        env=python_environment(NUMBA_CACHE_DIR=str(full)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    again, why = result.stdout.split(maxsplit=1)
+    assert again == "0"
+    assert "No space left on device" in why

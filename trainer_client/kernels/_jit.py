@@ -43,27 +43,25 @@ class Kernel(Generic[P, R]):
         """Compiles the kernel, or loads it from the cache. Idempotent and thread-safe."""
         with _compiling:
             if self._compiled is None:
+                dispatcher = numba.njit(nogil=self._nogil, **_OPTIONS)(self._function)
+                if _can_cache(self._function):
+                    dispatcher.enable_caching()
                 try:
-                    self._compiled = self._dispatcher(cached=_can_cache(self._function))
+                    dispatcher.compile(self._signature)
                 except OSError as error:
-                    # The disk of the cache is full, say: the kernel runs all the same.
+                    # The disk of the cache is full, say: the kernel runs all the same. If it was
+                    # compiled and could not be kept, the second call finds it.
                     warnings.warn(
                         f"compiled kernels cannot be kept ({error}), so every start compiles them: "
                         "point NUMBA_CACHE_DIR to a folder with room",
                         UserWarning,
                         stacklevel=2,
                     )
-                    self._compiled = self._dispatcher(cached=False)
+                    dispatcher._cache = caching.NullCache()
+                    dispatcher.compile(self._signature)
+                dispatcher.disable_compile()
+                self._compiled = dispatcher
             return self._compiled
-
-    def _dispatcher(self, *, cached: bool) -> Callable[P, R]:
-        dispatcher = numba.njit(nogil=self._nogil, **_OPTIONS)(self._function)
-        if cached:
-            dispatcher.enable_caching()
-        dispatcher.compile(self._signature)
-        dispatcher.disable_compile()
-        compiled: Callable[P, R] = dispatcher
-        return compiled
 
 
 def kernel(signature: Any, *, nogil: bool = True) -> Callable[[Callable[P, R]], Kernel[P, R]]:

@@ -24,7 +24,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from trainer_client.errors import DeploymentError, StreamTimeoutError
 from trainer_client.transport import lifeline
 
-START_TIMEOUT_S = 60.0
+# How long a server may say nothing before it serves. Without a kernel cache it compiles for half a
+# minute of one core, longer where servers share cores, and says so before each kernel.
+QUIET_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 LOG_LINES = 15
 
@@ -37,7 +39,8 @@ class LocalFleet:
     """Servers of this machine, started or attached to; close() lets them go.
 
     shared says whether ranks with the same parent process share them. Raises DeploymentError that
-    quotes the log of a server that died, StreamTimeoutError if one is not serving within a minute.
+    quotes the log of a server that died, StreamTimeoutError if one neither serves nor logs anything
+    for a minute.
     """
 
     def __init__(self, count: int, *, shared: bool) -> None:
@@ -137,39 +140,45 @@ class LocalFleet:
         return writer
 
     def _wait_until_serving(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
         for k, address in enumerate(self.addresses()):
             with grpc.insecure_channel(address) as channel:
                 stub: Any = health_pb2_grpc.HealthStub(channel)
-                call = stub.Watch(
-                    health_pb2.HealthCheckRequest(),
-                    wait_for_ready=True,
-                    timeout=max(0.0, deadline - time.monotonic()),
-                )
-                if self._servers:
-                    # A server that dies is noticed at once, not when the time is up.
-                    _cancel_at_exit(self._servers[k], call)
-                self._wait_for(k, call)
+                logged = self._logged_bytes(k)
+                while not self._serves_in_time(k, stub):
+                    logged_before, logged = logged, self._logged_bytes(k)
+                    if logged == logged_before:
+                        log = self._path(k, "log")
+                        raise StreamTimeoutError(
+                            f"server {k} of local://{self._count} does not serve, and has logged "
+                            f"nothing for {QUIET_TIMEOUT_S:.0f} s; the end of {log}:\n"
+                            f"{_last_lines(log)}"
+                        )
 
-    def _wait_for(self, k: int, call: Any) -> None:
+    def _serves_in_time(self, k: int, stub: Any) -> bool:
+        call = stub.Watch(
+            health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=QUIET_TIMEOUT_S
+        )
+        if self._servers:
+            # A server that dies is noticed at once, not when the time is up.
+            _cancel_at_exit(self._servers[k], call)
         try:
             for response in call:
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
                     call.cancel()
-                    return
+                    return True
         except grpc.RpcError as error:
-            log = self._path(k, "log")
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return False
             code = self._servers[k].poll() if self._servers else None
-            if code is not None:
-                raise DeploymentError(
-                    f"server {k} of local://{self._count} ended with exit code {code} before it "
-                    f"served; the end of its log:\n{_last_lines(log)}"
-                ) from error
-            raise StreamTimeoutError(
-                f"server {k} of local://{self._count} was not serving after "
-                f"{START_TIMEOUT_S:.0f} s; the end of {log}:\n{_last_lines(log)}"
+            how = f"({error.code().name})" if code is None else f"with exit code {code}"
+            raise DeploymentError(
+                f"server {k} of local://{self._count} ended {how} before it served; the end of its "
+                f"log:\n{_last_lines(self._path(k, 'log'))}"
             ) from error
         raise DeploymentError(f"server {k} of local://{self._count} ended while it started")
+
+    def _logged_bytes(self, k: int) -> int:
+        return self._path(k, "log").stat().st_size
 
     def _end_own_servers(self) -> None:
         deadline = time.monotonic() + END_TIMEOUT_S

@@ -23,8 +23,9 @@ from trainer_client.transport import lifeline
 STAND_IN = Path(__file__).parents[2] / "fakes" / "local_server"
 TRAINER = """
 import sys
-from trainer_client.transport.local import LocalFleet
-fleet = LocalFleet(2, shared=sys.argv[1] == "shared")
+from trainer_client.transport import local
+local.QUIET_TIMEOUT_S = float(sys.argv[2])
+fleet = local.LocalFleet(2, shared=sys.argv[1] == "shared")
 print(fleet.directory, flush=True)
 sys.stdin.readline()
 fleet.close()
@@ -36,11 +37,11 @@ WAIT_S = 20
 class Trainer:
     """A process that opens a local fleet and holds it until it is told to go."""
 
-    def __init__(self, tmp_path: Path, sharing: str) -> None:
+    def __init__(self, tmp_path: Path, sharing: str, quiet_timeout_s: float = WAIT_S) -> None:
         paths = [str(STAND_IN), *filter(None, sys.path)]
         environment = os.environ | {"PYTHONPATH": ":".join(paths), "TMPDIR": str(tmp_path)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", TRAINER, sharing],
+            [sys.executable, "-c", TRAINER, sharing, str(quiet_timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -174,6 +175,28 @@ def test_a_server_that_dies_at_its_start_is_quoted(
     assert list(short_tmp.iterdir()) == []
 
 
+def test_a_server_that_says_what_it_does_is_waited_for(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "compile")
+    trainer = Trainer(short_tmp, "private", quiet_timeout_s=4)
+    assert (trainer.directory() / "server-1.log").read_text().count("compiling") == 2
+    trainer.leave()
+
+
+def test_a_server_that_neither_serves_nor_says_anything_ends_the_wait(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN", "hang")
+    trainer = Trainer(short_tmp, "private", quiet_timeout_s=4)
+    _, errors = trainer.process.communicate(timeout=WAIT_S)
+    assert trainer.process.returncode == 1
+    assert "StreamTimeoutError" in errors
+    assert "server 0 of local://2 does not serve, and has logged nothing for 4 s" in errors
+    assert re.search(r"the end of .*server-0\.log:\n  pid ", errors)
+    assert list(short_tmp.iterdir()) == []
+
+
 def test_a_forked_child_does_not_keep_the_servers_alive(short_tmp: Path) -> None:
     script = TRAINER.replace(
         "sys.stdin.readline()",
@@ -183,7 +206,7 @@ def test_a_forked_child_does_not_keep_the_servers_alive(short_tmp: Path) -> None
     trainer = Trainer.__new__(Trainer)
     paths = [str(STAND_IN), *filter(None, sys.path)]
     trainer.process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, "private"],
+        [sys.executable, "-W", "ignore", "-c", script, "private", str(WAIT_S)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
