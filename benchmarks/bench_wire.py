@@ -5,9 +5,10 @@
 Batches of 4096 rows of homefeed, in every layout, on one thread. Headrace writes from its decoded
 features (the cost of its encode stage: gather, arena, checksums, ZSTD, message) and reads to
 tensors, as sent and expanded to rows; the others write from, and read to, a dict of per-feature
-tensors of the same rows (benchmarks/wire_formats.py), each plain and at the server's default ZSTD
-level. tf.train.Example is written and read by Python's protobuf: its bytes are TensorFlow's, its
-CPU is not. What each reads is checked equal to what was written before anything is timed.
+tensors of the same rows (benchmarks/wire_formats.py), each plain and at the ZSTD levels of which
+servers choose one for each plane of bytes. tf.train.Example is written and read by Python's
+protobuf: its bytes are TensorFlow's, its CPU is not. What each reads is checked equal to what was
+written before anything is timed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from benchmarks.delivery import MODES
 from benchmarks.harness import arguments, measured, report, runs_of, shown, table
 from benchmarks.hot_path import (
-    COMPARED_ZSTD_LEVEL,
+    RIVAL_ZSTD_LEVELS,
     InlineServer,
     decoded,
     layout_batches,
@@ -60,7 +61,7 @@ def time_format(form: Format, batches: list[Features]) -> dict[str, float]:
 
 def time_encode(dataset: Dataset) -> float:
     """CPU seconds a million examples of the server's encode stage, ZSTD and message included."""
-    inline = InlineServer(COMPARED_ZSTD_LEVEL)
+    inline = InlineServer()
     rows = 0
     try:
         for data in inline.messages(dataset.to_proto(), BATCH_SIZE):
@@ -74,7 +75,7 @@ def measure(layout: str, rows: int, count: int, runs: int) -> list[dict[str, Any
     """Every format on the batches of a layout, taking turns."""
     dataset, decoder, sent = layout_batches(layout, rows, BATCH_SIZE, count)
     batches = [features_of(decoded(decoder, data)) for data in sent]
-    rivals = formats(COMPARED_ZSTD_LEVEL)
+    rivals = formats(RIVAL_ZSTD_LEVELS)
     for form in rivals:
         if not same(form.decode(form.encode(batches[0])), batches[0]):
             raise RuntimeError(f"{form.name} reads other tensors than were written")
@@ -117,7 +118,7 @@ def main() -> None:
         found = measure(layout, rows, count, runs_of(options))
         results += found
         table(
-            f"homefeed {layout}, batch {BATCH_SIZE}, ZSTD level {COMPARED_ZSTD_LEVEL}",
+            f"homefeed {layout}, batch {BATCH_SIZE}",
             ("format", "B/example", "encode CPU s/M", "decode CPU s/M"),
             [
                 (

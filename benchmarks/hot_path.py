@@ -17,7 +17,6 @@ from benchmarks.harness import homefeed
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.catalog import Catalog
-from preprocessor_server.encode.compress import Level
 from preprocessor_server.pipeline import Pipeline
 from preprocessor_server.service import PreprocessorService
 from preprocessor_server.settings import Settings
@@ -28,9 +27,9 @@ from trainer_client.transport.wire import read_response
 
 P = ParamSpec("P")
 T = TypeVar("T")
-DEFAULT_ZSTD_LEVEL: Level = Settings.model_fields["zstd_level"].default
-# The level of both sides where other forms of a batch are compressed beside ours.
-COMPARED_ZSTD_LEVEL = 1
+# The levels of other forms of a batch beside ours, which is compressed as servers do it by default:
+# each plane at one of these.
+RIVAL_ZSTD_LEVELS = (1, -1)
 
 
 class StageClock(Metrics):
@@ -86,11 +85,9 @@ class _Context:
 class InlineServer:
     """The server's own code, all of it in the calling thread; clock counts its stages."""
 
-    def __init__(self, zstd_level: Level = DEFAULT_ZSTD_LEVEL) -> None:
+    def __init__(self) -> None:
         # Nothing is kept: what is measured is made.
-        settings = Settings(
-            data_root=(Path("/"),), cpu_threads=1, zstd_level=zstd_level, shared_bytes=0
-        )
+        settings = Settings(data_root=(Path("/"),), cpu_threads=1, shared_bytes=0)
         self.clock = StageClock()
         self._catalog = Catalog(settings)
         self._pipeline = Pipeline(settings, self._catalog, self.clock, _Inline())
@@ -141,10 +138,10 @@ def decoded(decoder: Decoder, data: bytes) -> Batch:
 
 
 def full_batches(
-    dataset: Dataset, batch_size: int, count: int, zstd_level: Level = DEFAULT_ZSTD_LEVEL
+    dataset: Dataset, batch_size: int, count: int
 ) -> tuple[batch_pb2.BatchSchema, list[bytes]]:
     """The schema, and the messages of the first full batches of an epoch as servers send them."""
-    server = InlineServer(zstd_level)
+    server = InlineServer()
     schema, found = batch_pb2.BatchSchema(), []
     try:
         for data in server.messages(dataset.to_proto(), batch_size):
@@ -165,10 +162,10 @@ def layout_batches(
 ) -> tuple[Dataset, Decoder, list[bytes]]:
     """The dataset of a layout of homefeed, a decoder of its batches, and the first full ones.
 
-    These are messages as full_batches finds them, at COMPARED_ZSTD_LEVEL.
+    These are messages as full_batches finds them.
     """
     dataset = Dataset.from_yaml(homefeed(layout, rows) / "dataset.yaml")
-    schema, messages = full_batches(dataset, batch_size, count, COMPARED_ZSTD_LEVEL)
+    schema, messages = full_batches(dataset, batch_size, count)
     return dataset, Decoder(schema), messages
 
 

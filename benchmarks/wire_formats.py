@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -272,9 +273,9 @@ def _example_class() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("bench.Example"))
 
 
-def formats(level: int) -> list[Format]:
-    """Every format, plain and compressed at a ZSTD level."""
-    found: list[Format] = [ArrowIpc(), ArrowIpc(level)]
+def formats(levels: Sequence[int]) -> list[Format]:
+    """Every format, plain and compressed at ZSTD levels."""
+    found: list[Format] = [ArrowIpc(), *map(ArrowIpc, levels)]
     for each in (NumpyPickle(), TorchPickle(), TorchSave(), TfExample()):
-        found += [each, Zstd(each, level)]
+        found += [each, *(Zstd(each, level) for level in levels)]
     return found

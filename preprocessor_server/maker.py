@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from headrace.v1 import batch_pb2
 from preprocessor_server.budget import MemoryBudget
 from preprocessor_server.cutter import BatchCutter, Cut, Shard, Start
 from preprocessor_server.encode.batch import BatchEncoder
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.plan.identity import Cursor
 from preprocessor_server.settings import Settings
 from preprocessor_server.source.reader import SplitReader
@@ -23,6 +25,7 @@ class Workshop(NamedTuple):
     """What the makers of a process share.
 
     udf_pool prepares windows of datasets with functions: one that hangs holds up no other dataset.
+    compression is by the fingerprint of a dataset: what its batches have taught stands for all.
     """
 
     settings: Settings
@@ -31,6 +34,7 @@ class Workshop(NamedTuple):
     budget: MemoryBudget
     metrics: Metrics
     udf_pool: Executor
+    compression: Callable[[str], Compression]
 
 
 class Made(NamedTuple):
@@ -66,7 +70,7 @@ class BatchMaker:
         self._encoder = BatchEncoder(
             shard.dataset.schema,
             codec,
-            workshop.settings.zstd_level,
+            workshop.compression(shard.dataset.fingerprint),
             workshop.settings.max_message_bytes,
         )
         self._making = threading.Lock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import lru_cache
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
@@ -15,6 +16,7 @@ from preprocessor_server.budget import MemoryBudget
 from preprocessor_server.catalog import BoundDataset, Catalog
 from preprocessor_server.cutter import Shard, Start
 from preprocessor_server.encode.checksum import end_checksum
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.errors import TemporaryError
 from preprocessor_server.kept import KeptWindow
 from preprocessor_server.maker import SEND_FACTOR, Workshop
@@ -22,6 +24,9 @@ from preprocessor_server.plan.identity import Cursor
 from preprocessor_server.settings import Settings
 from preprocessor_server.shared import SharedBatches
 from preprocessor_server.telemetry import Metrics
+
+# Of so many datasets a process knows how they are best compressed: some kilobytes each.
+KNOWN_DATASETS = 64
 
 
 class Pipeline:
@@ -42,7 +47,15 @@ class Pipeline:
         self.budget = MemoryBudget(settings.read_ahead_bytes)
         self.kept = KeptWindow(self.budget, settings.shared_bytes)
         reader = catalog.reader.sharing(self.kept)
-        workshop = Workshop(settings, reader, self.pool, self.budget, metrics, self.udf_pool)
+
+        @lru_cache(KNOWN_DATASETS)
+        def compression(fingerprint: str) -> Compression:
+            del fingerprint
+            return Compression(settings.zstd_level)
+
+        workshop = Workshop(
+            settings, reader, self.pool, self.budget, metrics, self.udf_pool, compression
+        )
         self.batches = SharedBatches(workshop, self.kept)
         self.draining = threading.Event()
         metrics.held_bytes.set_function(lambda: self.budget.used)

@@ -44,7 +44,7 @@ def _decompress(header: Header, room: memoryview) -> None:
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
     filled = 0
     try:
-        with decompressor.stream_reader(header.payload) as reader:
+        with decompressor.stream_reader(header.payload, read_across_frames=True) as reader:
             while filled < len(room) and (count := reader.readinto(room[filled:])):
                 filled += count
     except zstandard.ZstdError as error:

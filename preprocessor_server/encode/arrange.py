@@ -37,9 +37,13 @@ _WEIGHTS: Title = batch_pb2.BUFFER_ROLE_WEIGHTS, _FLOAT32
 
 
 class Described(NamedTuple):
-    """The bytes of an arena, the field `blocks` of its batch, and their words of its checksum."""
+    """The bytes of an arena, the field `blocks` of its batch, and their words of its checksum.
+
+    planes says where in the arena planes begin and end, as kernels.Layouts does.
+    """
 
     size_bytes: int
+    planes: npt.NDArray[np.int64]
     blocks: bytes
     words: bytes
 
@@ -111,7 +115,8 @@ class Arranger:
     def describe(self) -> Described:
         """Lays everything out and describes it."""
         layouts = self._layouts = lay_out(self._buffers)
-        return Described(layouts.size_bytes, *self._descriptors.describe(layouts))
+        blocks, words = self._descriptors.describe(layouts)
+        return Described(layouts.size_bytes, layouts.planes, blocks, words)
 
     def write(self, arena: npt.NDArray[np.uint8]) -> None:
         """Fills an arena of as many bytes; padding becomes zero."""

@@ -15,7 +15,7 @@ from headrace.v1 import batch_pb2
 from preprocessor_server.encode.arrange import Arranger
 from preprocessor_server.encode.checksum import header_checksum
 from preprocessor_server.encode.columns import LevelColumns, levels_of
-from preprocessor_server.encode.compress import Compression, Level, compress_bound
+from preprocessor_server.encode.compress import Compression, compress_bound
 from preprocessor_server.encode.message import batch_response
 from preprocessor_server.encode.parts import sparse_parts
 from preprocessor_server.errors import DeploymentError
@@ -57,12 +57,12 @@ class BatchEncoder:
         self,
         schema: batch_pb2.BatchSchema,
         codec: batch_pb2.Codec,
-        zstd_level: Level,
+        compression: Compression,
         max_message_bytes: int,
     ) -> None:
         self._schema = schema
         self._codec = codec
-        self._compression = Compression(zstd_level)
+        self._compression = compression
         self._max_message_bytes = max_message_bytes
         self._known: tuple[Callable[[], Frame | None], list[list[LevelColumns]]] = (
             lambda: None,
@@ -102,12 +102,16 @@ class BatchEncoder:
                 arranger.add_matrix(matrix, schema.dtype)
         found = arranger.describe()
         tail = batch_pb2.CompactBatch(codec=self._codec, uncompressed_size_bytes=found.size_bytes)
-        self._check_size(head.ByteSize() + len(found.blocks) + tail.ByteSize(), head, tail)
+        header_bytes = head.ByteSize() + len(found.blocks) + tail.ByteSize()
+        self._check_size(header_bytes + compress_bound(found.size_bytes, found.planes), head)
         arena = _worker.take_arena(found.size_bytes)
         arranger.write(arena)
         tail.payload_checksum = xxhash.xxh64_intdigest(arena.data)
         tail.header_checksum = header_checksum(head, len(self._schema.blocks), found.words, tail)
-        return batch_response(head, found.blocks, tail, self._compress(arena))
+        payload: Sequence[bytes | memoryview] = [arena.data]
+        if self._codec == batch_pb2.CODEC_ZSTD:
+            payload = self._compression.compress(arena, found.planes)
+        return batch_response(head, found.blocks, tail, payload)
 
     def _levels_of(self, frame: Frame) -> list[list[LevelColumns]]:
         """The levels of each block, looked up again when the frame is another than last time."""
@@ -122,11 +126,9 @@ class BatchEncoder:
         if self._known[0] is frame:
             self._known = (lambda: None), []
 
-    def _check_size(
-        self, header_bytes: int, head: batch_pb2.CompactBatch, tail: batch_pb2.CompactBatch
-    ) -> None:
+    def _check_size(self, content_bytes: int, head: batch_pb2.CompactBatch) -> None:
         """Before the work is done, as if nothing could be compressed: the same for every codec."""
-        size = header_bytes + _ENVELOPE_BYTES + compress_bound(tail.uncompressed_size_bytes)
+        size = content_bytes + _ENVELOPE_BYTES
         if size > self._max_message_bytes:
             raise DeploymentError(
                 "BATCH_TOO_LARGE",
@@ -135,11 +137,6 @@ class BatchEncoder:
                 "smaller batch_size or raise the setting",
                 field="identity.batch_size",
             )
-
-    def _compress(self, arena: Arena) -> bytes | memoryview:
-        if self._codec == batch_pb2.CODEC_NONE:
-            return arena.data
-        return self._compression.compress(arena)
 
 
 def _merge(pieces: Sequence[Piece]) -> tuple[Frame, Indices]:

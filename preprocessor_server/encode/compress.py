@@ -1,4 +1,4 @@
-"""Arenas to ZSTD frames; the level decides how many bytes and how much time, and nothing else."""
+"""Arenas to ZSTD frames; levels decide how many bytes and how much time, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy.typing as npt
 import zstandard
 
 Level: TypeAlias = int | Literal["auto"]
+Arena: TypeAlias = npt.NDArray[np.uint8]
+# Where the planes of buffers begin and end: kernels.Layouts.
+Planes: TypeAlias = npt.NDArray[np.int64]
 
 # The levels that auto chooses from: without and with coding of single bytes (docs/decisions).
 QUICK, SMALL = -1, 1
-# Quick is taken where its payloads are at most this much larger.
-MAX_GROWTH = 1.05
-# Both are tried on the first batch of a stream, and again after so many.
-TRY_EVERY = 64
+# Coding a plane takes time for its table and for each byte. It pays where it saves that many bytes.
+LEAST_SAVED_BYTES, LEAST_SAVED_SHARE = 1000, 1 / 6
+# Both are tried on the first batch of a kind, and again after so many.
+TRY_EVERY = 256
 
 
 class _Worker(threading.local):
@@ -30,30 +33,69 @@ class _Worker(threading.local):
 _worker = _Worker()
 
 
+class _Learned:
+    """Which planes of batches of one kind are coded: (buffer, plane) of each."""
+
+    def __init__(self, arena: Arena, planes: Planes) -> None:
+        self.coded = [
+            (buffer, plane)
+            for buffer, plane in np.argwhere(_are_large(planes)).tolist()
+            if _is_worth_coding(arena[planes[buffer, plane] : planes[buffer, plane + 1]])
+        ]
+        self.uses = itertools.count(1)
+
+
 class Compression:
-    """Compresses the payloads of one stream, at a level or at the better of two; thread-safe."""
+    """Compresses the payloads of a dataset, at a level or each plane at its own; thread-safe."""
 
     def __init__(self, level: Level) -> None:
-        self._auto = level == "auto"
-        self._level = SMALL if level == "auto" else level
-        self._numbers = itertools.count()
+        self._level = level
+        # By what batches of a kind have in common: their buffers, and about their size.
+        self._learned: dict[tuple[int, int], _Learned] = {}
 
-    def compress(self, arena: npt.NDArray[np.uint8]) -> bytes:
-        """One ZSTD frame that states its content size."""
-        if not self._auto or next(self._numbers) % TRY_EVERY:
-            return _compress(arena, self._level)
-        quick, small = _compress(arena, QUICK), _compress(arena, SMALL)
-        self._level = QUICK if len(quick) <= MAX_GROWTH * len(small) else SMALL
-        return quick if self._level == QUICK else small
+    def compress(self, arena: Arena, planes: Planes) -> list[bytes]:
+        """ZSTD frames, one behind the other, each of which states its content size."""
+        if self._level != "auto":
+            return [_compress(arena, self._level)]
+        kind = len(planes), len(arena).bit_length()
+        learned = self._learned.get(kind)
+        if learned is None or next(learned.uses) % TRY_EVERY == 0:
+            learned = self._learned[kind] = _Learned(arena, planes)
+        frames, done = [], 0
+        for buffer, plane in learned.coded:
+            start, end = planes.item(buffer, plane), planes.item(buffer, plane + 1)
+            if end - start <= LEAST_SAVED_BYTES:
+                continue
+            if done < start:
+                frames.append(_compress(arena[done:start], QUICK))
+            frames.append(_compress(arena[start:end], SMALL))
+            done = end
+        if done < len(arena) or not frames:
+            frames.append(_compress(arena[done:], QUICK))
+        return frames
 
 
-def _compress(arena: npt.NDArray[np.uint8], level: int) -> bytes:
+def _are_large(planes: Planes) -> npt.NDArray[np.bool_]:
+    return planes[:, 1:] - planes[:, :-1] > LEAST_SAVED_BYTES
+
+
+def _is_worth_coding(plane: Arena) -> bool:
+    """Whether a plane is so much smaller with single bytes coded that it pays."""
+    saved = len(_compress(plane, QUICK)) - len(_compress(plane, SMALL))
+    return saved >= LEAST_SAVED_BYTES + LEAST_SAVED_SHARE * len(plane)
+
+
+def _compress(content: Arena, level: int) -> bytes:
     if level not in _worker.compressors:
         made = zstandard.ZstdCompressor(level=level, write_content_size=True)
         _worker.compressors[level] = made
-    return _worker.compressors[level].compress(arena.data)
+    return _worker.compressors[level].compress(content.data)
 
 
-def compress_bound(size: int) -> int:
-    """What ZSTD makes of so many bytes at most: ZSTD_COMPRESSBOUND of its manual."""
-    return size + size // 256 + max(0, 2**17 - size) // 2**11
+def compress_bound(size: int, planes: Planes) -> int:
+    """What compress() makes of an arena of so many bytes and its planes, at most.
+
+    Every frame is at most ZSTD_COMPRESSBOUND of its manual: size + size // 256, and up to 64 bytes.
+    """
+    frames = 2 * int(np.count_nonzero(_are_large(planes))) + 1
+    return size + size // 256 + 64 * frames

@@ -6,6 +6,8 @@ a length: https://protobuf.dev/programming-guides/encoding/.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 
@@ -18,16 +20,24 @@ def batch_response(
     head: batch_pb2.CompactBatch,
     blocks: bytes,
     tail: batch_pb2.CompactBatch,
-    payload: bytes | memoryview,
+    payload: Sequence[bytes | memoryview],
 ) -> bytes:
     """The serialised StreamBatchesResponse of a batch.
 
-    blocks is the field of that name, head and tail have the fields before and behind it.
+    blocks is the field of that name, head and tail have the fields before and behind it; payload
+    comes in parts.
     """
-    begin, end = head.SerializeToString(), tail.SerializeToString()
-    length = _varint(len(payload))
-    size = len(begin) + len(blocks) + len(end) + len(_PAYLOAD_TAG) + len(length) + len(payload)
-    return b"".join((_BATCH_TAG, _varint(size), begin, blocks, end, _PAYLOAD_TAG, length, payload))
+    payload_bytes = sum(map(len, payload))
+    header = b"".join(
+        (
+            head.SerializeToString(),
+            blocks,
+            tail.SerializeToString(),
+            _PAYLOAD_TAG,
+            _varint(payload_bytes),
+        )
+    )
+    return b"".join((_BATCH_TAG, _varint(len(header) + payload_bytes), header, *payload))
 
 
 def _varint(number: int) -> bytes:

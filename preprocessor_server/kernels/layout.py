@@ -61,11 +61,13 @@ class Layouts(NamedTuple):
 
     table int64 [buffers, 7]: layout, offset_bytes, size_bytes, element_count, width_bits, base,
     dictionary_size. dictionaries int64 [buffers, 256]: the distinct elements of those that have
-    one, ascending.
+    one, ascending. planes int64 [buffers, 11]: between each two numbers of a row lie a buffer's
+    dictionary, its eight planes and the bits above them; what it does not have takes no bytes.
     """
 
     table: npt.NDArray[np.int64]
     dictionaries: npt.NDArray[np.int64]
+    planes: npt.NDArray[np.int64]
     size_bytes: int
 
 
@@ -149,11 +151,14 @@ def _lay_out_integers(
     entry[_DICTIONARY_SIZE] = known
 
 
-@kernel(types.int64(array2d(types.int64), out2d(types.int64), out2d(types.int64)))
+@kernel(
+    types.int64(array2d(types.int64), out2d(types.int64), out2d(types.int64), out2d(types.int64))
+)
 def _lay_out(
     buffers: npt.NDArray[np.int64],
     table: npt.NDArray[np.int64],
     dictionaries: npt.NDArray[np.int64],
+    planes: npt.NDArray[np.int64],
 ) -> int:
     used = np.empty(_SLOTS, np.bool_)
     slots = np.empty(_SLOTS, np.int64)
@@ -177,12 +182,19 @@ def _lay_out(
         else:
             wide = carray(address, count, np.int64)
             _lay_out_integers(wide, kind == IDS, used, slots, dictionary, entry)
-        width = entry[_WIDTH_BITS]
-        size = 8 * entry[_DICTIONARY_SIZE] + width // 8 * count + (width % 8 * count + 7) // 8
+        width, at = entry[_WIDTH_BITS], end
+        planes[b, 0] = at
+        at += 8 * entry[_DICTIONARY_SIZE]
+        planes[b, 1] = at
+        for plane in range(8):
+            at += count if plane < width // 8 else 0
+            planes[b, 2 + plane] = at
+        at += (width % 8 * count + 7) // 8
+        planes[b, 10] = at
         entry[_COUNT] = count
-        entry[_SIZE_BYTES] = size
+        entry[_SIZE_BYTES] = at - end
         entry[_OFFSET_BYTES] = end
-        end = (end + size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        end = (at + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     return end
 
 
@@ -380,8 +392,9 @@ def lay_out(buffers: Buffers) -> Layouts:
     """The layout of each buffer, a pure function of its elements, and its place in the arena."""
     table = np.empty((len(buffers), 7), np.int64)
     dictionaries = np.empty((len(buffers), MAX_DISTINCT), np.int64)
-    size_bytes = _lay_out(buffers.table(), table, dictionaries)
-    return Layouts(table, dictionaries, size_bytes)
+    planes = np.empty((len(buffers), 11), np.int64)
+    size_bytes = _lay_out(buffers.table(), table, dictionaries, planes)
+    return Layouts(table, dictionaries, planes, size_bytes)
 
 
 def write_buffers(buffers: Buffers, layouts: Layouts, arena: npt.NDArray[np.uint8]) -> None:

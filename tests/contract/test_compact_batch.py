@@ -18,6 +18,7 @@ import pytest
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.frame import Flat, Frame, Jagged
 from preprocessor_server.server import Server
 from tests.fakes.encoder import Rows, encode_batch
@@ -123,7 +124,7 @@ def golden_cursors() -> list[tuple[int, int, int, int]]:
 
 def encode_golden(codec: batch_pb2.Codec) -> list[bytes]:
     """The messages of a stream of two batches, by the server's encoder."""
-    encoder = BatchEncoder(golden_schema(), codec, 1, 1 << 20)
+    encoder = BatchEncoder(golden_schema(), codec, Compression(1), 1 << 20)
     messages = [pb.StreamBatchesResponse(schema=golden_schema()).SerializeToString()]
     cursors = [
         batch_pb2.Cursor(split=split, parquet_row=row, offset=offset, batch=batch)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.errors import DataError, DatasetError
 from preprocessor_server.frame import Frame
 from preprocessor_server.runs import find_runs
@@ -65,7 +66,7 @@ def encode(
     transform = compile_features(spec, table.schema)
     frame = Frame(table.num_rows, {n: arrow_to_column(table[n]) for n in transform.columns})
     whole = Piece(transform.apply(find_runs(frame) if runs else frame), np.arange(table.num_rows))
-    encoder = BatchEncoder(transform.schema(1), batch_pb2.CODEC_NONE, 1, 1 << 24)
+    encoder = BatchEncoder(transform.schema(1), batch_pb2.CODEC_NONE, Compression(1), 1 << 24)
     message = pb.StreamBatchesResponse.FromString(bytes(encoder.encode([whole], 0, *CURSORS)))
     return transform.schema(1), message.batch
 

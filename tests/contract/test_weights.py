@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.errors import DataError, DatasetError
 from preprocessor_server.frame import Frame, concat_frames
 from preprocessor_server.runs import find_runs
@@ -65,7 +66,7 @@ def bind(spec: dataset_pb2.DatasetSpec, columns: dict[str, Any]) -> tuple[Transf
 
 def encode(transform: Transform, *pieces: Piece) -> tuple[batch_pb2.BatchSchema, Any]:
     schema = transform.schema(1)
-    encoder = BatchEncoder(schema, batch_pb2.CODEC_NONE, 1, 1 << 24)
+    encoder = BatchEncoder(schema, batch_pb2.CODEC_NONE, Compression(1), 1 << 24)
     message = pb.StreamBatchesResponse.FromString(bytes(encoder.encode(pieces, 0, *CURSORS)))
     return schema, message.batch
 

@@ -6,9 +6,9 @@ import struct
 from typing import Any
 
 import xxhash
-import zstandard
 
 from headrace.v1 import batch_pb2
+from tests.fakes.wire import decompressed
 
 U64 = (1 << 64) - 1
 DENSE, SPARSE, LABEL, META = 1, 2, 3, 4
@@ -94,7 +94,7 @@ def decode(schema: batch_pb2.BatchSchema, batch: batch_pb2.CompactBatch) -> Deco
     assert xxh64(header_words(batch)) == batch.header_checksum
     arena = batch.payload
     if batch.codec == 2:
-        arena = zstandard.ZstdDecompressor().decompress(arena)
+        arena = decompressed(arena)
     assert len(arena) == batch.uncompressed_size_bytes
     assert len(arena) % 64 == 0
     assert xxhash.xxh64(arena, seed=0).intdigest() == batch.payload_checksum

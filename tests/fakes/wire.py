@@ -50,7 +50,12 @@ def arena(batch: batch_pb2.CompactBatch) -> bytes:
     """The bytes of a batch after decompression."""
     if batch.codec == batch_pb2.CODEC_NONE:
         return batch.payload
-    return zstandard.ZstdDecompressor().decompress(batch.payload)
+    return decompressed(batch.payload)
+
+
+def decompressed(payload: bytes) -> bytes:
+    """What ZSTD frames hold, one behind the other."""
+    return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress(payload)
 
 
 def canonical(batch: batch_pb2.CompactBatch) -> bytes:

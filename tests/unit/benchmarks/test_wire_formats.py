@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.wire_formats import Features, Format, formats, same
 
-FORMATS = formats(1)
+FORMATS = formats((1, -1))
 
 
 def features() -> Features:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from random import Random
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xxhash
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -243,6 +245,28 @@ def test_a_payload_that_is_no_frame_is_refused(payload: bytes) -> None:
     message.payload = payload
     with pytest.raises(CorruptBatchError):
         decode(message, encode_schema(ROWS))
+
+
+@given(st.data())
+def test_a_payload_may_be_several_frames(data: st.DataObject) -> None:
+    message = encode_batch(ROWS, row_count=COUNT, codec=batch_pb2.CODEC_NONE)
+    arena = message.payload
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(arena)), max_size=4)))
+    levels = st.integers(-3, 3)
+    frames = [
+        zstandard.ZstdCompressor(level=data.draw(levels)).compress(arena[start:end])
+        for start, end in itertools.pairwise([0, *cuts, len(arena)])
+    ]
+    message.codec = batch_pb2.CODEC_ZSTD
+    seal(message)
+    message.payload = b"".join(frames)
+    assert same(decode(message, encode_schema(ROWS)), ROWS)
+    surplus = zstandard.ZstdCompressor().compress(bytes(64))
+    lacking = [frame for frame in frames if zstandard.frame_content_size(frame)][:-1]
+    for other in ([*frames, surplus], lacking):
+        message.payload = b"".join(other)
+        with pytest.raises(CorruptBatchError, match=f"{len(arena)} bytes announced"):
+            decode(message, encode_schema(ROWS))
 
 
 def test_a_frame_that_is_longer_than_announced_is_refused() -> None:

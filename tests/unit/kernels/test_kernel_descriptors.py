@@ -46,7 +46,8 @@ def layout(buffer: batch_pb2.Buffer) -> list[int]:
 
 def layouts_of(buffers: list[batch_pb2.Buffer]) -> Layouts:
     table = np.array([layout(buffer) for buffer in buffers], np.int64).reshape(-1, 7)
-    return Layouts(table, np.zeros((len(buffers), 256), np.int64), 0)
+    unused = np.zeros((len(buffers), 256), np.int64), np.zeros((len(buffers), 11), np.int64)
+    return Layouts(table, *unused, 0)
 
 
 @given(BLOCKS)

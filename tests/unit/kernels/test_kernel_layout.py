@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any, NamedTuple
 
@@ -91,6 +92,11 @@ def written(buffers: Buffers, layouts: Layouts, expected: list[bytes]) -> None:
     arena = np.full(len(whole), UNTOUCHED, np.uint8)
     write_buffers(buffers, layouts, arena)
     assert arena.tobytes() == bytes(whole)
+    for entry, ends in zip(layouts.table.tolist(), layouts.planes.tolist(), strict=True):
+        _, offset, _, count, width, _, size = entry
+        planes, bits = divmod(width, 8)
+        sizes = [8 * size, *[count] * planes, *[0] * (8 - planes), (count * bits + 7) // 8]
+        assert ends == [*itertools.accumulate(sizes, initial=offset)]
 
 
 def check(elements: npt.NDArray[Any], with_dictionaries: bool = True) -> list[Laid]:

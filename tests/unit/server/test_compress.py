@@ -1,10 +1,16 @@
-"""The level changes the bytes of a payload and never what is in them."""
+"""Levels change the bytes of a payload and never what is in them."""
+
+from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preprocessor_server.encode.compress import (
+    LEAST_SAVED_BYTES,
     QUICK,
     SMALL,
     TRY_EVERY,
@@ -12,41 +18,88 @@ from preprocessor_server.encode.compress import (
     Level,
     compress_bound,
 )
+from tests.fakes.wire import decompressed
+
+Array = npt.NDArray[np.uint8]
 
 RNG = np.random.default_rng(5)
 UNIFORM = RNG.integers(0, 256, 300_000).astype(np.uint8)
 # Single bytes of unlike frequency, in no order: only their coding makes them smaller.
 SKEWED = np.minimum(RNG.geometric(0.05, 300_000), 255).astype(np.uint8)
+SIZE = 30_000
 
 
-def at_level(arena: np.ndarray, level: int) -> bytes:
+def planes(*sizes: int) -> npt.NDArray[np.int64]:
+    """Those of one buffer that starts with the arena, one of as many bytes behind the other."""
+    return np.cumsum([0, *sizes, *[0] * (10 - len(sizes))])[None]
+
+
+def at_level(arena: Array, level: int) -> bytes:
     return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(arena.tobytes())
 
 
-@pytest.mark.parametrize("level", [-7, -1, 1, 3, "auto"])
+@pytest.mark.parametrize("level", [-7, -1, 1, 3])
 @pytest.mark.parametrize("arena", [UNIFORM, SKEWED, np.zeros(0, np.uint8)])
-def test_every_level_gives_the_arena_back(level: Level, arena: np.ndarray) -> None:
-    frame = Compression(level).compress(arena)
+def test_a_level_that_is_given_makes_one_frame(level: Level, arena: Array) -> None:
+    (frame,) = Compression(level).compress(arena, planes(len(arena)))
     assert zstandard.get_frame_parameters(frame).content_size == len(arena)
     assert zstandard.ZstdDecompressor().decompress(frame) == arena.tobytes()
-    assert len(frame) <= compress_bound(len(arena))
+    assert len(frame) <= compress_bound(len(arena), planes(len(arena)))
 
 
-def test_auto_is_quick_where_coding_bytes_gains_nothing() -> None:
+@given(st.lists(st.sampled_from([0, 1, 1000, 1001, SIZE]), min_size=10, max_size=10), st.data())
+def test_auto_gives_the_arena_back_whatever_it_has_learned(
+    sizes: list[int], data: st.DataObject
+) -> None:
+    kind = st.sampled_from([UNIFORM, SKEWED])
+    padding = data.draw(st.integers(0, 63))
+    compression = Compression("auto")
+    for _ in range(2):
+        parts = [data.draw(kind)[:size] for size in sizes]
+        arena = np.concatenate([*parts, np.zeros(padding, np.uint8)])
+        payload = b"".join(compression.compress(arena, planes(*sizes)))
+        assert decompressed(payload) == arena.tobytes()
+        assert len(payload) <= compress_bound(len(arena), planes(*sizes))
+
+
+def test_auto_codes_the_planes_where_that_pays() -> None:
+    uniform, skewed = UNIFORM[:SIZE], SKEWED[:SIZE]
     compression = Compression("auto")
     for _ in range(3):
-        assert compression.compress(UNIFORM) == at_level(UNIFORM, QUICK)
+        frames = compression.compress(
+            np.concatenate([skewed, skewed, uniform, uniform, skewed]), planes(*[SIZE] * 5)
+        )
+        assert frames == [
+            at_level(skewed, SMALL),
+            at_level(skewed, SMALL),
+            at_level(np.concatenate([uniform, uniform]), QUICK),
+            at_level(skewed, SMALL),
+        ]
 
 
-def test_auto_is_small_where_coding_bytes_pays() -> None:
-    compression = Compression("auto")
-    for _ in range(3):
-        assert compression.compress(SKEWED) == at_level(SKEWED, SMALL)
+def test_auto_codes_no_plane_that_has_little_to_save() -> None:
+    for size, level in ((LEAST_SAVED_BYTES, QUICK), (4000, QUICK), (SIZE, SMALL)):
+        arena = SKEWED[:size]
+        assert Compression("auto").compress(arena, planes(size)) == [at_level(arena, level)]
+        assert len(at_level(arena, SMALL)) < 0.8 * size
 
 
 def test_auto_tries_again_when_the_data_changes() -> None:
+    size = planes(len(UNIFORM))
     compression = Compression("auto")
-    frames = [compression.compress(UNIFORM)]
-    frames += [compression.compress(SKEWED) for _ in range(TRY_EVERY)]
-    assert frames[-2] == at_level(SKEWED, QUICK)
-    assert frames[-1] == at_level(SKEWED, SMALL)
+    payloads = [compression.compress(UNIFORM, size)]
+    payloads += [compression.compress(SKEWED, size) for _ in range(TRY_EVERY)]
+    assert payloads[0] == [at_level(UNIFORM, QUICK)]
+    assert payloads[-2] == [at_level(SKEWED, QUICK)]
+    assert payloads[-1] == [at_level(SKEWED, SMALL)]
+
+
+def test_auto_learns_for_each_number_of_buffers() -> None:
+    compression = Compression("auto")
+    one = planes(SIZE)
+    two = np.concatenate([one, one + SIZE])
+    for _ in range(2):
+        first, second = SKEWED[:SIZE], UNIFORM[:SIZE]
+        assert compression.compress(first, one) == [at_level(first, SMALL)]
+        both = np.concatenate([second, first])
+        assert compression.compress(both, two) == [at_level(second, QUICK), at_level(first, SMALL)]

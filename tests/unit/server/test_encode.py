@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.frame import Frame
 from tests.fakes.encoder import encode_batch
 from tests.fakes.features import FORMS, SCHEMA, frames, orders, other_form, rows_of, whole
+from tests.fakes.wire import decompressed
 
 AFTER = batch_pb2.Cursor(split=1, parquet_row=2**40, offset=3, batch=8)
 BEFORE = batch_pb2.Cursor(split=1, parquet_row=2, batch=7)
@@ -24,7 +25,7 @@ ROOM = 1 << 24
 
 
 def encode(pieces: Sequence[Piece], codec: batch_pb2.Codec = batch_pb2.CODEC_NONE) -> bytes:
-    return BatchEncoder(SCHEMA, codec, 1, ROOM).encode(pieces, 5, BEFORE, AFTER)
+    return BatchEncoder(SCHEMA, codec, Compression(1), ROOM).encode(pieces, 5, BEFORE, AFTER)
 
 
 def reference(frame: Frame, wanted: Sequence[int], codec: batch_pb2.Codec) -> Any:
@@ -84,7 +85,7 @@ def test_a_decoder_gives_the_rows_back(frame: Frame, data: st.DataObject) -> Non
 
 def decode(batch: batch_pb2.CompactBatch) -> dict[str, Any]:
     """Every feature by name: float32 numbers, or lists of ids."""
-    arena = zstandard.ZstdDecompressor().decompress(batch.payload)
+    arena = decompressed(batch.payload)
     found: dict[str, Any] = {}
     for declared, block in zip(SCHEMA.blocks, batch.blocks, strict=True):
         for part in block.parts:

@@ -10,10 +10,12 @@ from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.arrange import _lengths
 from preprocessor_server.encode.batch import BatchEncoder, Piece
+from preprocessor_server.encode.compress import Compression
 from preprocessor_server.errors import DeploymentError
 from preprocessor_server.frame import Flat, Frame, Jagged, Runs
 from tests.fakes.encoder import Rows, encode_batch
 from tests.fakes.features import DENSE, IDS, LABELS, SCHEMA, whole
+from tests.fakes.wire import decompressed
 
 AFTER = batch_pb2.Cursor(split=1, parquet_row=2**40, offset=3, batch=8)
 BEFORE = batch_pb2.Cursor(split=1, parquet_row=2, batch=7)
@@ -21,7 +23,7 @@ ROOM = 1 << 24
 
 
 def encode(*pieces: Piece, codec: batch_pb2.Codec) -> bytes:
-    return BatchEncoder(SCHEMA, codec, 1, ROOM).encode(pieces, 5, BEFORE, AFTER)
+    return BatchEncoder(SCHEMA, codec, Compression(1), ROOM).encode(pieces, 5, BEFORE, AFTER)
 
 
 def example(count: int = 4096) -> Frame:
@@ -52,7 +54,7 @@ def test_both_codecs_hold_the_same_arena() -> None:
         for codec in (batch_pb2.CODEC_NONE, batch_pb2.CODEC_ZSTD)
     }
     plain, compressed = messages.values()
-    arena = zstandard.ZstdDecompressor().decompress(compressed.payload)
+    arena = decompressed(compressed.payload)
     assert arena == plain.payload
     assert len(compressed.payload) < len(arena) == plain.uncompressed_size_bytes
     assert zstandard.frame_content_size(compressed.payload) == len(arena)
@@ -67,19 +69,35 @@ def test_both_codecs_hold_the_same_arena() -> None:
     assert [part.run_count for part in plain.blocks[1].parts] == [0, 1, 256]
 
 
+def test_frames_of_several_levels_hold_the_same_arena() -> None:
+    rng = np.random.default_rng(1)
+    ids = {f"s{i}": Flat(1000 * rng.geometric(0.01, 30_000)) for i in range(5)}
+    numbers = {name: Flat(rng.random(30_000, np.float32)) for name in (*DENSE, *LABELS)}
+    piece = whole(Frame(30_000, ids | numbers))
+    codecs = (batch_pb2.CODEC_NONE, batch_pb2.CODEC_ZSTD)
+    plain, compressed = (
+        pb.StreamBatchesResponse.FromString(
+            BatchEncoder(SCHEMA, codec, Compression("auto"), ROOM).encode([piece], 5, BEFORE, AFTER)
+        ).batch
+        for codec in codecs
+    )
+    assert 0 < zstandard.frame_content_size(compressed.payload) < len(plain.payload)
+    assert decompressed(compressed.payload) == plain.payload
+
+
 @pytest.mark.parametrize("codec", [batch_pb2.CODEC_NONE, batch_pb2.CODEC_ZSTD])
 def test_padding_is_zero_in_an_arena_that_is_used_again(codec: batch_pb2.Codec) -> None:
     # What a larger batch of the same thread leaves behind, no byte of it zero.
     noise = Frame(4096, {"d0": Flat(np.full(4096, 0x01010101, np.uint32).view(np.float32))})
     schema = batch_pb2.BatchSchema(encoding_version=1)
     schema.blocks.add(kind=batch_pb2.BLOCK_KIND_DENSE, features=["d0"])
-    BatchEncoder(schema, codec, 1, ROOM).encode([whole(noise)], 0, BEFORE, AFTER)
+    BatchEncoder(schema, codec, Compression(1), ROOM).encode([whole(noise)], 0, BEFORE, AFTER)
     for count in (1, 3, 17, 100):
         message = encode(Piece(example(), np.arange(count)), codec=codec)
         batch = pb.StreamBatchesResponse.FromString(message).batch
         arena = batch.payload
         if codec == batch_pb2.CODEC_ZSTD:
-            arena = zstandard.ZstdDecompressor().decompress(arena)
+            arena = decompressed(arena)
         end = 0
         for buffer in (b for block in batch.blocks for part in block.parts for b in part.buffers):
             assert buffer.offset_bytes % 64 == 0
@@ -95,7 +113,9 @@ def test_an_arena_may_be_empty(codec: batch_pb2.Codec) -> None:
     int64 = dataset_pb2.SCALAR_TYPE_INT64
     schema.blocks.add(kind=batch_pb2.BLOCK_KIND_SPARSE, dtype=int64, features=["x", "y"])
     frame = Frame(3, {"x": Flat(np.full(3, 9)), "y": Flat(np.full(3, -(2**63)))})
-    message = BatchEncoder(schema, codec, 1, ROOM).encode([whole(frame)], 0, BEFORE, AFTER)
+    message = BatchEncoder(schema, codec, Compression(1), ROOM).encode(
+        [whole(frame)], 0, BEFORE, AFTER
+    )
     batch = pb.StreamBatchesResponse.FromString(message).batch
     expected = encode_batch(
         Rows({}, {"x": [[9]] * 3, "y": [[-(2**63)]] * 3}, {}),
@@ -109,7 +129,7 @@ def test_an_arena_may_be_empty(codec: batch_pb2.Codec) -> None:
     assert batch.blocks == expected.blocks
     assert batch.header_checksum == expected.header_checksum
     if codec == batch_pb2.CODEC_ZSTD:
-        assert zstandard.ZstdDecompressor().decompress(batch.payload) == b""
+        assert decompressed(batch.payload) == b""
         assert zstandard.frame_content_size(batch.payload) == 0
     else:
         assert batch.payload == b""
@@ -141,7 +161,9 @@ def test_a_message_never_outgrows_its_limit(codec: batch_pb2.Codec, parts: int) 
     schema, frame = wide_frame(300, parts, 60)
 
     def message(limit: int) -> bytes:
-        return BatchEncoder(schema, codec, 1, limit).encode([whole(frame)], 2**31, BEFORE, AFTER)
+        return BatchEncoder(schema, codec, Compression(1), limit).encode(
+            [whole(frame)], 2**31, BEFORE, AFTER
+        )
 
     made = message(ROOM)
     batch = pb.StreamBatchesResponse.FromString(made).batch
