@@ -15,8 +15,10 @@ Arena: TypeAlias = npt.NDArray[np.uint8]
 # Where the planes of buffers begin and end: kernels.Layouts.
 Planes: TypeAlias = npt.NDArray[np.int64]
 
-# The levels that auto chooses from: without and with coding of single bytes (docs/decisions).
-QUICK, SMALL = -1, 1
+# What auto chooses from: a level that codes no single bytes, and the parameters of one that does
+# (docs/decisions). Planes that it pays for repeat little: a small table finds that out sooner.
+QUICK = -1
+CODED = zstandard.ZstdCompressionParameters.from_level(1, hash_log=6)
 # Coding a plane takes time for its table and for each byte. It pays where it saves that many bytes.
 LEAST_SAVED_BYTES, LEAST_SAVED_SHARE = 1000, 1 / 6
 # Both are tried on the first batch of a kind, and again after so many.
@@ -24,9 +26,10 @@ TRY_EVERY = 256
 
 
 class _Worker(threading.local):
-    """What a worker thread uses again for every batch."""
+    """What a worker thread uses again for every batch: compressors by level, and one that codes."""
 
     def __init__(self) -> None:
+        self.coder = zstandard.ZstdCompressor(compression_params=CODED)
         self.compressors: dict[int, zstandard.ZstdCompressor] = {}
 
 
@@ -68,7 +71,7 @@ class Compression:
                 continue
             if done < start:
                 frames.append(_compress(arena[done:start], QUICK))
-            frames.append(_compress(arena[start:end], SMALL))
+            frames.append(_worker.coder.compress(arena[start:end].data))
             done = end
         if done < len(arena) or not frames:
             frames.append(_compress(arena[done:], QUICK))
@@ -81,7 +84,7 @@ def _are_large(planes: Planes) -> npt.NDArray[np.bool_]:
 
 def _is_worth_coding(plane: Arena) -> bool:
     """Whether a plane is so much smaller with single bytes coded that it pays."""
-    saved = len(_compress(plane, QUICK)) - len(_compress(plane, SMALL))
+    saved = len(_compress(plane, QUICK)) - len(_worker.coder.compress(plane.data))
     return saved >= LEAST_SAVED_BYTES + LEAST_SAVED_SHARE * len(plane)
 
 

@@ -24,9 +24,12 @@ Entry: TypeAlias = tuple[int, int, int, int]
 ALIGNMENT = 64
 
 MAX_DISTINCT = 256
+# Of numbers: distinct highest bytes, and how many elements there are of each at least.
+MAX_TOPS = 16
+LEAST_PER_TOP = 64
 
 # The numbers of headrace.v1.BufferLayout.
-BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
+BYTE_PLANES, CONSTANT, DICTIONARY, TOP_DICTIONARY = 1, 2, 3, 4
 
 # What the elements of a buffer are: float32 or float64 numbers, lengths, lengths that are all 1
 # (they lie nowhere), integers that a dictionary is tried for, or words of which 16 bits count.
@@ -60,9 +63,10 @@ class Layouts(NamedTuple):
     """How buffers are laid out in an arena of size_bytes, one after the other.
 
     table int64 [buffers, 7]: layout, offset_bytes, size_bytes, element_count, width_bits, base,
-    dictionary_size. dictionaries int64 [buffers, 256]: the distinct elements of those that have
-    one, ascending. planes int64 [buffers, 11]: between each two numbers of a row lie a buffer's
-    dictionary, its eight planes and the bits above them; what it does not have takes no bytes.
+    dictionary_size. dictionaries int64 [buffers, 256]: the distinct elements, or highest bytes, of
+    those that have one, ascending. planes int64 [buffers, 11]: between each two numbers of a row
+    lie a buffer's dictionary, its eight planes and the bits above them; what it does not have takes
+    no bytes.
     """
 
     table: npt.NDArray[np.int64]
@@ -151,6 +155,31 @@ def _lay_out_integers(
     entry[_DICTIONARY_SIZE] = known
 
 
+@inner
+def _lay_out_numbers(
+    words: npt.NDArray[np.unsignedinteger],
+    bits: int,
+    seen: npt.NDArray[np.bool_],
+    dictionary: npt.NDArray[np.int64],
+    entry: npt.NDArray[np.int64],
+) -> None:
+    """Lays out words of so many bits."""
+    count, found = len(words), 0
+    shift = words.dtype.type(bits - 8)
+    seen[:256] = False
+    for j in range(np.uint64(count)):
+        seen[(words[j] >> shift) & words.dtype.type(255)] = True
+    for top in range(256):
+        if seen[top]:
+            dictionary[found] = top
+            found += 1
+    entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, bits
+    entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
+    if 2 <= found <= MAX_TOPS and count >= LEAST_PER_TOP * found:
+        entry[_LAYOUT], entry[_DICTIONARY_SIZE] = TOP_DICTIONARY, found
+        entry[_WIDTH_BITS] = bits - 8 + _width(np.uint64(found - 1))
+
+
 @kernel(
     types.int64(array2d(types.int64), out2d(types.int64), out2d(types.int64), out2d(types.int64))
 )
@@ -167,12 +196,12 @@ def _lay_out(
         kind, count = buffers[b, _KIND], buffers[b, _ELEMENTS]
         address = pointer(buffers[b, _ADDRESS])
         entry, dictionary = table[b], dictionaries[b]
-        if kind == FLOATS:
-            entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, 8 * buffers[b, _WORD_BYTES]
-            entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
-        elif kind == HALVES:
-            entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, 16
-            entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
+        if kind == FLOATS and buffers[b, _WORD_BYTES] == 8:
+            doubles = carray(address, count, np.uint64)
+            _lay_out_numbers(doubles, 64, used, dictionary, entry)
+        elif kind in (FLOATS, HALVES):
+            singles = carray(address, count, np.uint32)
+            _lay_out_numbers(singles, 32 if kind == FLOATS else 16, used, dictionary, entry)
         elif kind == ONES:
             entry[_LAYOUT], entry[_WIDTH_BITS] = CONSTANT, 0
             entry[_BASE], entry[_DICTIONARY_SIZE] = min(count, 1), 0
@@ -279,6 +308,34 @@ def _encode(
 
 
 @inner
+def _fill_tops(
+    dictionary: npt.NDArray[np.int64], shift: int, table: npt.NDArray[np.unsignedinteger]
+) -> None:
+    """Makes a table of the codes of highest bytes, where they stand in words; all ones for none."""
+    table[:256] = ~table.dtype.type(0)
+    for code in range(len(dictionary)):
+        table[dictionary[code] & 0xFF] = table.dtype.type(code) << table.dtype.type(shift)
+
+
+@inner
+def _encode_tops(
+    block: npt.NDArray[np.unsignedinteger],
+    size: int,
+    shift: int,
+    table: npt.NDArray[np.unsignedinteger],
+) -> bool:
+    """Makes codes of the highest bytes of a block's words; False if the table lacks one."""
+    by = block.dtype.type(shift)
+    below = (block.dtype.type(1) << by) - block.dtype.type(1)
+    used = block.dtype.type(0)
+    for i in range(np.uint64(size)):
+        code = table[(block[i] >> by) & block.dtype.type(255)]
+        used |= code
+        block[i] = (block[i] & below) | code
+    return bool((used >> by) < MAX_TOPS)
+
+
+@inner
 def _write_buffer(
     words: npt.NDArray[np.unsignedinteger],
     entry: npt.NDArray[np.int64],
@@ -297,7 +354,10 @@ def _write_buffer(
             byte = dictionary[code] >> (8 * k)
             arena[start + 8 * code + k] = np.uint8(byte & 0xFF)
     planes = arena[start + 8 * size :]
-    if size:
+    is_top = entry[_LAYOUT] == TOP_DICTIONARY
+    if is_top:
+        _fill_tops(dictionary[:size], width_bits // 8 * 8, known)
+    elif size:
         _fill_codes(dictionary[:size], known, codes)
     base = words.dtype.type(entry[_BASE])
     count = len(words)
@@ -305,7 +365,10 @@ def _write_buffer(
         taken = min(_BLOCK, count - first)
         for i in range(np.uint64(taken)):
             block[i] = words[np.uint64(first) + i] - base
-        if size and not _encode(block, taken, known, codes):
+        if is_top:
+            if not _encode_tops(block, taken, width_bits // 8 * 8, known):
+                return False
+        elif size and not _encode(block, taken, known, codes):
             return False
         _take_apart(block, taken, first, count, width_bits, planes)
     return True

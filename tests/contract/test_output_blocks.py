@@ -395,3 +395,23 @@ def test_a_block_is_listed_once() -> None:
     spec.blocks.add(name="dense", dtype=dataset_pb2.SCALAR_TYPE_FLOAT64)
     with pytest.raises(DatasetError, match=r"'dense' is listed in blocks\[0\] already"):
         validate_spec(spec)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES])
+@pytest.mark.parametrize("tops", [2, 5, 16])
+def test_numbers_of_few_highest_bytes_arrive_in_every_dtype(dtype: str, tops: int) -> None:
+    rng = np.random.default_rng(tops)
+    # The highest byte tells such numbers apart by sign and power; of FLOAT64 not every power.
+    powers = 4.0 ** (2 * rng.integers(0, tops // 2, 3000) - 7)
+    numbers = rng.choice([-1.0, 1.0], 3000) * rng.uniform(1, 1.24, 3000) * powers
+    if dtype != "FLOAT64":
+        numbers = numbers.astype(np.float32).astype(np.float64)
+    spec = dataset(feature("dense", "x", block="x"), x=dtype)
+    (buffer,) = encode(spec, {"x": numbers})[1].blocks[0].parts[0].buffers
+    assert buffer.layout == batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY
+    batch, read = deliver(spec, {"x": numbers})
+    expected = torch.tensor(numbers).to(DTYPES[dtype])
+    found = batch.blocks["x"]
+    assert isinstance(found, torch.Tensor)
+    assert torch.equal(found[:, 0], expected)
+    assert same(read["x"], expected.tolist())  # type: ignore[arg-type]

@@ -173,13 +173,24 @@ def _add_buffer(
         element_count=elements.size,
     )
     if elements.dtype == np.float32:
-        words = [int(word) for word in elements.view("<u4")]
-        content = _byte_planes(buffer, words, 0, 32)
+        content = _numbers(buffer, [int(word) for word in elements.view("<u4")])
     else:
         content = _integers(buffer, elements.tolist(), is_values=role == "VALUES")
     buffer.size_bytes = len(content)
     arena += content
     arena += bytes(-len(arena) % ALIGNMENT)
+
+
+def _numbers(buffer: batch_pb2.Buffer, words: list[int]) -> bytes:
+    tops = sorted({word >> 24 for word in words})
+    if not 2 <= len(tops) <= 16 or len(words) < 64 * len(tops):
+        return _byte_planes(buffer, words, 0, 32)
+    code_width = min(bits for bits in (1, 2, 4) if len(tops) - 1 < 1 << bits)
+    coded = [tops.index(word >> 24) << 24 | word & 0xFFFFFF for word in words]
+    content = _byte_planes(buffer, coded, 0, 24 + code_width)
+    buffer.layout = batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY
+    buffer.dictionary_size = len(tops)
+    return struct.pack(f"<{len(tops)}Q", *tops) + content
 
 
 def _integers(buffer: batch_pb2.Buffer, elements: list[int], *, is_values: bool) -> bytes:

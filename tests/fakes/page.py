@@ -13,7 +13,7 @@ from tests.fakes.wire import decompressed
 U64 = (1 << 64) - 1
 DENSE, SPARSE, LABEL, META = 1, 2, 3, 4
 VALUES, LENGTHS, RUN_LENGTHS, WEIGHTS = 1, 2, 3, 4
-BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
+BYTE_PLANES, CONSTANT, DICTIONARY, TOP_DICTIONARY = 1, 2, 3, 4
 INT32, INT64, FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = 1, 2, 3, 4, 5, 6
 
 Decoded = dict[str, list[float] | list[int] | list[list[int]] | list[list[tuple[int, float]]]]
@@ -70,6 +70,14 @@ def elements(b: batch_pb2.Buffer, content: bytes) -> list[float] | list[int]:
         assert list(known) == sorted(set(known))
         codes = planes(content[8 * len(known) :], count, b.width_bits)
         words = [known[code] & U64 for code in codes]
+    elif b.layout == TOP_DICTIONARY:
+        below = {FLOAT32: 24, FLOAT64: 56}.get(b.type, 8)
+        assert b.width_bits - below in {1, 2, 4}
+        known = struct.unpack_from(f"<{b.dictionary_size}Q", content)
+        assert 2 <= len(known) <= 16
+        assert list(known) == sorted(set(known))
+        words = planes(content[8 * len(known) :], count, b.width_bits)
+        words = [known[word >> below] << below | word & ((1 << below) - 1) for word in words]
     else:
         assert b.layout == BYTE_PLANES
         assert b.dictionary_size == 0
@@ -77,8 +85,10 @@ def elements(b: batch_pb2.Buffer, content: bytes) -> list[float] | list[int]:
     if b.type == BFLOAT16:
         words = [word << 16 for word in words]
     if b.type in {FLOAT32, FLOAT64, FLOAT16, BFLOAT16}:
-        assert (b.layout, b.base) == (BYTE_PLANES, 0)
-        assert b.width_bits == {FLOAT32: 32, FLOAT64: 64}.get(b.type, 16)
+        assert b.layout in {BYTE_PLANES, TOP_DICTIONARY}
+        assert b.base == 0
+        if b.layout == BYTE_PLANES:
+            assert b.width_bits == {FLOAT32: 32, FLOAT64: 64}.get(b.type, 16)
         number, word = {FLOAT64: ("d", "Q"), FLOAT16: ("e", "H")}.get(b.type, ("f", "I"))
         return list(struct.unpack(f"<{count}{number}", struct.pack(f"<{count}{word}", *words)))
     bits = {INT32: 32, INT64: 64}[b.type]

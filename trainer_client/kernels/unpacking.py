@@ -34,7 +34,7 @@ PART_COLUMNS = 8
 # The contract's numbers; a test compares them with it.
 SPARSE, META = 2, 4
 VALUES, LENGTHS, RUN_LENGTHS, WEIGHTS = 1, 2, 3, 4
-BYTE_PLANES, CONSTANT, DICTIONARY = 1, 2, 3
+BYTE_PLANES, CONSTANT, DICTIONARY, TOP_DICTIONARY = 1, 2, 3, 4
 TYPE_INT32, TYPE_INT64, TYPE_FLOAT32, TYPE_FLOAT64, TYPE_FLOAT16, TYPE_BFLOAT16 = range(1, 7)
 
 ALIGNMENT = 64
@@ -65,8 +65,8 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.unsignedinteger]
 Words32 = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
-# A byte and a word for each element of a block, and the elements of a dictionary.
-Scratch = tuple[Bytes, Words32, Words64]
+# A byte and a word for each element of a block, the elements of a dictionary, and another byte.
+Scratch = tuple[Bytes, Words32, Words64, Bytes]
 # The decoded arena as words of 16, 32 and 64 bits, and as float64.
 Decoded = tuple[npt.NDArray[np.uint16], Words32, Words64, npt.NDArray[np.float64]]
 
@@ -117,16 +117,19 @@ def _layout_fault(buffers: Table, row: int) -> int:
     """0, or what is wrong with the layout of a buffer and what follows from it."""
     layout, count, width = buffers[row, LAYOUT], buffers[row, COUNT], buffers[row, WIDTH]
     distinct, top = buffers[row, DICTIONARY_SIZE], width & 7
-    if not BYTE_PLANES <= layout <= DICTIONARY:
+    if not BYTE_PLANES <= layout <= TOP_DICTIONARY:
         return UNKNOWN_LAYOUT
-    widest = 0
+    least = widest = most_distinct = 0
     if layout == BYTE_PLANES:
-        widest = 8 * _bytes_of(buffers[row, TYPE])
+        least, widest = 1, 8 * _bytes_of(buffers[row, TYPE])
     elif layout == DICTIONARY:
-        widest = 8
-    if not min(widest, 1) <= width <= widest or top == 3 or top > 4:
+        least, widest, most_distinct = 1, 8, 256
+    elif layout == TOP_DICTIONARY:
+        widest = 8 * _bytes_of(buffers[row, TYPE]) - 4
+        least, most_distinct = widest - 3, 16
+    if not least <= width <= widest or top == 3 or top > 4:
         return WRONG_WIDTH
-    if not (2 <= distinct <= 256 if layout == DICTIONARY else distinct == 0):
+    if not min(most_distinct, 2) <= distinct <= most_distinct:
         return WRONG_WIDTH
     size = 8 * distinct + (width >> 3) * count + (top * count + 7) // 8
     return 0 if buffers[row, SIZE] == size else WRONG_SIZE
@@ -255,7 +258,7 @@ def _look_up(scratch: Scratch, is_long: bool, longs: Words, to: int, size: int) 
 
     Returns the largest code.
     """
-    _, codes, distinct = scratch
+    _, codes, distinct, _ = scratch
     largest = _u32(0)
     for i in range(size):
         largest = max(largest, codes[i])
@@ -266,6 +269,27 @@ def _look_up(scratch: Scratch, is_long: bool, longs: Words, to: int, size: int) 
     else:
         for i in range(size):
             codes[i] = distinct[codes[i]]
+    return int(largest)
+
+
+@inner
+def _look_up_tops(scratch: Scratch, known: int, size: int) -> int:
+    """Replaces a block of codes by the highest bytes that they stand for.
+
+    Comparing with every code is quicker than a table, of which no two can be looked up at once.
+    Returns the largest code.
+    """
+    codes, _, distinct, bytes_ = scratch
+    largest, byte = np.uint8(0), np.uint8(distinct[0])
+    for i in range(size):
+        largest = max(largest, codes[i])
+        bytes_[i] = byte
+    for k in range(1, known):
+        code, byte = np.uint8(k), np.uint8(distinct[k])
+        for i in range(size):
+            bytes_[i] = byte if codes[i] >= code else bytes_[i]
+    for i in range(size):
+        codes[i] = bytes_[i]
     return int(largest)
 
 
@@ -291,7 +315,7 @@ def _widen(
     to: int, size: int,
 ) -> None:  # fmt: skip
     """Writes base plus a block of words, of which the lowest four planes are in scratch."""
-    top, low, _ = scratch
+    top, low, _, _ = scratch
     planes = width >> 3
     for i in range(size):
         longs[to + i] = _u64(low[i]) + base
@@ -307,9 +331,10 @@ def _widen(
 @inner
 def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch: Scratch) -> bool:
     """Whether all elements could be unpacked, to the type that they are decoded to."""
-    top, low, distinct = scratch
+    top, low, distinct, _ = scratch
     _, words, longs, _ = out
     at, count, width = _u64(buffers[row, OFFSET]), _u64(buffers[row, COUNT]), buffers[row, WIDTH]
+    layout = buffers[row, LAYOUT]
     scalar, base = buffers[row, DECODED_TYPE], _u64(buffers[row, BASE])
     is_long = _bytes_of(buffers[row, TYPE]) == 8
     to = _u64(buffers[row, DECODED_OFFSET]) // _u64(_bytes_of(scalar))
@@ -317,8 +342,9 @@ def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch:
     for i in range(size):
         distinct[i] = _word(wire, at)
         at += _u64(8)
+    has_codes, has_tops = layout == DICTIONARY, layout == TOP_DICTIONARY
     # Words of 32 bits go straight to where they belong.
-    is_straight = _bytes_of(scalar) == 4 and size == 0
+    is_straight = _bytes_of(scalar) == 4 and not has_codes
     planes, bits, largest = _u64(width >> 3), _u64(width & 7), 0
     for start in range(_u64(0), count, BLOCK):
         block, first = min(BLOCK, count - start), to + start
@@ -327,10 +353,12 @@ def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch:
         if bits > 0:
             packed = at + planes * count + start * bits // _u64(8)
             _spread(wire, packed, (block * bits + _u64(7)) // _u64(8), bits, top)
+        if has_tops:
+            largest = max(largest, _look_up_tops(scratch, size, block))
         if bits > 0 and planes < 4:
             for i in range(block):
                 part[part_at + i] |= _u32(top[i]) << _u32(_u64(8) * planes)
-        if size > 0:
+        if has_codes:
             largest = max(largest, _look_up(scratch, is_long, longs, first, block))
         elif is_long:
             _widen(scratch, wire, at + start, count, _u64(width), base, longs, first, block)
@@ -385,7 +413,8 @@ def unpack(wire: Bytes, checksum: int, buffers: Table, parts: Table, decoded: By
         return -WRONG_CHECKSUM
     halves, words = decoded.view(np.uint16), decoded.view(np.uint32)
     out = halves, words, decoded.view(np.uint64), decoded.view(np.float64)
-    scratch = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint32), np.empty(256, np.uint64)
+    codes, bytes_ = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint8)
+    scratch = codes, np.empty(BLOCK, np.uint32), np.empty(256, np.uint64), bytes_
     for p in range(len(parts)):
         for row in range(parts[p, FIRST], parts[p, END]):
             if not _unpack_buffer(wire, buffers, row, out, scratch):

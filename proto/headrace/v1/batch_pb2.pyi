@@ -36,6 +36,7 @@ class BufferLayout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUFFER_LAYOUT_BYTE_PLANES: _ClassVar[BufferLayout]
     BUFFER_LAYOUT_CONSTANT: _ClassVar[BufferLayout]
     BUFFER_LAYOUT_DICTIONARY: _ClassVar[BufferLayout]
+    BUFFER_LAYOUT_TOP_DICTIONARY: _ClassVar[BufferLayout]
 CODEC_UNSPECIFIED: Codec
 CODEC_NONE: Codec
 CODEC_ZSTD: Codec
@@ -53,6 +54,7 @@ BUFFER_LAYOUT_UNSPECIFIED: BufferLayout
 BUFFER_LAYOUT_BYTE_PLANES: BufferLayout
 BUFFER_LAYOUT_CONSTANT: BufferLayout
 BUFFER_LAYOUT_DICTIONARY: BufferLayout
+BUFFER_LAYOUT_TOP_DICTIONARY: BufferLayout
 
 class Cursor(_message.Message):
     __slots__ = ("split", "parquet_row", "offset", "batch")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Callable
 from random import Random
@@ -29,6 +30,14 @@ ROWS = Rows(
     labels={"label": [0.0, 1.0, 0.0, 0.0]},
 )
 COUNT = 4
+# Of few highest bytes, so that they are laid out with a dictionary of them.
+TOPPED_COUNT = 200
+TOPPED = Rows(
+    dense={"d0": [(i % 7) / 4 for i in range(TOPPED_COUNT)]},
+    sparse={},
+    labels={"label": [float(i % 5 == 0) for i in range(TOPPED_COUNT)]},
+)
+EITHER = st.sampled_from([(ROWS, COUNT), (TOPPED, TOPPED_COUNT)])
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 FLOAT32 = st.floats(width=32)
 # Widths of 1 to 64 bits, dictionaries and constants all come of these.
@@ -141,6 +150,21 @@ def test_every_size_of_dictionary(distinct: int) -> None:
     assert same(decode(message, encode_schema(rows)), rows)
 
 
+@pytest.mark.parametrize("tops", [2, 3, 4, 5, 8, 9, 16])
+def test_every_size_of_top_dictionary(tops: int) -> None:
+    """Over many blocks; the last one is a broken one."""
+    count = 64 * tops + 2049
+    chosen = (np.arange(count) * 7 % tops * 255 // (tops - 1)).astype(np.uint32)
+    words = (chosen << 24) | (np.arange(count, dtype=np.uint32) * 2654435761 >> 8)
+    numbers: list[float] = words.view(np.float32).tolist()
+    # Python's floats do not keep the bits of NaN, of which there are some here.
+    rows = Rows({}, {}, {"l": [0.0 if math.isnan(number) else number for number in numbers]})
+    message = encode_batch(rows, row_count=count)
+    (buffer,) = message.blocks[0].parts[0].buffers
+    assert buffer.layout == batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY
+    assert same(decode(message, encode_schema(rows)), rows)
+
+
 def test_shapes_and_dtypes() -> None:
     batch = decode(encode_batch(ROWS, row_count=COUNT), encode_schema(ROWS))
     assert batch.dense is not None
@@ -195,8 +219,9 @@ NUMBERS = ["offset_bytes", "size_bytes", "element_count", "width_bits", "base", 
 @given(st.data())
 def test_a_wrong_header_with_a_right_checksum_is_refused_or_harmless(data: st.DataObject) -> None:
     """A buggy server: every bound is checked, none believed."""
-    schema = encode_schema(ROWS)
-    message = encode_batch(ROWS, row_count=COUNT)
+    rows, row_count = data.draw(EITHER)
+    schema = encode_schema(rows)
+    message = encode_batch(rows, row_count=row_count)
     parts = [part for block in message.blocks for part in block.parts]
     buffer = data.draw(st.sampled_from([buffer for part in parts for buffer in part.buffers]))
     name = data.draw(st.sampled_from(NUMBERS))
@@ -209,22 +234,26 @@ def test_a_wrong_header_with_a_right_checksum_is_refused_or_harmless(data: st.Da
     except CorruptBatchError:
         return
     # Another base is the server's word; nothing else passes unless it was so before.
-    assert name == "base" or same(batch, ROWS)
+    assert name == "base" or same(batch, rows)
 
 
 @settings(max_examples=300)
 @given(st.data())
 def test_a_wrong_arena_with_a_right_checksum_is_refused_or_harmless(data: st.DataObject) -> None:
-    message = encode_batch(ROWS, row_count=COUNT, codec=batch_pb2.CODEC_NONE)
+    rows, row_count = data.draw(EITHER)
+    message = encode_batch(rows, row_count=row_count, codec=batch_pb2.CODEC_NONE)
     arena = bytearray(message.payload)
     for _ in range(data.draw(st.integers(1, 8))):
         arena[data.draw(st.integers(0, len(arena) - 1))] = data.draw(st.integers(0, 255))
     set_arena(message, bytes(arena))
     try:
-        batch = decode(message, encode_schema(ROWS))
+        batch = decode(message, encode_schema(rows))
     except CorruptBatchError:
         return
-    assert batch.sparse is not None
+    if batch.sparse is None:
+        assert batch.labels is not None
+        assert batch.labels.shape == (row_count, 1)
+        return
     # What was not refused can be expanded, whatever it says.
     assert len(batch.sparse.lengths) == 3 * COUNT
     assert int(batch.sparse.lengths.sum()) == len(batch.sparse.values)
@@ -386,6 +415,15 @@ def test_codes_beyond_the_dictionary_are_refused() -> None:
         decode(message, encode_schema(rows))
 
 
+def test_codes_beyond_the_dictionary_of_highest_bytes_are_refused() -> None:
+    message = encode_batch(TOPPED, row_count=TOPPED_COUNT, codec=batch_pb2.CODEC_NONE)
+    buffer = message.blocks[0].parts[0].buffers[0]
+    assert buffer.dictionary_size == 3
+    edit_arena(message, buffer.offset_bytes + buffer.size_bytes - 1, bytes([0b11]))
+    with pytest.raises(CorruptBatchError, match="codes beyond a dictionary of 3"):
+        decode(message, encode_schema(TOPPED))
+
+
 @pytest.mark.parametrize("what", ["codec", "layout", "role", "type"])
 @pytest.mark.parametrize("value", [0, 77, -1])
 def test_unknown_enum_values_name_a_newer_server(what: str, value: int) -> None:
@@ -421,6 +459,7 @@ def test_every_enum_value_is_decoded_or_refused_by_design() -> None:
         "BUFFER_LAYOUT_BYTE_PLANES": unpacking.BYTE_PLANES,
         "BUFFER_LAYOUT_CONSTANT": unpacking.CONSTANT,
         "BUFFER_LAYOUT_DICTIONARY": unpacking.DICTIONARY,
+        "BUFFER_LAYOUT_TOP_DICTIONARY": unpacking.TOP_DICTIONARY,
         "BUFFER_LAYOUT_UNSPECIFIED": 0,
     }
     assert dict(batch_pb2.BufferLayout.items()) == known

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from headrace.v1 import batch_pb2
 from preprocessor_server.kernels import (
     FLOATS,
+    HALVES,
     IDS,
     LENGTHS,
     Buffers,
@@ -70,6 +71,22 @@ def laid(row: list[int], with_dictionaries: bool) -> Laid:
     return Laid(table, dictionary, written)
 
 
+def laid_numbers(words: list[int], bits: int) -> Laid:
+    """The same of numbers, by their bits."""
+    below = bits - 8
+    tops = sorted({word >> below for word in words})
+    if not 2 <= len(tops) <= 16 or len(words) < 64 * len(tops):
+        return Laid(
+            [batch_pb2.BUFFER_LAYOUT_BYTE_PLANES, bits, 0, 0, len(words)],
+            [],
+            planes_of(words, bits),
+        )
+    width = below + min(width for width in (1, 2, 4) if len(tops) - 1 < 2**width)
+    words = [tops.index(word >> below) << below | word & ((1 << below) - 1) for word in words]
+    table = [batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY, width, 0, len(tops), len(words)]
+    return Laid(table, tops, struct.pack(f"<{len(tops)}Q", *tops) + planes_of(words, width))
+
+
 def buffers_of(elements: npt.NDArray[Any], kind: int) -> Buffers:
     buffers = Buffers()
     buffers.add(buffers.rows(elements, kind))
@@ -97,6 +114,18 @@ def written(buffers: Buffers, layouts: Layouts, expected: list[bytes]) -> None:
         planes, bits = divmod(width, 8)
         sizes = [8 * size, *[count] * planes, *[0] * (8 - planes), (count * bits + 7) // 8]
         assert ends == [*itertools.accumulate(sizes, initial=offset)]
+
+
+def check_numbers(words: npt.NDArray[Any], bits: int) -> Laid:
+    """The same of numbers, by their bits."""
+    numbers = words.view({64: np.float64, 32: np.float32}.get(bits, np.uint32))
+    buffers = buffers_of(numbers[None], FLOATS if bits > 16 else HALVES)
+    layouts = lay_out(buffers)
+    expected = laid_numbers(words.tolist(), bits)
+    assert described(layouts) == [expected.table]
+    assert layouts.dictionaries[0, : len(expected.dictionary)].tolist() == expected.dictionary
+    written(buffers, layouts, [expected.written])
+    return expected
 
 
 def check(elements: npt.NDArray[Any], with_dictionaries: bool = True) -> list[Laid]:
@@ -225,6 +254,41 @@ def test_numbers_are_written_bit_by_bit(values: list[float]) -> None:
     assert described(layouts) == [[1, 32, 0, 0, len(values)]]
     words = numbers.view(np.uint32)[0].tolist()
     written(buffers, layouts, [planes_of(words, 32)])
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize(
+    ("tops", "width"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 0), (256, 0)]
+)
+def test_numbers_of_few_highest_bytes(bits: int, tops: int, width: int) -> None:
+    rng = np.random.default_rng(tops)
+    # The ends, and those of signed numbers around 1.
+    known = [0, 255, 0x3F, 0xBF, 0x40, 0xC0, *(top for top in range(256) if top not in {0, 255})]
+    known = list(dict.fromkeys(known))[:tops]
+    for size in (64 * tops - 1, 64 * tops, 64 * tops + 1, 1024 + 64 * tops):
+        chosen = np.concatenate([known, rng.choice(known, size - tops)])
+        below = rng.integers(0, 1 << (bits - 8), size, np.uint64)
+        words = (chosen.astype(np.uint64) << np.uint64(bits - 8)) | below
+        laid = check_numbers(words.astype(np.uint64 if bits == 64 else np.uint32), bits)
+        is_coded = width > 0 and size >= 64 * tops
+        assert laid.table[:2] == ([4, bits - 8 + width] if is_coded else [1, bits])
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize("place", [0, 1023, 1024, -1])
+def test_a_highest_byte_that_the_dictionary_lacks_is_refused(bits: int, place: int) -> None:
+    dtype = np.uint64 if bits == 64 else np.uint32
+    words = (np.arange(1300) % 3 * 5 << (bits - 8)).astype(dtype)
+    kind = FLOATS if bits > 16 else HALVES
+    shown = words.view({64: np.float64, 32: np.float32}.get(bits, np.uint32))
+    layouts = lay_out(buffers_of(shown[None], kind))
+    arena = np.zeros(layouts.size_bytes, np.uint8)
+    for lacking in (1, 4, 11, 255):
+        other = words.copy()
+        other[place] = lacking << (bits - 8)
+        numbers = other.view(shown.dtype)
+        with pytest.raises(ValueError, match="elements that its dictionary lacks"):
+            write_buffers(buffers_of(numbers[None], kind), layouts, arena)
 
 
 @pytest.mark.parametrize("start", [-(2**63), -1, 2, 2**40, 2**63 - 1])

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessor_server.encode.compress import (
+    CODED,
     LEAST_SAVED_BYTES,
     QUICK,
-    SMALL,
     TRY_EVERY,
     Compression,
     Level,
@@ -36,6 +36,14 @@ def planes(*sizes: int) -> npt.NDArray[np.int64]:
 
 def at_level(arena: Array, level: int) -> bytes:
     return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(arena.tobytes())
+
+
+def quick(arena: Array) -> bytes:
+    return at_level(arena, QUICK)
+
+
+def coded(arena: Array) -> bytes:
+    return zstandard.ZstdCompressor(compression_params=CODED).compress(arena.tobytes())
 
 
 @pytest.mark.parametrize("level", [-7, -1, 1, 3])
@@ -70,18 +78,18 @@ def test_auto_codes_the_planes_where_that_pays() -> None:
             np.concatenate([skewed, skewed, uniform, uniform, skewed]), planes(*[SIZE] * 5)
         )
         assert frames == [
-            at_level(skewed, SMALL),
-            at_level(skewed, SMALL),
-            at_level(np.concatenate([uniform, uniform]), QUICK),
-            at_level(skewed, SMALL),
+            coded(skewed),
+            coded(skewed),
+            quick(np.concatenate([uniform, uniform])),
+            coded(skewed),
         ]
 
 
 def test_auto_codes_no_plane_that_has_little_to_save() -> None:
-    for size, level in ((LEAST_SAVED_BYTES, QUICK), (4000, QUICK), (SIZE, SMALL)):
+    for size, form in ((LEAST_SAVED_BYTES, quick), (4000, quick), (SIZE, coded)):
         arena = SKEWED[:size]
-        assert Compression("auto").compress(arena, planes(size)) == [at_level(arena, level)]
-        assert len(at_level(arena, SMALL)) < 0.8 * size
+        assert Compression("auto").compress(arena, planes(size)) == [form(arena)]
+        assert len(coded(arena)) < 0.8 * size
 
 
 def test_auto_tries_again_when_the_data_changes() -> None:
@@ -89,9 +97,9 @@ def test_auto_tries_again_when_the_data_changes() -> None:
     compression = Compression("auto")
     payloads = [compression.compress(UNIFORM, size)]
     payloads += [compression.compress(SKEWED, size) for _ in range(TRY_EVERY)]
-    assert payloads[0] == [at_level(UNIFORM, QUICK)]
-    assert payloads[-2] == [at_level(SKEWED, QUICK)]
-    assert payloads[-1] == [at_level(SKEWED, SMALL)]
+    assert payloads[0] == [quick(UNIFORM)]
+    assert payloads[-2] == [quick(SKEWED)]
+    assert payloads[-1] == [coded(SKEWED)]
 
 
 def test_auto_learns_for_each_number_of_buffers() -> None:
@@ -100,6 +108,6 @@ def test_auto_learns_for_each_number_of_buffers() -> None:
     two = np.concatenate([one, one + SIZE])
     for _ in range(2):
         first, second = SKEWED[:SIZE], UNIFORM[:SIZE]
-        assert compression.compress(first, one) == [at_level(first, SMALL)]
+        assert compression.compress(first, one) == [coded(first)]
         both = np.concatenate([second, first])
-        assert compression.compress(both, two) == [at_level(second, QUICK), at_level(first, SMALL)]
+        assert compression.compress(both, two) == [quick(second), coded(first)]

@@ -120,6 +120,9 @@ def _elements(buffer: batch_pb2.Buffer, arena: bytes) -> list[int]:
         at, shift = divmod(i * (width % 8), 8)
         bits = planes[width // 8 * count + at] >> shift & (1 << width % 8) - 1
         words[i] |= bits << width // 8 * 8
+    if buffer.layout == batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY:
+        below = width // 8 * 8
+        return [dictionary[word >> below] << below | word % (1 << below) for word in words]
     if dictionary:
         return [dictionary[word] for word in words]
     return [(word + buffer.base + 2**63) % 2**64 - 2**63 for word in words]

@@ -34,7 +34,10 @@ def example(count: int = 4096) -> Frame:
     return Frame(
         count,
         {
-            **{name: Flat(rng.random(count, np.float32)) for name in (*DENSE, *LABELS)},
+            **{
+                name: Flat(rng.integers(0, 50, count).astype(np.float32))
+                for name in (*DENSE, *LABELS)
+            },
             "s0": Flat(rng.choice(IDS["few"], count)),
             "s1": Flat(rng.integers(-(2**63), 2**63 - 1, count)),
             "s2": Flat(np.zeros(count, np.int32)),
@@ -65,6 +68,7 @@ def test_both_codecs_hold_the_same_arena() -> None:
         batch_pb2.BUFFER_LAYOUT_BYTE_PLANES,
         batch_pb2.BUFFER_LAYOUT_CONSTANT,
         batch_pb2.BUFFER_LAYOUT_DICTIONARY,
+        batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY,
     }
     assert [part.run_count for part in plain.blocks[1].parts] == [0, 1, 256]
 
