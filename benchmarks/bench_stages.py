@@ -23,7 +23,6 @@ from typing import Any
 
 import grpc
 import xxhash
-import zstandard
 
 from benchmarks.delivery import as_sent, expanded
 from benchmarks.harness import (
@@ -40,13 +39,15 @@ from benchmarks.hot_path import (
     decode_files_cpu_s,
     decoded,
     needed_columns,
-    parse,
 )
 from benchmarks.workloads import LAYOUTS
 from headrace.v1 import preprocessor_service_pb2 as pb
 from preprocessor_server.encode.compress import Compression
 from trainer_client import Dataset
 from trainer_client.decode import Decoder
+from trainer_client.header import HeaderReader
+from trainer_client.payload import unwrap
+from trainer_client.transport.wire import read_response
 
 BATCH_SIZE = 4096
 MAX_MESSAGE_BYTES = 512 << 20
@@ -109,15 +110,17 @@ def client_stages(messages: list[bytes]) -> tuple[Stages, dict[str, int]]:
     """CPU seconds of an epoch by stage, with nothing received over a socket; bytes of tensors."""
     stages: Stages = defaultdict(float)
     size: dict[str, int] = defaultdict(int)
-    decoder = Decoder(pb.StreamBatchesResponse.FromString(messages[0]).schema)
-    decompressor = zstandard.ZstdDecompressor()
+    schema = pb.StreamBatchesResponse.FromString(messages[0]).schema
+    decoder = Decoder(schema)
+    reader = HeaderReader(sum(len(block.features) for block in schema.blocks))
     for data in messages:
-        payload = parse(data).payload
-        if not payload:
+        message = read_response(data).batch
+        if message is None:
             continue
+        header = reader.read(message)
         began_s = time.thread_time()
-        wire = decompressor.decompressobj(read_across_frames=True).decompress(payload)
-        xxhash.xxh64_intdigest(wire)
+        wire = unwrap(header)
+        xxhash.xxh64_intdigest(wire.data)
         decompressed_s = time.thread_time()
         batch = decoded(decoder, data)
         as_sent(batch)

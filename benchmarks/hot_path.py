@@ -97,12 +97,7 @@ class InlineServer:
         """What a dataset names."""
         return self._service.describe_dataset(pb.DescribeDatasetRequest(dataset=dataset))
 
-    def messages(
-        self,
-        dataset: dataset_pb2.DatasetSpec,
-        batch_size: int,
-        codec: batch_pb2.Codec = batch_pb2.CODEC_ZSTD,
-    ) -> Iterator[bytes]:
+    def messages(self, dataset: dataset_pb2.DatasetSpec, batch_size: int) -> Iterator[bytes]:
         """Every message of an epoch, shuffled, serialised, shard by shard."""
         identity = pb.BatchIdentity(batch_size=batch_size, shuffle=True)
         plan = self._service.plan_epoch(pb.PlanEpochRequest(dataset=dataset, identity=identity))
@@ -113,7 +108,7 @@ class InlineServer:
                 identity=plan.identity,
                 shard=shard.shard,
                 splits=shard.splits,
-                accepted_codecs=[codec],
+                accepted_codecs=[batch_pb2.CODEC_ZSTD],
             )
             yield from self._service.stream_batches(
                 request.SerializeToString(), cast(Any, _Context())
