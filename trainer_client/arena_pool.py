@@ -19,6 +19,8 @@ ALIGNMENT = 64
 IDLE_BYTES = 128 << 20
 # Less than this malloc hands out again by itself.
 SMALLEST_BYTES = 64 << 10
+# Larger than any message of a few thousand rows.
+FREED_BLOCK_BYTES = 8 << 20
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -126,6 +128,18 @@ def _class_bytes(size: int) -> int:
 
 def _start_of(memory: Bytes) -> int:
     return int(-memory.ctypes.data % ALIGNMENT)
+
+
+def keep_freed_messages() -> None:
+    """Has glibc's malloc keep messages that were decoded for those that come; idempotent.
+
+    They are memory of gRPC and of Python, and glibc gives back to the kernel what is larger than any
+    block that this process has freed before, up to 32 MiB. So one is freed here, and never touched.
+    Blocks of its size are kept from now on, and twice its size at the end of a heap (mallopt(3), M_MMAP_THRESHOLD).
+    Where the environment says how malloc is to do it (MALLOC_TRIM_THRESHOLD_ and the like), that stays, and
+    other mallocs take no notice.
+    """
+    np.empty(FREED_BLOCK_BYTES, np.uint8)
 
 
 POOL = ArenaPool()

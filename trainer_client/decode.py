@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from headrace.v1 import batch_pb2, dataset_pb2
-from trainer_client.arena_pool import ALIGNMENT, POOL
+from trainer_client.arena_pool import ALIGNMENT, POOL, keep_freed_messages
 from trainer_client.batch import DENSE, LABELS, META, SPARSE, Batch
 from trainer_client.errors import DeploymentError
 from trainer_client.header import Bytes, Header, HeaderReader, PartHeader, unknown
@@ -85,6 +85,7 @@ class Decoders:
     """
 
     def __init__(self, *, pin_memory: bool = False, expand: bool = False) -> None:
+        keep_freed_messages()
         self._pin_memory = pin_memory
         self._expand = expand
         self._lock = threading.Lock()

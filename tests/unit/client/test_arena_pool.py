@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
+import resource
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness import fresh_process
 from tests.fakes.encoder import Rows, encode_batch, encode_schema
 from trainer_client import Batch, arena_pool
 from trainer_client.arena_pool import ArenaPool
-from trainer_client.decode import Decoder
+from trainer_client.decode import Decoder, Decoders
 
 SIZE = 1 << 20
+MESSAGES, MESSAGE_BYTES = 8, 1 << 20
 
 
 def address_of(tensor: torch.Tensor) -> int:
@@ -167,3 +171,26 @@ def test_a_kept_column_of_a_batch_outlives_it() -> None:
     del column, values
     reused = {address_of(batch_of(5.0).arena) for _ in range(3)}
     assert reused & addresses
+
+
+def message_faults(decoders: bool) -> int:
+    """Pages that the kernel gives for messages as large as some that were freed before."""
+    if decoders:
+        Decoders()
+
+    def fill() -> None:
+        for block in [np.empty(MESSAGE_BYTES, np.uint8) for _ in range(MESSAGES)]:
+            block.fill(1)
+
+    for _ in range(3):
+        fill()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fill()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_messages_take_the_memory_of_those_before() -> None:
+    pages = MESSAGES * MESSAGE_BYTES // resource.getpagesize()
+    kept, usual = fresh_process(message_faults, True), fresh_process(message_faults, False)
+    assert kept < pages / 10 < usual
