@@ -25,7 +25,7 @@ from preprocessor_server.settings import Settings
 from preprocessor_server.shared import SharedBatches
 from preprocessor_server.telemetry import Metrics
 
-# Of so many datasets a process knows how they are best compressed: some kilobytes each.
+# Of so many datasets a process knows how they are best compressed: at most some 100 kB each.
 KNOWN_DATASETS = 64
 
 

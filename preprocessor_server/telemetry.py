@@ -58,8 +58,8 @@ class Metrics:
         )
         self.wire_bytes = Counter(
             "headrace_server_wire_bytes",
-            "Bytes of batches streamed, compressed. High for each row: cluster the files, or raise "
-            "--zstd-level.",
+            "Bytes of batches streamed, compressed. High for each row: cluster the files, or "
+            "--zstd-level=3.",
             registry=self.registry,
         )
         self.clock = StageClock()

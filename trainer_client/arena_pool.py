@@ -133,11 +133,11 @@ def _start_of(memory: Bytes) -> int:
 def keep_freed_messages() -> None:
     """Has glibc's malloc keep messages that were decoded for those that come; idempotent.
 
-    They are memory of gRPC and of Python, and glibc gives back to the kernel what is larger than any
-    block that this process has freed before, up to 32 MiB. So one is freed here, and never touched.
-    Blocks of its size are kept from now on, and twice its size at the end of a heap (mallopt(3), M_MMAP_THRESHOLD).
-    Where the environment says how malloc is to do it (MALLOC_TRIM_THRESHOLD_ and the like), that stays, and
-    other mallocs take no notice.
+    They are memory of gRPC and of Python. glibc gives back to the kernel what is larger than any
+    block that this process has freed before, up to 32 MiB. So one is freed here, and never touched:
+    blocks of up to its size are kept from now on, at most twice its size at the end of each heap
+    (mallopt(3), M_MMAP_THRESHOLD). Where the environment says how (MALLOC_TRIM_THRESHOLD_ and the
+    like), that stays; other mallocs take no notice.
     """
     np.empty(FREED_BLOCK_BYTES, np.uint8)
 

@@ -332,6 +332,8 @@ class Decoder:
             k.WRONG_PLACE: f"take bytes {b[k.OFFSET]} to {end} of {wire_bytes}",
             k.WRONG_WIDTH: f"have {b[k.WIDTH]} bits in layout {b[k.LAYOUT]}",
             k.WRONG_SIZE: f"take {b[k.SIZE]} bytes for {b[k.COUNT]} elements of {b[k.WIDTH]} bits",
+            k.WRONG_BASE: f"have base {b[k.BASE]} in layout {b[k.LAYOUT]}",
+            k.WRONG_DICTIONARY: f"have a dictionary of {b[k.DICTIONARY_SIZE]} not in order",
             k.CODE_OUTSIDE: f"have codes beyond a dictionary of {b[k.DICTIONARY_SIZE]}",
             k.RUNS_UNEVEN: f"do not share {header.row_count} rows among {b[k.COUNT]} runs",
             k.LENGTHS_UNEVEN: f"are {b[k.COUNT]}, and their list lengths do not add up to that",

@@ -1,4 +1,4 @@
-"""Rows of feature Frames to one compact batch: one arena, filled once, compressed once."""
+"""Rows of feature Frames to one compact batch: one arena, filled once and then compressed."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ CODED = zstandard.ZstdCompressionParameters.from_level(1, hash_log=6)
 LEAST_SAVED_BYTES, LEAST_SAVED_SHARE = 1000, 1 / 6
 # Both are tried on the first batch of a kind, and again after so many.
 TRY_EVERY = 256
+# A dataset's batches differ in which features they send once a run, and the last one is short.
+KNOWN_KINDS = 32
 
 
 class _Worker(threading.local):
@@ -37,14 +39,15 @@ _worker = _Worker()
 
 
 class _Learned:
-    """Which planes of batches of one kind are coded: (buffer, plane) of each."""
+    """Which planes of batches of one kind are coded: int32 [n, 2], (buffer, plane) of each."""
 
     def __init__(self, arena: Arena, planes: Planes) -> None:
-        self.coded = [
-            (buffer, plane)
-            for buffer, plane in np.argwhere(_are_large(planes)).tolist()
-            if _is_worth_coding(arena[planes[buffer, plane] : planes[buffer, plane + 1]])
+        large = np.argwhere(_are_large(planes)).astype(np.int32)
+        worth = [
+            _is_worth_coding(arena[planes[buffer, plane] : planes[buffer, plane + 1]])
+            for buffer, plane in large.tolist()
         ]
+        self.coded = large[np.array(worth, np.bool_)]
         self.uses = itertools.count(1)
 
 
@@ -53,8 +56,10 @@ class Compression:
 
     def __init__(self, level: Level) -> None:
         self._level = level
-        # By what batches of a kind have in common: their buffers, and about their size.
+        # By what batches of a kind have in common: their buffers, and about their size. The kinds
+        # learned last, and eight bytes for each plane that is coded.
         self._learned: dict[tuple[int, int], _Learned] = {}
+        self._learning = threading.Lock()
 
     def compress(self, arena: Arena, planes: Planes) -> list[bytes]:
         """ZSTD frames, one behind the other, each of which states its content size."""
@@ -63,9 +68,9 @@ class Compression:
         kind = len(planes), len(arena).bit_length()
         learned = self._learned.get(kind)
         if learned is None or next(learned.uses) % TRY_EVERY == 0:
-            learned = self._learned[kind] = _Learned(arena, planes)
+            learned = self._learn(kind, arena, planes)
         frames, done = [], 0
-        for buffer, plane in learned.coded:
+        for buffer, plane in learned.coded.tolist():
             start, end = planes.item(buffer, plane), planes.item(buffer, plane + 1)
             if end - start <= LEAST_SAVED_BYTES:
                 continue
@@ -76,6 +81,15 @@ class Compression:
         if done < len(arena) or not frames:
             frames.append(_compress(arena[done:], QUICK))
         return frames
+
+    def _learn(self, kind: tuple[int, int], arena: Arena, planes: Planes) -> _Learned:
+        learned = _Learned(arena, planes)
+        with self._learning:
+            self._learned.pop(kind, None)
+            self._learned[kind] = learned
+            if len(self._learned) > KNOWN_KINDS:
+                del self._learned[next(iter(self._learned))]
+        return learned
 
 
 def _are_large(planes: Planes) -> npt.NDArray[np.bool_]:

@@ -5,15 +5,18 @@ version: python tests/contract/test_compact_batch.py
 """
 
 import hashlib
+import itertools
 import math
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+import zstandard
 
 from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
@@ -21,7 +24,7 @@ from preprocessor_server.encode.batch import BatchEncoder, Piece
 from preprocessor_server.encode.compress import Compression
 from preprocessor_server.frame import Flat, Frame, Jagged
 from preprocessor_server.server import Server
-from tests.fakes.encoder import Rows, encode_batch
+from tests.fakes.encoder import Rows, encode_batch, seal
 from tests.fakes.page import (
     BYTE_PLANES,
     CONSTANT,
@@ -31,14 +34,19 @@ from tests.fakes.page import (
     INT64,
     LABEL,
     SPARSE,
+    TOP_DICTIONARY,
     decode,
     xxh64,
 )
 from tests.fakes.parquet import write_dataset
 from tests.fakes.process import ROOT
 from tests.fakes.wire import receive, shard_requests, spec
+from trainer_client import Batch
+from trainer_client.decode import Decoder
 
 GOLDEN = ROOT / "tests" / "golden" / "stream_v1.bin"
+# The last message of it, whose payload is several ZSTD frames.
+GOLDEN_FRAMES = GOLDEN.with_name("batch_v1_frames.bin")
 
 
 def test_the_page_decodes_what_a_server_streams(
@@ -82,6 +90,7 @@ def test_the_page_decodes_what_a_server_streams(
 EDGES = [0.0, -0.0, 1.5, math.nan, math.inf, -math.inf, 1e-40, 3e38, -7.25]
 LISTS = [[], [1], [2**63 - 1, -(2**63)], [], [5, 6, 7], [0], [], [8] * 70, [-1]]
 COUNT = 24
+FRAME_BYTES = 1000
 GOLDEN_DENSE = {
     "price": [EDGES[i % 9] for i in range(COUNT)],
     "age": [EDGES[8 - i % 9] for i in range(COUNT)],
@@ -95,8 +104,13 @@ GOLDEN_SPARSE = {
     "country": [[49] for _ in range(COUNT)],
 }
 GOLDEN_LABELS = {"label": [i % 2.0 for i in range(COUNT)]}
-# Two batches of rows out of order, each of two pieces.
-ORDERS = ([[20, 21, 22, 23, 0], [*range(1, 12)]], [[12, 13], [*range(14, 20)]])
+# Two batches of rows out of order, each of two pieces, and one of enough numbers for a dictionary
+# of their highest bytes.
+ORDERS = (
+    [[20, 21, 22, 23, 0], [*range(1, 12)]],
+    [[12, 13], [*range(14, 20)]],
+    [[*range(COUNT)]] * 8,
+)
 
 
 def golden_frame() -> Frame:
@@ -119,11 +133,11 @@ def golden_schema() -> batch_pb2.BatchSchema:
 
 
 def golden_cursors() -> list[tuple[int, int, int, int]]:
-    return [(0, 0, 0, 0), (0, 16, 0, 1), (0, 24, 0, 2)]
+    return [(0, 0, 0, 0), (0, 16, 0, 1), (0, 24, 0, 2), (0, 216, 0, 3)]
 
 
 def encode_golden(codec: batch_pb2.Codec) -> list[bytes]:
-    """The messages of a stream of two batches, by the server's encoder."""
+    """The messages of a stream of three batches, by the server's encoder."""
     encoder = BatchEncoder(golden_schema(), codec, Compression(1), 1 << 20)
     messages = [pb.StreamBatchesResponse(schema=golden_schema()).SerializeToString()]
     cursors = [
@@ -189,21 +203,59 @@ def test_the_golden_batches_hold_their_rows_in_every_layout() -> None:
     buffers = [
         b for m in batches for block in m.batch.blocks for part in block.parts for b in part.buffers
     ]
-    assert {b.layout for b in buffers} == {BYTE_PLANES, CONSTANT, DICTIONARY}
+    assert {b.layout for b in buffers} == {BYTE_PLANES, CONSTANT, DICTIONARY, TOP_DICTIONARY}
     assert {b.width_bits % 8 for b in buffers} == {0, 1, 2, 4}
     runs = [[part.run_count for part in m.batch.blocks[1].parts] for m in batches]
-    assert runs == [[0, 4, 1], [0, 2, 1]]
+    assert runs == [[0, 4, 1], [0, 2, 1], [0, 48, 1]]
 
 
-def test_the_golden_file_is_what_was_released() -> None:
-    assert hashlib.sha256(GOLDEN.read_bytes()).hexdigest() == (
-        (GOLDEN.with_suffix(".sha256")).read_text().strip()
+def test_a_golden_payload_of_several_frames_is_the_same_batch() -> None:
+    schema, *_, plain = read_golden()
+    (framed,) = read_golden(GOLDEN_FRAMES)
+    assert zstandard.get_frame_parameters(framed.batch.payload).content_size == FRAME_BYTES
+    assert framed.batch.uncompressed_size_bytes == len(plain.batch.payload) > 3 * FRAME_BYTES
+    # As text: no NaN equals another.
+    by_page = [repr(decode(schema.schema, each.batch)) for each in (framed, plain)]
+    assert by_page[0] == by_page[1]
+    decoder = Decoder(schema.schema)
+    ours, others = (decoder(m.batch.SerializeToString()) for m in (framed, plain))
+    assert [*map(torch.Tensor.tolist, words_of(ours))] == [
+        *map(torch.Tensor.tolist, words_of(others))
+    ]
+
+
+def words_of(batch: Batch) -> list[torch.Tensor]:
+    """All that a batch holds, numbers by their bits."""
+    assert batch.dense is not None
+    assert batch.labels is not None
+    assert batch.sparse is not None
+    numbers = [each.contiguous().view(torch.int32) for each in (batch.dense, batch.labels)]
+    return [*numbers, batch.sparse.values, batch.sparse.lengths]
+
+
+@pytest.mark.parametrize("golden", [GOLDEN, GOLDEN_FRAMES])
+def test_the_golden_files_are_what_was_released(golden: Path) -> None:
+    assert hashlib.sha256(golden.read_bytes()).hexdigest() == (
+        (golden.with_suffix(".sha256")).read_text().strip()
     )
 
 
-def read_golden() -> list[pb.StreamBatchesResponse]:
-    """The messages of the golden file: each behind its size, 4 little-endian bytes."""
-    content, messages = GOLDEN.read_bytes(), []
+def in_frames(message: pb.StreamBatchesResponse) -> pb.StreamBatchesResponse:
+    """A message with another codec, and a frame for each FRAME_BYTES, at levels in turn."""
+    arena, codec = message.batch.payload, batch_pb2.CODEC_ZSTD
+    frames = [
+        zstandard.ZstdCompressor(level=level).compress(arena[start : start + FRAME_BYTES])
+        for start, level in zip(range(0, len(arena), FRAME_BYTES), itertools.cycle([-1, 1]))
+    ]
+    framed = pb.StreamBatchesResponse(batch=message.batch)
+    framed.batch.codec, framed.batch.payload = codec, b"".join(frames)
+    seal(framed.batch)
+    return framed
+
+
+def read_golden(golden: Path = GOLDEN) -> list[pb.StreamBatchesResponse]:
+    """The messages of a golden file: each behind its size, 4 little-endian bytes."""
+    content, messages = golden.read_bytes(), []
     while content:
         (size,) = struct.unpack("<I", content[:4])
         messages.append(pb.StreamBatchesResponse.FromString(content[4 : 4 + size]))
@@ -211,9 +263,13 @@ def read_golden() -> list[pb.StreamBatchesResponse]:
     return messages
 
 
+def write_golden(golden: Path, messages: Sequence[bytes]) -> None:
+    golden.write_bytes(b"".join(struct.pack("<I", len(m)) + m for m in messages))
+    checksum = hashlib.sha256(golden.read_bytes()).hexdigest()
+    golden.with_suffix(".sha256").write_text(checksum + "\n")
+    sys.stdout.write(f"wrote {golden}\n")
+
+
 if __name__ == "__main__":
-    GOLDEN.write_bytes(
-        b"".join(struct.pack("<I", len(m)) + m for m in encode_golden(batch_pb2.CODEC_NONE))
-    )
-    GOLDEN.with_suffix(".sha256").write_text(hashlib.sha256(GOLDEN.read_bytes()).hexdigest() + "\n")
-    sys.stdout.write(f"wrote {GOLDEN}\n")
+    write_golden(GOLDEN, encode_golden(batch_pb2.CODEC_NONE))
+    write_golden(GOLDEN_FRAMES, [in_frames(read_golden()[-1]).SerializeToString()])

@@ -29,7 +29,7 @@ _WHAT_HELPS: dict[Bound, str] = {
     ),
     Bound.HANDOVER: "Larger batches: handing one over takes longer than making it.",
     Bound.WIRE: (
-        "A faster network, or fewer bytes: a higher --zstd-level, shorter lists (ops.Tail), fewer "
+        "A faster network, or fewer bytes: --zstd-level=3, shorter lists (ops.Tail), fewer "
         "features, files clustered by what repeats (docs/sparse_features.md)."
     ),
     Bound.LATENCY: "More streams at once (interleave), larger batches, servers that are nearer.",
@@ -39,8 +39,8 @@ _WHAT_HELPS: dict[Bound, str] = {
         "max_split_bytes."
     ),
     Bound.ENCODE: (
-        "More servers or cores; a lower --zstd-level; shorter lists (ops.Tail), fewer features; "
-        "files clustered by what repeats."
+        "More servers or cores; shorter lists (ops.Tail), fewer features; files clustered by what "
+        "repeats; a lower --zstd-level, where one is set."
     ),
     Bound.ORDER: "More servers or cores; fewer shuffle_window_splits.",
     Bound.TRANSFORM: "More servers or cores; fewer or cheaper operations; ops.Tail first.",

@@ -45,6 +45,7 @@ MAX_COUNT = 1 << 40
 FAULT_STEP = 64
 UNKNOWN_ROLE, UNKNOWN_LAYOUT, UNKNOWN_TYPE, WRONG_KIND, WRONG_COUNT, WRONG_PLACE = range(1, 7)
 WRONG_WIDTH, WRONG_SIZE, CODE_OUTSIDE, RUNS_UNEVEN, LENGTHS_UNEVEN, WRONG_CHECKSUM = range(7, 13)
+WRONG_BASE, WRONG_DICTIONARY = 13, 14
 
 # Elements unpacked at a time, a multiple of 8: what is read and written stays in the L1 cache.
 BLOCK = np.uint64(1024)
@@ -117,8 +118,13 @@ def _layout_fault(buffers: Table, row: int) -> int:
     """0, or what is wrong with the layout of a buffer and what follows from it."""
     layout, count, width = buffers[row, LAYOUT], buffers[row, COUNT], buffers[row, WIDTH]
     distinct, top = buffers[row, DICTIONARY_SIZE], width & 7
+    is_number = buffers[row, TYPE] >= TYPE_FLOAT32
     if not BYTE_PLANES <= layout <= TOP_DICTIONARY:
         return UNKNOWN_LAYOUT
+    if layout == TOP_DICTIONARY and not is_number:
+        return WRONG_KIND
+    if buffers[row, BASE] != 0 and (is_number or layout >= DICTIONARY):
+        return WRONG_BASE
     least = widest = most_distinct = 0
     if layout == BYTE_PLANES:
         least, widest = 1, 8 * _bytes_of(buffers[row, TYPE])
@@ -329,8 +335,18 @@ def _widen(
 
 
 @inner
-def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch: Scratch) -> bool:
-    """Whether all elements could be unpacked, to the type that they are decoded to."""
+def _read_dictionary(wire: Bytes, at: int, distinct: Words64, size: int, of_bytes: bool) -> bool:
+    """Whether the elements of a dictionary, which are filled in, ascend, and are bytes."""
+    for i in range(size):
+        distinct[i] = _word(wire, at + _u64(8) * _u64(i))
+        if i > 0 and np.int64(distinct[i]) <= np.int64(distinct[i - 1]):
+            return False
+    return bool(not of_bytes or (np.int64(distinct[0]) >= 0 and distinct[size - 1] <= _u64(255)))
+
+
+@inner
+def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch: Scratch) -> int:
+    """Unpacks all elements, to the type that they are decoded to. 0, or what is wrong with them."""
     top, low, distinct, _ = scratch
     _, words, longs, _ = out
     at, count, width = _u64(buffers[row, OFFSET]), _u64(buffers[row, COUNT]), buffers[row, WIDTH]
@@ -339,10 +355,10 @@ def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch:
     is_long = _bytes_of(buffers[row, TYPE]) == 8
     to = _u64(buffers[row, DECODED_OFFSET]) // _u64(_bytes_of(scalar))
     size = buffers[row, DICTIONARY_SIZE]
-    for i in range(size):
-        distinct[i] = _word(wire, at)
-        at += _u64(8)
     has_codes, has_tops = layout == DICTIONARY, layout == TOP_DICTIONARY
+    if not _read_dictionary(wire, at, distinct, size, has_tops):
+        return WRONG_DICTIONARY
+    at += _u64(8) * _u64(size)
     # Words of 32 bits go straight to where they belong.
     is_straight = _bytes_of(scalar) == 4 and not has_codes
     planes, bits, largest = _u64(width >> 3), _u64(width & 7), 0
@@ -367,7 +383,7 @@ def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch:
                 part[part_at + i] += base
         if not is_straight and not is_long:
             _store(low, scalar, out, first, block)
-    return bool(largest < max(size, 1))
+    return 0 if largest < max(size, 1) else CODE_OUTSIDE
 
 
 @inner
@@ -417,8 +433,9 @@ def unpack(wire: Bytes, checksum: int, buffers: Table, parts: Table, decoded: By
     scratch = codes, np.empty(BLOCK, np.uint32), np.empty(256, np.uint64), bytes_
     for p in range(len(parts)):
         for row in range(parts[p, FIRST], parts[p, END]):
-            if not _unpack_buffer(wire, buffers, row, out, scratch):
-                return -(FAULT_STEP * row + CODE_OUTSIDE)
+            fault = _unpack_buffer(wire, buffers, row, out, scratch)
+            if fault != 0:
+                return -(FAULT_STEP * row + fault)
         if parts[p, KIND] == SPARSE:
             fault = _lengths_fault(buffers, parts, p, decoded.view(np.int32))
             if fault != 0:

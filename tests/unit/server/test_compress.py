@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from preprocessor_server.encode.compress import (
     CODED,
+    KNOWN_KINDS,
     LEAST_SAVED_BYTES,
     QUICK,
     TRY_EVERY,
@@ -111,3 +112,15 @@ def test_auto_learns_for_each_number_of_buffers() -> None:
         assert compression.compress(first, one) == [coded(first)]
         both = np.concatenate([second, first])
         assert compression.compress(both, two) == [quick(second), coded(first)]
+
+
+def test_auto_knows_the_kinds_that_came_last() -> None:
+    compression = Compression("auto")
+    first = planes(SIZE)
+    for others in (KNOWN_KINDS - 1, KNOWN_KINDS):
+        compression.compress(UNIFORM[:SIZE], first)
+        for buffers in range(2, 2 + others):
+            compression.compress(UNIFORM[:SIZE], np.repeat(first, buffers, axis=0))
+        forgotten = others == KNOWN_KINDS
+        expected = coded if forgotten else quick
+        assert compression.compress(SKEWED[:SIZE], first) == [expected(SKEWED[:SIZE])]
