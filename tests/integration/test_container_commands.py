@@ -16,6 +16,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def tree() -> Tree:
     return build(ROOT, ("k8s/base", "k8s/trainer"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sandbox(tree: Tree) -> Iterator[Sandbox]:
     # pytest's own folders are closed to other users.
     with tempfile.TemporaryDirectory(prefix="headrace-container-") as name:
@@ -133,7 +134,7 @@ def _not_installed(instructions: list[list[str]]) -> set[str]:
 
 def _start_server(tree: Tree, sandbox: Sandbox, data: Path, kernels: Path) -> Process:
     server = _container(tree, "server")
-    tmp = str(sandbox.emptied(f"tmp-{kernels.name}"))
+    tmp = str(sandbox.emptied(f"tmp-{data.name}"))
     environment = _environment(
         tree,
         server,
@@ -208,30 +209,44 @@ def _bake_kernels(tree: Tree, sandbox: Sandbox, container: Container, baked: Pat
     assert _contents(baked)
 
 
-def test_server_with_an_empty_kernel_cache(tree: Tree, sandbox: Sandbox) -> None:
-    data, kernels = sandbox.emptied("data"), sandbox.emptied("kernels")
+@dataclass(frozen=True)
+class _Started:
+    """A server that found no kernels, and has ended: what it said, how, and what it left."""
+
+    steps: list[str]
+    metrics: bytes
+    status: int
+    kernels: Path
+
+
+@pytest.fixture(scope="module")
+def first_start(tree: Tree, sandbox: Sandbox) -> _Started:
+    """Compiles all kernels of the server, once for this file."""
+    data, kernels = sandbox.emptied("first-data"), sandbox.emptied("first-kernels")
     process = _start_server(tree, sandbox, data, kernels)
     try:
         _await_serving(process)
         steps = [event["step"] for event in process.events("kernels")]
-        assert any(step.startswith("compiling") for step in steps), steps
         port = process.await_event("metrics", 1.0)["port"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            assert b"headrace_server_streams" in answer.read()
-        assert process.end(_drain_timeout_s(tree)) == 0
+            metrics = answer.read()
+        return _Started(steps, metrics, process.end(_drain_timeout_s(tree)), kernels)
     finally:
         process.close()
-    assert _contents(kernels)
 
 
-def test_init_container_hands_on_the_kernels_of_the_image(tree: Tree, sandbox: Sandbox) -> None:
-    data, baked, mounted = (sandbox.emptied(name) for name in ("data", "baked", "mounted"))
-    process = _start_server(tree, sandbox, data, baked)
-    try:
-        _await_serving(process)
-        assert process.end(_drain_timeout_s(tree)) == 0
-    finally:
-        process.close()
+def test_server_with_an_empty_kernel_cache(first_start: _Started) -> None:
+    assert any(step.startswith("compiling") for step in first_start.steps), first_start.steps
+    assert b"headrace_server_streams" in first_start.metrics
+    assert first_start.status == 0
+    assert _contents(first_start.kernels)
+
+
+def test_init_container_hands_on_the_kernels_of_the_image(
+    tree: Tree, sandbox: Sandbox, first_start: _Started
+) -> None:
+    data, mounted = sandbox.emptied("data"), sandbox.emptied("mounted")
+    baked = first_start.kernels
     _run_init_container(tree, sandbox, _container(tree, "server"), baked, mounted)
 
     process = _start_server(tree, sandbox, data, mounted)
@@ -244,9 +259,11 @@ def test_init_container_hands_on_the_kernels_of_the_image(tree: Tree, sandbox: S
     assert _contents(mounted) == _contents(baked)
 
 
-def test_trainer_trains_with_the_kernels_of_its_image(tree: Tree, sandbox: Sandbox) -> None:
-    data, kernels = sandbox.emptied("data"), sandbox.emptied("kernels")
-    baked, mounted = sandbox.emptied("baked"), sandbox.emptied("mounted")
+def test_trainer_trains_with_the_kernels_of_its_image(
+    tree: Tree, sandbox: Sandbox, first_start: _Started
+) -> None:
+    data = sandbox.emptied("ratings")
+    baked, mounted = sandbox.emptied("trainer-baked"), sandbox.emptied("trainer-mounted")
     trainer = _container(tree, "trainer")
     _bake_kernels(tree, sandbox, trainer, baked)
     _run_init_container(tree, sandbox, trainer, baked, mounted)
@@ -259,7 +276,7 @@ def test_trainer_trains_with_the_kernels_of_its_image(tree: Tree, sandbox: Sandb
     )
     assert "pyarrow" in environment["MODULES_NOT_IN_THE_IMAGE"].split(",")
 
-    process = _start_server(tree, sandbox, data, kernels)
+    process = _start_server(tree, sandbox, data, first_start.kernels)
     try:
         port = _await_serving(process).rpartition(":")[2]
         target = f"dns:///localhost:{port}"

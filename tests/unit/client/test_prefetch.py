@@ -171,17 +171,17 @@ class GatedSource(ListSource):
 
 
 def test_a_take_that_waits_gets_its_own_segment_whatever_arrives_before() -> None:
-    gated = GatedSource([1, 2])
-    prefetcher = prefetch([gated, ListSource([3]), ListSource([4])], lanes=2)
+    gated, others = GatedSource([1, 2]), [ListSource([3]), ListSource([4])]
+    prefetcher = prefetch([gated, *others], lanes=2)
     taken: list[int | None] = []
     thread = threading.Thread(target=lambda: taken.append(prefetcher.take(0, 30)))
     thread.start()
-    assert rest(prefetcher, 1) == [3]
-    assert rest(prefetcher, 2) == [4]
+    assert all(other.wait_for_given(1) for other in others)
     assert taken == []
     gated.open.set()
     thread.join(10)
     assert taken == [1]
+    assert [rest(prefetcher, segment) for segment in range(3)] == [[2], [3], [4]]
     prefetcher.close()
 
 
