@@ -25,7 +25,8 @@ from preprocessor_server.settings import Settings
 from preprocessor_server.shared import SharedBatches
 from preprocessor_server.telemetry import Metrics
 
-# Of so many datasets a process knows how they are best compressed: at most some 100 kB each.
+# Of so many datasets a process knows how they are best compressed: eight bytes for each plane of
+# bytes that is coded, for each kind of batch.
 KNOWN_DATASETS = 64
 
 

@@ -59,7 +59,7 @@ class Metrics:
         self.wire_bytes = Counter(
             "headrace_server_wire_bytes",
             "Bytes of batches streamed, compressed. High for each row: cluster the files, or "
-            "--zstd-level=3.",
+            "set --zstd-level to 3.",
             registry=self.registry,
         )
         self.clock = StageClock()

@@ -24,7 +24,7 @@ LEAST_SAVED_BYTES, LEAST_SAVED_SHARE = 1000, 1 / 6
 # Both are tried on the first batch of a kind, and again after so many.
 TRY_EVERY = 256
 # A dataset's batches differ in which features they send once a run, and the last one is short.
-KNOWN_KINDS = 32
+KNOWN_KINDS = 128
 
 
 class _Worker(threading.local):
@@ -56,8 +56,8 @@ class Compression:
 
     def __init__(self, level: Level) -> None:
         self._level = level
-        # By what batches of a kind have in common: their buffers, and about their size. The kinds
-        # learned last, and eight bytes for each plane that is coded.
+        # By what batches of a kind have in common: their buffers, and about their size. Those
+        # learned last.
         self._learned: dict[tuple[int, int], _Learned] = {}
         self._learning = threading.Lock()
 

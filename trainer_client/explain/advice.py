@@ -29,8 +29,9 @@ _WHAT_HELPS: dict[Bound, str] = {
     ),
     Bound.HANDOVER: "Larger batches: handing one over takes longer than making it.",
     Bound.WIRE: (
-        "A faster network, or fewer bytes: --zstd-level=3, shorter lists (ops.Tail), fewer "
-        "features, files clustered by what repeats (docs/sparse_features.md)."
+        "A faster network, or fewer bytes: shorter lists (ops.Tail), fewer features, files "
+        "clustered by what repeats (docs/sparse_features.md); --zstd-level=3, if servers have idle "
+        "cores."
     ),
     Bound.LATENCY: "More streams at once (interleave), larger batches, servers that are nearer.",
     Bound.OPENING: "Fewer, longer shards (num_shards).",
@@ -40,7 +41,7 @@ _WHAT_HELPS: dict[Bound, str] = {
     ),
     Bound.ENCODE: (
         "More servers or cores; shorter lists (ops.Tail), fewer features; files clustered by what "
-        "repeats; a lower --zstd-level, where one is set."
+        "repeats; --zstd-level=-1, if lists are long and seldom repeat."
     ),
     Bound.ORDER: "More servers or cores; fewer shuffle_window_splits.",
     Bound.TRANSFORM: "More servers or cores; fewer or cheaper operations; ops.Tail first.",

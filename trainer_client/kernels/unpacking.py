@@ -45,7 +45,7 @@ MAX_COUNT = 1 << 40
 FAULT_STEP = 64
 UNKNOWN_ROLE, UNKNOWN_LAYOUT, UNKNOWN_TYPE, WRONG_KIND, WRONG_COUNT, WRONG_PLACE = range(1, 7)
 WRONG_WIDTH, WRONG_SIZE, CODE_OUTSIDE, RUNS_UNEVEN, LENGTHS_UNEVEN, WRONG_CHECKSUM = range(7, 13)
-WRONG_BASE, WRONG_DICTIONARY = 13, 14
+WRONG_LAYOUT, WRONG_BASE, WRONG_DICTIONARY = range(13, 16)
 
 # Elements unpacked at a time, a multiple of 8: what is read and written stays in the L1 cache.
 BLOCK = np.uint64(1024)
@@ -121,8 +121,8 @@ def _layout_fault(buffers: Table, row: int) -> int:
     is_number = buffers[row, TYPE] >= TYPE_FLOAT32
     if not BYTE_PLANES <= layout <= TOP_DICTIONARY:
         return UNKNOWN_LAYOUT
-    if layout == TOP_DICTIONARY and not is_number:
-        return WRONG_KIND
+    if layout != BYTE_PLANES and is_number != (layout == TOP_DICTIONARY):
+        return WRONG_LAYOUT
     if buffers[row, BASE] != 0 and (is_number or layout >= DICTIONARY):
         return WRONG_BASE
     least = widest = most_distinct = 0
@@ -335,13 +335,18 @@ def _widen(
 
 
 @inner
-def _read_dictionary(wire: Bytes, at: int, distinct: Words64, size: int, of_bytes: bool) -> bool:
-    """Whether the elements of a dictionary, which are filled in, ascend, and are bytes."""
+def _read_dictionary(wire: Bytes, at: int, distinct: Words64, size: int, bits: int) -> bool:
+    """Whether the elements of a dictionary, which are filled in, ascend and have so many bits."""
     for i in range(size):
         distinct[i] = _word(wire, at + _u64(8) * _u64(i))
         if i > 0 and np.int64(distinct[i]) <= np.int64(distinct[i - 1]):
             return False
-    return bool(not of_bytes or (np.int64(distinct[0]) >= 0 and distinct[size - 1] <= _u64(255)))
+    if size == 0 or bits == 64:
+        return True
+    # Highest bytes have no sign.
+    least = np.int64(0) if bits == 8 else -(np.int64(1) << (bits - 1))
+    most = least + (np.int64(1) << bits) - 1
+    return bool(np.int64(distinct[0]) >= least and np.int64(distinct[size - 1]) <= most)
 
 
 @inner
@@ -356,7 +361,7 @@ def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch:
     to = _u64(buffers[row, DECODED_OFFSET]) // _u64(_bytes_of(scalar))
     size = buffers[row, DICTIONARY_SIZE]
     has_codes, has_tops = layout == DICTIONARY, layout == TOP_DICTIONARY
-    if not _read_dictionary(wire, at, distinct, size, has_tops):
+    if not _read_dictionary(wire, at, distinct, size, 8 if has_tops else (64 if is_long else 32)):
         return WRONG_DICTIONARY
     at += _u64(8) * _u64(size)
     # Words of 32 bits go straight to where they belong.

@@ -499,7 +499,7 @@ def test_dictionaries_of_other_sizes_and_widths_are_refused(size: int, width: in
 def test_dictionaries_out_of_order_are_refused(
     scalar: str, layout: str, width: int, dictionary: list[int]
 ) -> None:
-    with pytest.raises(CorruptBatchError, match="have a dictionary of 3 not in order"):
+    with pytest.raises(CorruptBatchError, match="have a dictionary out of order or range"):
         laid_out(scalar, layout, width, dictionary)
 
 
@@ -509,7 +509,6 @@ def test_dictionaries_out_of_order_are_refused(
         ("FLOAT32", "TOP_DICTIONARY", 26, 3),
         ("FLOAT32", "BYTE_PLANES", 32, 0),
         ("INT64", "DICTIONARY", 2, 3),
-        ("FLOAT32", "CONSTANT", 0, 0),
     ],
 )
 def test_a_base_that_adds_to_nothing_is_refused(
@@ -519,9 +518,37 @@ def test_a_base_that_adds_to_nothing_is_refused(
         laid_out(scalar, layout, width, [*range(size)], base=5)
 
 
-def test_integers_have_no_dictionary_of_highest_bytes() -> None:
-    with pytest.raises(CorruptBatchError, match="role 1 and type 2"):
-        laid_out("INT64", "TOP_DICTIONARY", 58, [1, 2, 3])
+@pytest.mark.parametrize(
+    ("scalar", "layout", "width", "size"),
+    [
+        ("INT64", "TOP_DICTIONARY", 58, 3),
+        ("FLOAT32", "DICTIONARY", 2, 3),
+        ("FLOAT32", "CONSTANT", 0, 0),
+    ],
+)
+def test_layouts_of_other_types_are_refused(
+    scalar: str, layout: str, width: int, size: int
+) -> None:
+    with pytest.raises(CorruptBatchError, match=r"have layout \d, which is not for type \d"):
+        laid_out(scalar, layout, width, [*range(size)])
+
+
+def test_a_dictionary_of_int32_has_no_others() -> None:
+    rows = Rows({}, {"s": [[1000 * (i % 3) for i in range(40)], []]}, {})
+    schema = encode_schema(rows)
+    schema.blocks[0].dtype = dataset_pb2.SCALAR_TYPE_INT32
+    message = encode_batch(rows, row_count=2, codec=batch_pb2.CODEC_NONE)
+    buffer = message.blocks[0].parts[0].buffers[1]
+    buffer.type = dataset_pb2.SCALAR_TYPE_INT32
+    for last in (2000, (1 << 31) - 1, 1 << 31, (1 << 32) + 1):
+        edit_arena(message, buffer.offset_bytes, struct.pack("<3q", -(1 << 31), 1000, last))
+        if last < 1 << 31:
+            block = decode(message, schema).sparse
+            assert block is not None
+            assert block.values.unique().tolist() == [-(1 << 31), 1000, last]
+        else:
+            with pytest.raises(CorruptBatchError, match="out of order or range"):
+                decode(message, schema)
 
 
 @pytest.mark.parametrize("what", ["codec", "layout", "role", "type"])

@@ -14,8 +14,8 @@ PLACE_ONE = """
 import numpy as np
 from trainer_client.kernels import unpacking
 buffers = np.zeros((1, unpacking.BUFFER_COLUMNS), np.int64)
-buffers[0, :9] = unpacking.VALUES, unpacking.CONSTANT, unpacking.TYPE_FLOAT32, 0, 0, 3, 0, 0, 0
-parts = np.array([[1, 1, 0, 3, 0, 1, unpacking.TYPE_FLOAT32, 0]], np.int64)
+buffers[0, :9] = unpacking.VALUES, unpacking.CONSTANT, unpacking.TYPE_INT64, 0, 0, 3, 0, 0, 0
+parts = np.array([[unpacking.META, 1, 0, 3, 0, 1, unpacking.TYPE_INT64, 0]], np.int64)
 assert unpacking.place_buffers(buffers, parts, 0) == 64
 """
 WARM_AND_FORK = """
