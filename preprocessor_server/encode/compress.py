@@ -23,7 +23,8 @@ CODED = zstandard.ZstdCompressionParameters.from_level(1, hash_log=6)
 LEAST_SAVED_BYTES, LEAST_SAVED_SHARE = 1000, 1 / 6
 # Both are tried on the first batch of a kind, and again after so many.
 TRY_EVERY = 256
-# A dataset's batches differ in which features they send once a run, and the last one is short.
+# Of so many kinds it is known. A dataset's batches differ in their size, and in which features they
+# send once a run.
 KNOWN_KINDS = 128
 
 

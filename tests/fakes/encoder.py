@@ -84,6 +84,13 @@ def set_arena(batch: batch_pb2.CompactBatch, arena: bytes, level: int = 1) -> No
     seal(batch)
 
 
+def edit_arena(message: batch_pb2.CompactBatch, at: int, content: bytes) -> None:
+    """Changes bytes of an arena that is sent as it is, with both checksums."""
+    arena = bytearray(message.payload)
+    arena[at : at + len(content)] = content
+    set_arena(message, bytes(arena))
+
+
 def encode_end(
     reason: preprocessor_service_pb2.EndReason, cursor: Cursor
 ) -> preprocessor_service_pb2.StreamEnd:
