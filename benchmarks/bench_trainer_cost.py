@@ -56,15 +56,16 @@ def fed_by_client(folder: Path, addresses: list[str], runs: int, seconds: float)
     loop = _loop()
     dataset = Dataset.from_yaml(folder / "dataset.yaml")
     laps = []
-    for run, mode in itertools.product(range(runs), MODES):
+    for run, process, mode in itertools.product(range(runs), (False, True), MODES):
         with BatchStream(
             dataset,
             target=f"static:///{addresses[0]}",
             batch_size=BATCH_SIZE,
             seed=run,
             expand=mode == "expanded",
+            reader_process=process,
         ) as stream:
-            laps.append((mode, *loop.both(_epochs(stream), MODES[mode], seconds)))
+            laps.append((_named(mode, process), *loop.both(_epochs(stream), MODES[mode], seconds)))
     return laps
 
 
@@ -79,6 +80,10 @@ def fed_by_loader(folder: Path, workers: int, runs: int, seconds: float) -> list
         laps.append((f"{workers} workers", *loop.both(batches, lambda _: None, seconds)))
         del batches  # Ends its workers.
     return laps
+
+
+def _named(mode: str, process: bool) -> str:
+    return f"{mode}, reader process" if process else mode
 
 
 def _epochs(stream: BatchStream) -> Iterator[Batch]:
@@ -134,9 +139,9 @@ def measure(
         _,
     ):
         laps = fresh_process(fed_by_client, folder, addresses, runs, seconds)
-    for mode in MODES:
-        own = [(alone, fed) for name, alone, fed in laps if name == mode]
-        results.append(summary(layout, f"headrace, {mode}", own))
+    for way in (_named(mode, process) for process in (False, True) for mode in MODES):
+        own = [(alone, fed) for name, alone, fed in laps if name == way]
+        results.append(summary(layout, f"headrace, {way}", own))
     for count in workers:
         system = f"DataLoader, {count} workers"
         tried = []

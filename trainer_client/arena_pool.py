@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ FREED_BLOCK_BYTES = 8 << 20
 Bytes = npt.NDArray[np.uint8]
 
 
-class _Memory(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+class Memory(np.ndarray[tuple[int], np.dtype[np.uint8]]):
     """Memory, or a part of it that is lent.
 
     A class of its own, since an array refers to what it is a view of only down to the first one of
@@ -33,13 +34,13 @@ class _Memory(np.ndarray[tuple[int], np.dtype[np.uint8]]):
     """
 
     # Its first aligned byte: asking an array for its address takes longer than all else here.
-    start: int
+    start: int = 0
 
 
 class _Lease(weakref.ref[Bytes]):
     """Notices that a part of memory is gone, and keeps the memory."""
 
-    memory: _Memory
+    memory: Memory
 
 
 class ArenaPool:
@@ -51,6 +52,8 @@ class ArenaPool:
 
     def __init__(self, idle_bytes: int = IDLE_BYTES) -> None:
         self._idle_limit = idle_bytes
+        self._smallest = SMALLEST_BYTES
+        self._allocate: Callable[[int], Memory] = _allocate
         self._lock = threading.Lock()
         # By identity: weak references are equal if what they refer to is, and arrays are compared
         # element by element.
@@ -59,7 +62,7 @@ class ArenaPool:
         # middle of a method of this pool.
         self._ended: deque[_Lease] = deque()
         # Those that were used last are at the end: they may still be in a cache.
-        self._idle: list[_Memory] = []
+        self._idle: list[Memory] = []
         self._idle_bytes = 0
 
     @property
@@ -69,19 +72,22 @@ class ArenaPool:
             self._take_back()
             return self._idle_bytes
 
+    def allocate_by(self, allocate: Callable[[int], Memory]) -> None:
+        """Takes all memory from a function of its size from now on, small arrays' too."""
+        self._allocate, self._smallest = allocate, 0
+
     def take(self, size: int) -> Bytes:
         """An array uint8 [size], of which nothing is set."""
-        if size < SMALLEST_BYTES:
+        if size < self._smallest:
             small = np.empty(size + ALIGNMENT, np.uint8)
             start = _start_of(small)
             return small[start : start + size]
-        wanted = _class_bytes(size) + ALIGNMENT
+        wanted = _class_bytes(max(size, SMALLEST_BYTES)) + ALIGNMENT
         with self._lock:
             self._take_back()
             memory = self._pop(wanted)
         if memory is None:
-            memory = _Memory(wanted, np.uint8)
-            memory.start = _start_of(memory)
+            memory = self._allocate(wanted)
         part = memory[memory.start : memory.start + size]
         lease = _Lease(part, self._end)
         lease.memory = memory
@@ -112,12 +118,18 @@ class ArenaPool:
         while self._idle_bytes > self._idle_limit:
             self._idle_bytes -= self._idle.pop(0).nbytes
 
-    def _pop(self, wanted: int) -> _Memory | None:
+    def _pop(self, wanted: int) -> Memory | None:
         for i in range(len(self._idle) - 1, -1, -1):
             if self._idle[i].nbytes == wanted:
                 self._idle_bytes -= wanted
                 return self._idle.pop(i)
         return None
+
+
+def _allocate(size: int) -> Memory:
+    memory = Memory(size, np.uint8)
+    memory.start = _start_of(memory)
+    return memory
 
 
 def _class_bytes(size: int) -> int:

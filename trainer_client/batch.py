@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from trainer_client.arena_pool import Bytes
 from trainer_client.cursor import Cursor
 from trainer_client.layout import ArenaLayout, MatrixLayout, SparseLayout
 from trainer_client.sparse import JaggedView, SparseBlock
@@ -108,6 +109,12 @@ class Batch:
         """Expands the runs of every sparse block now, so that the first use need not."""
         for block in self._sparse_blocks():
             block.expand()
+
+    def take_expanded(self, name: str, memory: Bytes) -> None:
+        """Takes the lists of a sparse block that were expanded elsewhere (SparseBlock)."""
+        block = self._block(name)
+        assert isinstance(block, SparseBlock)
+        block.take_expanded(memory)
 
     def but(self, **changes: Any) -> Batch:
         """The same batch with other fields, and with what has been made of it already."""

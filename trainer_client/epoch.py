@@ -12,7 +12,7 @@ from dataclasses import replace
 from trainer_client.batch import Batch
 from trainer_client.errors import RequestError
 from trainer_client.ledger.writer import Ledger
-from trainer_client.prefetch import Prefetcher
+from trainer_client.prefetch import Ahead
 from trainer_client.schedule import Schedule
 from trainer_client.telemetry import Meter
 from trainer_client.transport.shard_stream import Fetched, ShardStream
@@ -54,8 +54,9 @@ class Hedger:
 class EpochReader:
     """Iterates over the batches that a schedule still has; close() ends its readers.
 
-    full_size is the batch size below which batches are dropped and counted, 0 for none. reopen
-    reads one batch, by shard and index, again. With hedge, a segment that holds up the others is
+    prefetcher has the segments that the schedule still reads, and is closed with this. full_size is
+    the batch size below which batches are dropped and counted, 0 for none. reopen reads one batch,
+    by shard and index, again. With hedge, a segment that holds up the others is
     read from a second server too. A ledger is told what the servers alone know: which batches are
     dropped, and where a shard whose count was unknown ends.
     """
@@ -63,13 +64,10 @@ class EpochReader:
     def __init__(
         self,
         schedule: Schedule,
-        open_stream: Callable[[int], ShardStream[Batch]],
+        prefetcher: Ahead[Fetched[Batch]],
         reopen: Callable[[int, int], ShardStream[Batch]],
         meter: Meter,
         *,
-        interleave: int,
-        prefetch_bytes: int,
-        prefetch_factor: int,
         full_size: int,
         timeout_s: float,
         hedge: bool,
@@ -85,15 +83,7 @@ class EpochReader:
         self._hedger = Hedger() if hedge else None
         self._counted = 0, 0
         self._rows = self._dropped_rows = 0
-        segments = [o.segment for o in schedule.reading_order() if schedule.remaining(o) != 0]
-        self._prefetcher: Prefetcher[Fetched[Batch]] = Prefetcher(
-            segments,
-            open_stream,
-            lanes=max(interleave, len(schedule.position.open)),
-            budget_bytes=prefetch_bytes,
-            items_per_lane=prefetch_factor,
-            size_bytes=lambda fetched: fetched.value.nbytes,
-        )
+        self._prefetcher = prefetcher
 
     def __iter__(self) -> EpochReader:
         return self

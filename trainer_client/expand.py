@@ -45,22 +45,32 @@ def expand_by_kernel(
     size = layout.dtype.itemsize
     rows = dict(_table_rows(layout, row_count))
     table = np.array([rows[f] for f in features], np.int64).reshape(-1, expansion.FEATURE_COLUMNS)
-    count = int(table[:, expansion.EXPANDED_COUNT].sum())
-    start = _aligned(4 * len(features) * row_count)
-    end = start + size * count
-    weights_start = _aligned(end)
-    weights_dtype = layout.weights_dtype
-    total = end if weights_dtype is None else weights_start + weights_dtype.itemsize * count
-    memory = POOL.take(total)
+    lists, count = len(features) * row_count, int(table[:, expansion.EXPANDED_COUNT].sum())
+    memory = POOL.take(expanded_nbytes(layout, lists, count))
     misfit = expansion.expand(arena, table, row_count, size, memory)
     if misfit >= 0:
         raise RuntimeError(
             f"the lengths of sparse feature {layout.features[features[misfit]]!r} were changed in "
             "place and no longer fit its values: change expanded tensors, or clones"
         )
+    return lists_in(memory, layout, lists, count)
+
+
+def expanded_nbytes(layout: SparseLayout, lists: int, count: int) -> int:
+    """The bytes that so many lists with so many values in all take up, expanded: see lists_in."""
+    end = _aligned(4 * lists) + layout.dtype.itemsize * count
+    weights_dtype = layout.weights_dtype
+    return end if weights_dtype is None else _aligned(end) + weights_dtype.itemsize * count
+
+
+def lists_in(memory: Bytes, layout: SparseLayout, lists: int, count: int) -> Lists:
+    """Expanded lists as they lie in memory: lengths, then values, then weights, each aligned."""
+    start = _aligned(4 * lists)
+    weights_start = _aligned(start + layout.dtype.itemsize * count)
+    weights_dtype = layout.weights_dtype
     return Lists(
         view(memory, start, (count,), layout.dtype),
-        view(memory, 0, (len(features) * row_count,), torch.int32),
+        view(memory, 0, (lists,), torch.int32),
         None if weights_dtype is None else view(memory, weights_start, (count,), weights_dtype),
     )
 

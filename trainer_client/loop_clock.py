@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 # docs.kernel.org/admin-guide/cgroup-v2.html: "$MAX $PERIOD", microseconds of CPU in every so many.
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+# What is not the loop's: the fields of LoopTimes that a reader process has to add to.
+_OF_LANES = ("decoding_s", "decoding_cpu_s", "cpu_s", "receiving_s", "messages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class LoopTimes:
     copies took on a GPU, beside everything else. Of all lanes (reading threads) together:
     receiving_s is the time waiting for messages, by server, decoding_s that of decoding and
     decoding_cpu_s the CPU time of it. messages, rows and wire_bytes are by server. cpu_s is that of
-    the process.
+    the process, and of its reader process.
     """
 
     at_s: float = 0.0
@@ -161,18 +163,30 @@ class LoopClock:
             sums["decoding_cpu_s"] = sums.get("decoding_cpu_s", 0.0) + cpu_s
             messages[server] = messages.get(server, 0.0) + 1
 
+    def merge(self, times: LoopTimes) -> None:
+        """Adds what lanes in another process did, between two readings of their clock."""
+        with self._lock:
+            for name in _OF_LANES:
+                value = getattr(times, name)
+                if isinstance(value, Mapping):
+                    own = self._by_server[name]
+                    own.update({key: own.get(key, 0.0) + each for key, each in value.items()})
+                else:
+                    self._sums[name] = self._sums.get(name, 0.0) + value
+
     def read(self) -> LoopTimes:
         """The times up to now."""
         with self._lock:
             now_s = time.perf_counter()
             sums = dict(self._sums)
+            cpu_s = time.process_time() + sums.pop("cpu_s", 0.0)
             if self._at:
                 sums[self._at] = sums.get(self._at, 0.0) + now_s - self._since_s
             by_server = {name: dict(each) for name, each in self._by_server.items()}
             for server, lanes in self._receiving.items():
                 by_server["receiving_s"][server] += lanes * now_s
             fields_by_name: dict[str, Any] = {**sums, **by_server}
-            return LoopTimes(at_s=now_s, cpu_s=time.process_time(), **fields_by_name)
+            return LoopTimes(at_s=now_s, cpu_s=cpu_s, **fields_by_name)
 
     def _turn(self, at: str, batches: int = 0) -> None:
         with self._lock:

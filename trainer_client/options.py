@@ -49,6 +49,8 @@ class Options:
     """Expands what was sent once a run on the reading threads, ahead of its first use."""
     pin_memory: bool
     """Decompresses into page-locked memory, from which copies to a GPU are asynchronous."""
+    reader_process: bool
+    """Receives, decodes and expands in a process of its own, beside the training loop's GIL."""
     device: torch.device | None
     """Where batches are delivered; None leaves them on the CPU."""
     timeout_s: float
@@ -81,13 +83,22 @@ class Options:
         self._whole("interleave", 1, 256)
         self._whole("prefetch_factor", 1, 1 << 20)
         self._whole("prefetch_bytes", 1, U64)
-        for name in ("shuffle", "drop_last", "hedge", "expand", "pin_memory"):
+        for name in ("shuffle", "drop_last", "hedge", "expand", "pin_memory", "reader_process"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(f"{name} is {getattr(self, name)!r}: it must be True or False")
         if self.expand and self.device is not None:
             raise RequestError(
                 f"expand=True with device={str(self.device)!r}: batches travel as they were sent "
                 "and are expanded on the device when batch.sparse is used; leave one of them out"
+            )
+        if self.reader_process and self.pin_memory:
+            raise RequestError(
+                "pin_memory=True with reader_process=True: batches lie in memory of the reader "
+                "process, which no GPU of this one can lock; leave one of them out"
+            )
+        if self.reader_process and not hasattr(os, "memfd_create"):
+            raise RequestError(
+                "reader_process=True needs Linux, for memory that two processes share: leave it out"
             )
         self._seconds("timeout", self.timeout_s, 0.0)
         self._seconds("resolve_interval", self.resolve_interval_s, 0.1)

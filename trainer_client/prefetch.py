@@ -39,6 +39,25 @@ class Source(Protocol[T_co]):
         """
 
 
+class Ahead(Protocol[T_co]):
+    """What reads segments ahead of one consumer: a Prefetcher, or one in another process.
+
+    hedges counts the rivals that were asked, hedges_won those that were faster.
+    """
+
+    hedges: int
+    hedges_won: int
+
+    def take(self, segment: int, timeout_s: float, hedge_after_s: float = math.inf) -> T_co | None:
+        """The next item of a segment, None at its end; see Prefetcher.take."""
+
+    def ready(self, segment: int) -> bool:
+        """Whether take would return an item without waiting."""
+
+    def close(self) -> None:
+        """Ends what reads, with a bound; idempotent."""
+
+
 class _Queue(Generic[T]):
     """The items of one segment that were read and not yet taken, then how it ended.
 
@@ -74,7 +93,9 @@ class Prefetcher(Generic[T]):
 
     segments are numbered in the order in which they will be asked for; open makes the source of
     one; size_bytes says what an item holds. A lane holds at most budget_bytes / lanes and
-    items_per_lane items, but always lets the segment it reads have one.
+    items_per_lane items, but always lets the segment it reads have one. told is called, one call at
+    a time, with the number of a segment and each item that it has to take, and at its end with
+    neither an item nor, unless one ended it, an error.
     """
 
     def __init__(
@@ -86,10 +107,12 @@ class Prefetcher(Generic[T]):
         budget_bytes: int,
         items_per_lane: int,
         size_bytes: Callable[[T], int],
+        told: Callable[[int, T | None, BaseException | None], None] | None = None,
     ) -> None:
         self._pending = deque(segments)
         self._open_source = open_source
         self._size_bytes = size_bytes
+        self._told = told
         self._lane_bytes = budget_bytes // max(1, lanes)
         self._lane_items = items_per_lane
         # Reentrant: a signal handler that closes may interrupt the thread that holds it.
@@ -120,7 +143,7 @@ class Prefetcher(Generic[T]):
         with self._lock:
             arrived = bool(queue.items) or self._arrives(queue, min(timeout_s, hedge_after_s))
             if not arrived and hedge_after_s < timeout_s:
-                self._hedge(segment, queue)
+                self.hedge(segment)
                 arrived = self._arrives(queue, timeout_s - hedge_after_s)
             # A closed source ends too: that is not the end of its segment.
             if self._closed:
@@ -144,6 +167,28 @@ class Prefetcher(Generic[T]):
         """Whether take would return an item without waiting."""
         with self._lock:
             return bool(self._queues[segment].items)
+
+    def hedge(self, segment: int) -> None:
+        """Has another source race for the next item of a segment that has none to take."""
+        queue = self._queues[segment]
+        with self._lock:
+            source = self._sources.get(segment)
+            busy = queue.items or queue.ended or queue.rival is not None
+            if source is None or busy or self._closed:
+                return
+            rival = None
+            # Who cannot say where else to look has nobody to race with.
+            with contextlib.suppress(HeadraceError):
+                rival = source.rival(queue.read)
+            if rival is None:
+                return
+            queue.rival = rival
+            self.hedges += 1
+            thread = threading.Thread(
+                target=self._race, args=(segment, queue, rival), name="headrace-hedge", daemon=True
+            )
+            self._rivals = [*(thread for thread in self._rivals if thread.is_alive()), thread]
+            thread.start()
 
     def close(self) -> None:
         """Closes every source and ends the lanes; waits for them, with a bound."""
@@ -187,29 +232,12 @@ class Prefetcher(Generic[T]):
                 self._sources.pop(segment, None)
                 queue.error = error
                 queue.ended = True
+                if self._told is not None:
+                    self._told(segment, None, error)
                 if queue.awaited:
                     self._arrived.notify()
             if error is not None:
                 return
-
-    def _hedge(self, segment: int, queue: _Queue[T]) -> None:
-        """Has another source race for the next item of a segment; the caller holds the lock."""
-        source = self._sources.get(segment)
-        if source is None or queue.rival is not None or queue.ended or self._closed:
-            return
-        rival = None
-        # Who cannot say where else to look has nobody to race with.
-        with contextlib.suppress(HeadraceError):
-            rival = source.rival(queue.read)
-        if rival is None:
-            return
-        queue.rival = rival
-        self.hedges += 1
-        thread = threading.Thread(
-            target=self._race, args=(segment, queue, rival), name="headrace-hedge", daemon=True
-        )
-        self._rivals = [*(thread for thread in self._rivals if thread.is_alive()), thread]
-        thread.start()
 
     def _race(self, segment: int, queue: _Queue[T], rival: Source[T]) -> None:
         """Takes one item from a rival; if it is the first, the rival takes its source's place."""
@@ -228,14 +256,17 @@ class Prefetcher(Generic[T]):
                 self.hedges_won += 1
                 queue.successor = items
                 loser, self._sources[segment] = self._sources[segment], rival
-                self._put(queue, queue.lane, item, self._size_bytes(item))
+                self._put(segment, queue.lane, item, self._size_bytes(item))
         loser.close()
 
-    def _put(self, queue: _Queue[T], lane: _Lane, item: T, size: int) -> None:
+    def _put(self, segment: int, lane: _Lane, item: T, size: int) -> None:
+        queue = self._queues[segment]
         queue.items.append((item, size, lane))
         queue.read += 1
         lane.held_bytes += size
         lane.held_items += 1
+        if self._told is not None:
+            self._told(segment, item, None)
         if queue.awaited:
             self._arrived.notify()
 
@@ -270,7 +301,7 @@ class Prefetcher(Generic[T]):
                 successor, queue.successor = queue.successor, None
                 if successor is None and item is not None:
                     expected = self._size_bytes(item)
-                    self._put(queue, lane, item, expected)
+                    self._put(segment, lane, item, expected)
                 rival, queue.rival = queue.rival, None
             if rival is not None:
                 rival.close()

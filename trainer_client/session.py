@@ -26,8 +26,11 @@ from trainer_client.in_step import (
 from trainer_client.ledger.writer import Ledger
 from trainer_client.options import Options, Uneven
 from trainer_client.payload import ACCEPTED_CODECS
+from trainer_client.prefetch import Ahead
 from trainer_client.rank_plan import RankPlan
 from trainer_client.ranks import StepGroup, group_of
+from trainer_client.read_ahead import ReadAhead, SegmentRead, prefetch
+from trainer_client.reader_process.parent import ReaderProcess
 from trainer_client.sampling import chooses_rows
 from trainer_client.schedule import Deal, Position, Schedule, Segment
 from trainer_client.snapshot_store import SnapshotStore, default_directory
@@ -38,7 +41,7 @@ from trainer_client.transport import counting, planner
 from trainer_client.transport.calls import Connection, Snapshot
 from trainer_client.transport.local import LocalFleet
 from trainer_client.transport.opening import credentials_for, open_fleet
-from trainer_client.transport.shard_stream import Codec, Job, ShardStream
+from trainer_client.transport.shard_stream import Codec, Fetched, Job, ShardStream
 from trainer_client.transport.stall import StallGuard
 from trainer_client.transport.targets import Target
 
@@ -78,6 +81,7 @@ class Session:
         self._snapshot: Snapshot | None = None
         self._plans: dict[Deals, RankPlan] = {}
         self._counted: set[Deals] = set()
+        self._process: ReaderProcess | None = None
         self._reader: Reader | None = None
         self._step_group: StepGroup | None = None
         self._closed = False
@@ -152,32 +156,34 @@ class Session:
             )
         padded_steps = plan.steps if plan.uneven == "pad" else None
         ordered = Schedule(segments, self._options.interleave, start, padded_steps, keep_last=pad)
-        cursors = {o.segment: o for o in ordered.reading_order()}
+        reading_order = list(ordered.reading_order())
         job = self._job(plan)
-        shards = {segments[n].shard for n in cursors}
+        shards = {segments[o.segment].shard for o in reading_order}
         shards |= {start.last[0]} if start.last else set()
         splits = planner.splits(*self._asked(), plan.summary.identity, shards)
-
-        def open_stream(number: int) -> ShardStream[Batch]:
-            segment, at = segments[number], cursors[number]
-            start = at.cursor or segment.cursor or segment.first_batch or Cursor()
-            return ShardStream(
-                job, segment.shard, splits[segment.shard], start, ordered_left[number]
-            )
 
         def reopen(shard: int, batch: int) -> ShardStream[Batch]:
             return ShardStream(job, shard, splits[shard], batch or Cursor(), 1)
 
-        ordered_left = {n: ordered.remaining(o) for n, o in cursors.items()}
+        reads = []
+        for at in reading_order:
+            segment, left = segments[at.segment], ordered.remaining(at)
+            if left != 0:
+                first = at.cursor or segment.cursor or segment.first_batch or Cursor()
+                place = segment.shard, splits[segment.shard], first, left
+                reads.append(SegmentRead(at.segment, *place))
         options = self._options
+        ahead = ReadAhead(
+            reads,
+            lanes=max(options.interleave, len(ordered.position.open)),
+            budget_bytes=options.prefetch_bytes,
+            items_per_lane=options.prefetch_factor,
+        )
         reader: Reader = EpochReader(
             ordered,
-            open_stream,
+            self._read_ahead(job, ahead),
             reopen,
             self._meter,
-            interleave=options.interleave,
-            prefetch_bytes=options.prefetch_bytes,
-            prefetch_factor=options.prefetch_factor,
             full_size=options.batch_size if options.drop_last else 0,
             timeout_s=options.timeout_s,
             hedge=options.hedge,
@@ -197,6 +203,31 @@ class Session:
                 return reader
         reader.close()
         raise StreamClosedError("the stream was closed")
+
+    def _read_ahead(self, job: Job[Batch], ahead: ReadAhead) -> Ahead[Fetched[Batch]]:
+        if not self._options.reader_process:
+            return prefetch(job, ahead)
+        process = self._living_process()
+        return process.read(job, ahead, expand=self._options.expand)
+
+    def _living_process(self) -> ReaderProcess:
+        """The reader process; another one if it has ended."""
+        with self._lock:
+            if self._closed:
+                raise StreamClosedError("the stream was closed")
+            before = self._process
+            if before is not None and before.alive:
+                return before
+            process = self._process = ReaderProcess()
+        if before is not None:
+            before.close()
+        return process
+
+    def catch_up(self) -> None:
+        """Takes in what a reader process has counted."""
+        process = self._process
+        if process is not None:
+            process.catch_up()
 
     def stop_reading(self) -> None:
         """Ends the readers of the epoch that is being read, if there is one."""
@@ -220,10 +251,13 @@ class Session:
             self._closed = True
             connection, self._connection = self._connection, None
             reader, self._reader = self._reader, None
+            process, self._process = self._process, None
         if connection is not None:
             connection.closed.set()
         if reader is not None:
             reader.close()
+        if process is not None:
+            process.close()
         if connection is not None:
             connection.close()
         if self._step_group is not None:
@@ -241,6 +275,9 @@ class Session:
                 raise StreamClosedError("the stream is closed")
             if self._connection is not None:
                 return self._connection
+        if self._options.reader_process:
+            # Its start takes as long as that of a trainer: an epoch is planned meanwhile.
+            self._living_process()
         # Not under the lock: local servers take up to a minute to start, and close() may come
         # from a signal handler of this very thread.
         tls = credentials_for(self._target, self._options.tls)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from trainer_client.expand import Lists, expand
+from trainer_client.arena_pool import Bytes
+from trainer_client.expand import Lists, expand, expanded_nbytes, lists_in
 from trainer_client.layout import PartLayout, SparseLayout
 from trainer_client.views import Arena, view
 
@@ -151,7 +152,11 @@ class SparseBlock:
         """What values, lengths and weights take up beside the batch as it was sent, in bytes."""
         if "_expanded" not in self.__dict__ or self._is_plain:
             return 0
-        return sum(tensor.nbytes for tensor in self._expanded if tensor is not None)
+        return expanded_nbytes(self._layout, *self._counts)
+
+    def take_expanded(self, memory: Bytes) -> None:
+        """Takes lists that were expanded elsewhere, in so much memory (expand.lists_in)."""
+        self.__dict__["_expanded"] = lists_in(memory, self._layout, *self._counts)
 
     @cached_property
     def offsets(self) -> torch.Tensor:
@@ -193,6 +198,12 @@ class SparseBlock:
         """Whether all features were sent once a row."""
         parts = self._layout.parts
         return len(parts) == 1 and not parts[0].run_count
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """The lists of all features once they are expanded, and their values."""
+        values = sum(sum(part.expanded_counts) for part in self._layout.parts)
+        return len(self.keys) * self.batch_size, values
 
     @cached_property
     def _expanded_counts(self) -> list[int]:

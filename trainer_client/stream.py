@@ -66,6 +66,7 @@ class BatchStream(IterableDataset[Batch]):
         hedge: bool = False,
         expand: bool = False,
         pin_memory: bool = False,
+        reader_process: bool = False,
         device: torch.device | str | None = None,
         timeout: float = 60.0,
         resolve_interval: float = 3.0,
@@ -94,6 +95,7 @@ class BatchStream(IterableDataset[Batch]):
             hedge=hedge,
             expand=expand,
             pin_memory=pin_memory,
+            reader_process=reader_process,
             device=None if device is None else torch.device(device),
             timeout_s=timeout,
             resolve_interval_s=resolve_interval,
@@ -256,6 +258,7 @@ class BatchStream(IterableDataset[Batch]):
 
     def stats(self) -> StreamStats:
         """What the stream has done since it was made."""
+        self._session.catch_up()
         return self._meter.stats()
 
     def explain(self) -> Explanation:
@@ -265,6 +268,7 @@ class BatchStream(IterableDataset[Batch]):
         the servers for their counters, which takes 2 seconds at most.
         """
         self._check_usable()
+        self._session.catch_up()
         return self._explainer.explain()
 
     def close(self) -> None:

@@ -82,6 +82,11 @@ class Meter:
             for name, count in counts.items():
                 self._counts[name] = self._counts.get(name, 0) + count
 
+    def counts(self) -> dict[str, float]:
+        """What add has added up, so far."""
+        with self._lock:
+            return dict(self._counts)
+
     def began(self) -> None:
         """Marks the first next(), or the first after a pause between epochs."""
         with self._lock:

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer_client.cursor import Cursor
 from trainer_client.epoch import EpochReader
+from trainer_client.prefetch import Prefetcher
 from trainer_client.schedule import Position, Schedule
 from trainer_client.telemetry import Meter
 from trainer_client.transport.shard_stream import Fetched
@@ -100,11 +101,16 @@ def reader_of(
     def reopen(shard: int, batch: int) -> Any:
         return NumberedSource(shard, shards[shard], batch, 1)
 
+    prefetcher: Prefetcher[Fetched[Any]] = Prefetcher(
+        [n for n, count in left.items() if count != 0],
+        open_stream,
+        lanes=max(interleave, len(schedule.position.open)),
+        budget_bytes=1 << 20,
+        items_per_lane=2,
+        size_bytes=lambda fetched: fetched.value.nbytes,
+    )
     return EpochReader(
-        *(schedule, open_stream, reopen, meter),
-        interleave=interleave,
-        prefetch_bytes=1 << 20,
-        prefetch_factor=2,
+        *(schedule, prefetcher, reopen, meter),
         full_size=FULL_SIZE if drop_last else 0,
         timeout_s=TIMEOUT_S,
         hedge=False,

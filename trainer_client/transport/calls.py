@@ -45,6 +45,7 @@ class Connection:
         self, fleet: Fleet, *, timeout_s: float, meter: Meter, tls: Credentials | None = None
     ) -> None:
         self.fleet = fleet
+        self.tls = tls
         self.pool = ChannelPool(tls)
         self.placement = Placement()
         self.counters = ServerCounters(tls)

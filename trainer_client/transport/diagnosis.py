@@ -37,6 +37,12 @@ class Diagnosis:
             with self._lock:
                 self._answered.add(address)
 
+    @property
+    def known(self) -> list[str]:
+        """The servers that have answered."""
+        with self._lock:
+            return sorted(self._answered)
+
     def of(self, error: HeadraceError) -> HeadraceError:
         """The error, or the one that says what is wrong with TLS, if that is it."""
         address = error.server

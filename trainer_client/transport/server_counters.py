@@ -49,14 +49,18 @@ class ServerCounters:
 
         took_s is the time until it did: the first time, nothing else is under way yet.
         """
+        data = dict(call.initial_metadata() or ()).get(COUNTERS_KEY)
+        self.said(address, data if isinstance(data, bytes) else None, took_s)
+
+    def said(self, address: str, data: bytes | None, took_s: float) -> None:
+        """Takes the same from another process; data is what the server said, if it did."""
         with self._lock:
             self._note(address, took_s)
             if address in self._before:
                 return
-            data = dict(call.initial_metadata() or ()).get(COUNTERS_KEY)
             try:
                 # An older server says nothing; GetCounters says so in its turn.
-                if isinstance(data, bytes):
+                if data is not None:
                     self._before[address] = GetCountersResponse.FromString(data)
             except DecodeError:
                 # Damaged on its way: without it, one answer has no beginning.

@@ -1,0 +1,398 @@
+"""The trainer's side of a reader process: started with the stream, and gone with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trainer_client.arena_pool import Bytes
+from trainer_client.batch import Batch
+from trainer_client.errors import (
+    DeploymentError,
+    HeadraceError,
+    StreamClosedError,
+    StreamTimeoutError,
+)
+from trainer_client.read_ahead import ReadAhead
+from trainer_client.reader_process import messages, shared_memory
+from trainer_client.reader_process.channel import Channel, ChannelClosedError
+from trainer_client.transport.calls import Connection
+from trainer_client.transport.shard_stream import Fetched, Job
+
+# It imports torch and loads its kernels: two seconds. Without a cache it compiles them.
+START_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 5.0
+# How often a fleet is looked at for other addresses, and the longest wait without a look around.
+LOOK_S = 1.0
+SOON_S = 0.01
+
+log = logging.getLogger("trainer_client")
+
+_PROCESSES: weakref.WeakSet[ReaderProcess] = weakref.WeakSet()
+
+
+class ReaderProcess:
+    """A process that reads one epoch after the other; close() ends it.
+
+    It ends by itself when this one does, however that comes. Raises DeploymentError if there is no
+    room for the memory that both share.
+    """
+
+    def __init__(self) -> None:
+        memory = shared_memory.create()
+        own, other = socket.socketpair()
+        descriptors = other.fileno(), memory
+        try:
+            self._borrower = shared_memory.Borrower(memory)
+            self._process = subprocess.Popen(
+                # -P: what lies in the trainer's folder must not shadow its modules.
+                [sys.executable, "-P", "-m", __package__, *map(str, descriptors)],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except BaseException:
+            own.close()
+            raise
+        finally:
+            other.close()
+            os.close(memory)
+        self._socket = own
+        self._channel = Channel(own)
+        self._poll = select.poll()
+        self._poll.register(own, select.POLLIN)
+        # Reentrant: a signal handler that closes may interrupt the thread that holds it.
+        self.lock = threading.RLock()
+        self._closed = self._ready = False
+        self._epoch = 0
+        self._reads: ProcessPrefetcher | None = None
+        self._connection: Connection | None = None
+        self._addresses: list[str] = []
+        self._looked_s = 0.0
+        # The numbers of loans that nobody has looked at.
+        self._refused: list[int] = []
+        _PROCESSES.add(self)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be given an epoch to read."""
+        return not self._closed and self._process.poll() is None
+
+    def read(self, job: Job[Batch], ahead: ReadAhead, *, expand: bool) -> ProcessPrefetcher:
+        """Starts to read, in place of what was read before.
+
+        Waits for the process to start. Raises DeploymentError if it has ended, StreamTimeoutError.
+        """
+        self._wait_until_ready()
+        connection = job.connection
+        with self.lock:
+            self._connection = connection
+            self._addresses = connection.fleet.addresses()
+            self._looked_s = time.monotonic()
+            self._epoch += 1
+            self._reads = ProcessPrefetcher(self, ahead)
+            self.post(
+                messages.Read(
+                    number=self._epoch,
+                    dataset=job.dataset,
+                    snapshot=job.snapshot,
+                    identity=job.identity,
+                    ahead=ahead,
+                    addresses=self._addresses,
+                    tls=connection.tls,
+                    timeout_s=connection.timeout_s,
+                    expand=expand,
+                    answered=connection.diagnosis.known,
+                )
+            )
+            return self._reads
+
+    def post(self, message: object) -> None:
+        """Sends a message, what there is no room for with the next receive.
+
+        To a process that is gone there is nothing to say: receive tells.
+        """
+        with self.lock, contextlib.suppress(ChannelClosedError):
+            self._channel.send(message)
+
+    def took(self, segments: Sequence[int]) -> None:
+        """Tells that a batch of each segment was taken, and which loans have ended since."""
+        with self.lock:
+            returned, self._refused = self._refused, []
+            returned += self._borrower.returned()
+            self.post(messages.Took(segments, returned))
+
+    def borrow(self, piece: messages.Piece) -> Bytes:
+        """The memory of a piece, until nobody looks at it any more."""
+        return self._borrower.borrow(*piece)
+
+    def refuse(self, arrived: messages.Arrived) -> None:
+        """Gives a batch back that nobody wants."""
+        with self.lock:
+            self._refused += [piece.number for piece in arrived.pieces]
+
+    def receive(self, timeout_s: float) -> None:
+        """Takes in what is there, or waits a while for something, for so long at most.
+
+        Raises DeploymentError if the process has ended.
+        """
+        try:
+            if self._take_in() or timeout_s <= 0:
+                return
+            with self.lock:
+                sent = self._channel.flush()
+        except ChannelClosedError:
+            raise self._failure() from None
+        # What has not left yet waits for the process to read: that is soon, or never.
+        self._poll.poll(min(timeout_s, LOOK_S if sent else SOON_S) * 1e3)
+        self.look()
+
+    def look(self) -> None:
+        """Tells the process when the fleet has other addresses; now and then is enough."""
+        now_s = time.monotonic()
+        if now_s < self._looked_s + LOOK_S or self._connection is None:
+            return
+        self._looked_s = now_s
+        addresses = self._connection.fleet.addresses()
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.post(messages.Servers(addresses))
+
+    def catch_up(self) -> None:
+        """Takes in what is there; that the process has ended is for its reader to say."""
+        with contextlib.suppress(ChannelClosedError):
+            self._take_in()
+
+    def stop(self, reads: ProcessPrefetcher) -> None:
+        """Ends the reading of an epoch, if that is still going on."""
+        with self.lock:
+            if self._reads is reads and not self._closed:
+                self._reads = None
+                self.took(())
+                self.post(messages.Stop())
+
+    def close(self) -> None:
+        """Ends the process, with a bound; idempotent."""
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+        # Whoever waits for a message sees the end of them. One that is gone has none.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(END_TIMEOUT_S)
+        self._socket.close()
+
+    def let_go_after_fork(self) -> None:
+        """Closes what a forked child inherited: it must not keep the process alive."""
+        self._closed = True
+        self._socket.close()
+
+    def _wait_until_ready(self) -> None:
+        end_s = time.monotonic() + START_TIMEOUT_S
+        while not self._ready:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                raise StreamTimeoutError(
+                    f"the stream's reader process (pid {self.pid}) has not started within "
+                    f"{START_TIMEOUT_S:.0f} s: is this machine overloaded, or its disk slow?"
+                )
+            self.receive(left_s)
+
+    def _take_in(self) -> bool:
+        """Takes in messages that are there; whether there were any."""
+        with self.lock:
+            if self._closed:
+                raise ChannelClosedError
+            found = self._channel.receive()
+            for message in found:
+                self._do(message)
+        return bool(found)
+
+    def _do(self, message: object) -> None:
+        if isinstance(message, messages.Ready):
+            self._ready = True
+            return
+        reads, connection = self._reads, self._connection
+        assert connection is not None
+        match message:
+            case messages.Arrived():
+                if reads is None or message.epoch != self._epoch:
+                    self.refuse(message)
+                else:
+                    reads.arrived(message)
+            case messages.Ended(epoch, segment, error):
+                if reads is not None and epoch == self._epoch:
+                    reads.ended(segment, error)
+            case messages.Counts():
+                connection.meter.add(**message.stats)
+                connection.meter.clock.merge(message.times)
+                if reads is not None and message.epoch == self._epoch:
+                    reads.hedges, reads.hedges_won = message.hedges, message.hedges_won
+            case messages.Said(address, data, took_s):
+                connection.counters.said(address, data, took_s)
+            case messages.Logged(level, text):
+                log.log(level, "%s", text)
+            case _:
+                raise RuntimeError(f"{message!r} is no message of a reader process")
+
+    def _failure(self) -> HeadraceError:
+        if self._closed:
+            return StreamClosedError("the stream was closed meanwhile")
+        try:
+            status = self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            how = "has closed its socket"
+        else:
+            how = f"ended with exit status {status}: what it wrote to stderr says why"
+            if status < 0:
+                how = (
+                    f"was ended by {signal.Signals(-status).name}; if the kernel did it for want "
+                    "of memory (dmesg says so), give the trainer more, or lower prefetch_bytes"
+                )
+        return DeploymentError(
+            f"the stream's reader process (pid {self.pid}) {how}. To go on with another one: "
+            "stream.load_state_dict(stream.state_dict()), then iterate"
+        )
+
+
+@dataclass(slots=True)
+class _Segment:
+    """What has arrived of a segment and is not taken, then how it ended."""
+
+    items: deque[messages.Arrived] = field(default_factory=deque)
+    ended: bool = False
+    error: BaseException | None = None
+
+
+class ProcessPrefetcher:
+    """Hands out the items of segments that a reader process reads ahead, in their order.
+
+    What was taken makes room for more. The process is told of it once half of what it reads ahead
+    was taken, or there is nothing else to take: waking it costs the trainer more than the rest.
+    """
+
+    def __init__(self, process: ReaderProcess, ahead: ReadAhead) -> None:
+        self._process = process
+        self._segments = {segment.number: _Segment() for segment in ahead.segments}
+        # Segments of which batches were taken that the process was not told of, and their bytes.
+        self._taken: list[int] = []
+        self._taken_bytes = 0
+        self._most_taken = max(1, min(ahead.lanes, ahead.lanes * ahead.items_per_lane // 2))
+        self._most_taken_bytes = ahead.budget_bytes // 2
+        self._closed = False
+        self.hedges = self.hedges_won = 0
+
+    def take(
+        self, segment: int, timeout_s: float, hedge_after_s: float = math.inf
+    ) -> Fetched[Batch] | None:
+        """The next item of a segment, None at its end; as Prefetcher.take.
+
+        Raises DeploymentError too if the process has ended.
+        """
+        queue, process = self._segments[segment], self._process
+        now_s = time.monotonic()
+        end_s, hedge_s = now_s + timeout_s, now_s + hedge_after_s
+        process.look()
+        while not (queue.items or queue.ended or self._closed):
+            now_s = time.monotonic()
+            if now_s >= end_s:
+                raise StreamTimeoutError(
+                    f"segment {segment} gave no batch for {timeout_s:.0f} s, and the reader "
+                    f"process (pid {process.pid}) did not say why: it may be stopped, or this is "
+                    "a fault of this client, please report it"
+                )
+            self._tell_taken()
+            if now_s >= hedge_s:
+                hedge_s = math.inf
+                process.post(messages.Hedge(segment))
+            process.receive(min(end_s, hedge_s) - now_s)
+        with process.lock:
+            if self._closed:
+                raise StreamClosedError("the stream was closed meanwhile")
+            arrived = queue.items.popleft() if queue.items else None
+        if arrived is not None:
+            self._taken.append(segment)
+            self._taken_bytes += arrived.nbytes
+            full = self._taken_bytes > self._most_taken_bytes
+            if full or len(self._taken) >= self._most_taken:
+                self._tell_taken()
+            return self._fetched(arrived)
+        if queue.error is not None:
+            raise queue.error
+        return None
+
+    def ready(self, segment: int) -> bool:
+        """Whether take would return an item without waiting."""
+        if not self._segments[segment].items:
+            self._process.catch_up()
+        return bool(self._segments[segment].items)
+
+    def close(self) -> None:
+        """Has the process stop reading; idempotent."""
+        with self._process.lock:
+            self._closed = True
+            for queue in self._segments.values():
+                while queue.items:
+                    self._process.refuse(queue.items.popleft())
+            self._process.stop(self)
+
+    def arrived(self, message: messages.Arrived) -> None:
+        """Takes a batch in."""
+        self._segments[message.segment].items.append(message)
+
+    def ended(self, segment: int, error: BaseException | None) -> None:
+        """Takes the end of a segment in."""
+        queue = self._segments[segment]
+        queue.error, queue.ended = error, True
+
+    def _tell_taken(self) -> None:
+        if self._taken:
+            taken, self._taken, self._taken_bytes = self._taken, [], 0
+            self._process.took(taken)
+
+    def _fetched(self, arrived: messages.Arrived) -> Fetched[Batch]:
+        borrow = self._process.borrow
+        batch = Batch(
+            memory=borrow(arrived.arena),
+            layout=arrived.layout,
+            shard=arrived.shard,
+            index=arrived.index_in_shard,
+            cursor=arrived.cursor,
+            next_cursor=arrived.next_cursor,
+            content_checksum=arrived.content_checksum,
+        )
+        for name, piece in arrived.expanded.items():
+            batch.take_expanded(name, borrow(piece))
+        return Fetched(batch, arrived.server, arrived.wire_bytes, arrived.lane)
+
+
+def _let_go_after_fork() -> None:
+    for process in list(_PROCESSES):
+        process.let_go_after_fork()
+
+
+os.register_at_fork(after_in_child=_let_go_after_fork)
