@@ -116,9 +116,18 @@ def tls(ca: Path, pair: Pair | None = None, name: str = "") -> Tls:
     return Tls(ca, pair and pair.cert, pair and pair.key, name)
 
 
-def stream_from(*addresses: str, tls: Tls | None, timeout: float = TIMEOUT_S) -> BatchStream:
+def stream_from(
+    *addresses: str, tls: Tls | None, timeout: float = TIMEOUT_S, reader_process: bool = False
+) -> BatchStream:
     target = "static:///" + ",".join(addresses)
-    return BatchStream(DATASET, target=target, batch_size=512, tls=tls, timeout=timeout)
+    return BatchStream(
+        DATASET,
+        target=target,
+        batch_size=512,
+        tls=tls,
+        timeout=timeout,
+        reader_process=reader_process,
+    )
 
 
 def ids_of(batch: Batch) -> list[list[int]]:
@@ -138,8 +147,13 @@ def test_an_epoch_with_certificates_is_the_same_as_one_in_plain_text(
 ) -> None:
     servers = [start(files.server, files.ca).address for _ in range(2)]
     seen: list[dict[tuple[int, int], list[list[int]]]] = []
-    for addresses, secured in ((servers, tls(files.ca, files.trainer)), ([start().address], None)):
-        with stream_from(*addresses, tls=secured) as stream:
+    secured = tls(files.ca, files.trainer)
+    for addresses, own, process in (
+        (servers, secured, False),
+        (servers, secured, True),
+        ([start().address], None, False),
+    ):
+        with stream_from(*addresses, tls=own, reader_process=process) as stream:
             ids = {(b.shard, b.index): ids_of(b) for b in stream}
             assert stream.stats().retries == 0
             # Servers are asked for their counters on connections of their own.
@@ -147,7 +161,7 @@ def test_an_epoch_with_certificates_is_the_same_as_one_in_plain_text(
             assert explained
             assert not any(isinstance(each, str) for each in explained.values())
         seen.append(ids)
-    assert seen[0] == seen[1]
+    assert seen[0] == seen[1] == seen[2]
     assert sum(map(len, seen[0].values())) == ROW_COUNT
 
 
