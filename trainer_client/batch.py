@@ -99,16 +99,18 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """What the batch takes up in memory, in bytes."""
-        size = self.memory.nbytes
-        for block in self._made.values():
-            if isinstance(block, SparseBlock):
-                size += block.expanded_nbytes
-        return size
+        expanded = self.expanded().values()
+        return self.memory.nbytes + sum(block.expanded_nbytes for block in expanded)
 
     def expand(self) -> None:
         """Expands the runs of every sparse block now, so that the first use need not."""
         for block in self._sparse_blocks():
             block.expand()
+
+    def expanded(self) -> dict[str, SparseBlock]:
+        """The sparse blocks whose lists were expanded beside the arena, by name."""
+        made = self._made.items()
+        return {n: b for n, b in made if isinstance(b, SparseBlock) and b.expanded_nbytes}
 
     def take_expanded(self, name: str, memory: Bytes) -> None:
         """Takes the lists of a sparse block that were expanded elsewhere (SparseBlock)."""

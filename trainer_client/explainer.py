@@ -13,6 +13,7 @@ from trainer_client.explain import (
     server_times,
 )
 from trainer_client.loop_clock import LoopTimes, usable_cores
+from trainer_client.options import Options
 from trainer_client.session import Session
 from trainer_client.telemetry import Meter
 from trainer_client.transport.server_counters import Reading
@@ -25,10 +26,10 @@ LONG_PAUSE_SHARE = 0.05
 class Explainer:
     """Of one stream. Not to be used by two threads at once."""
 
-    def __init__(self, meter: Meter, session: Session, interleave: int) -> None:
+    def __init__(self, meter: Meter, session: Session, options: Options) -> None:
         self._meter = meter
         self._session = session
-        self._interleave = interleave
+        self._options = options
         self._before: LoopTimes | None = None
         self._retries = 0
 
@@ -52,7 +53,7 @@ class Explainer:
         connection = self._session.connection
         now, before = self._meter.clock.read(), self._before
         if connection is None or before is None:
-            return explain(Situation(LoopTimes(), usable_cores(), self._interleave))
+            return explain(Situation(LoopTimes(), usable_cores(), self._options.interleave))
         times = now.since(before)
         used = sorted(name for name, seconds in times.receiving_s.items() if seconds > 0)
         readings = connection.counters.read(used)
@@ -63,7 +64,8 @@ class Explainer:
             Situation(
                 loop=times,
                 cores=usable_cores(),
-                interleave=self._interleave,
+                interleave=self._options.interleave,
+                beside=self._options.reader_process,
                 retries=self._retries - retries,
                 servers={name: _times(each) for name, each in readings.items()},
             )

@@ -122,7 +122,7 @@ class BatchStream(IterableDataset[Batch]):
         self._to_skip = self._skipped = 0
         self._generation = 0
         self._live: Callable[[], EpochSteps | None] = _none
-        self._explainer = Explainer(self._meter, self._session, self._options.interleave)
+        self._explainer = Explainer(self._meter, self._session, self._options)
         self._finalizer = weakref.finalize(self, _close_in, self._pid, self._session, self._books)
 
     @property

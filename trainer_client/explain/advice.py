@@ -16,6 +16,9 @@ NEARLY = 0.6
 QUEUED = 0.3
 # Worker threads that have a core and do not use it, while they encode, for this share of it.
 LOCKED = 0.3
+# The same of reading threads, of which each batch needs the GIL a few times; and the share of the
+# trainer's cores above which it may be for want of a core.
+HELD_UP, CORES_BUSY = 0.6, 0.8
 
 _WHAT_HELPS: dict[Bound, str] = {
     Bound.STEP: "Nothing on this side: batches are there when the trainer asks for them.",
@@ -61,8 +64,10 @@ def advice(verdict: Verdict, situation: Situation) -> tuple[str, ...]:
     """Sentences, the most useful first; none where nothing is known."""
     lines = [_WHAT_HELPS[verdict.bound]] if verdict.bound in _WHAT_HELPS else []
     match verdict.bound:
+        case Bound.STEP:
+            lines += _held_up(situation)
         case Bound.CLIENT:
-            lines.append(_client(situation))
+            lines += [*_held_up(situation), _client(situation)]
         case Bound.LANES:
             lines.append(_lanes(verdict, situation))
         case Bound.UNKNOWN if verdict.reason:
@@ -93,6 +98,20 @@ def _client(situation: Situation) -> str:
         f"More cores for the trainer (decoding has {situation.cores:g}), or more interleave, which "
         "decodes more at once; batches as they were sent (expand=False); shorter lists (ops.Tail)."
     )
+
+
+def _held_up(situation: Situation) -> list[str]:
+    """Whether the training step keeps reading threads from running, and they it."""
+    loop = situation.loop
+    waits_s = loop.decoding_s - loop.decoding_cpu_s
+    busy = loop.cpu_s > CORES_BUSY * situation.cores * loop.at_s
+    if situation.beside or busy or waits_s <= HELD_UP * loop.decoding_s:
+        return []
+    return [
+        f"Reading threads wait for {waits_s / loop.decoding_s:.0%} of the time in which they "
+        "decode, though there are idle cores: the training step holds the GIL, and each batch "
+        "interrupts it several times. reader_process=True reads beside it (docs/tuning.md)."
+    ]
 
 
 def _lanes(verdict: Verdict, situation: Situation) -> str:

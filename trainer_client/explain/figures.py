@@ -68,12 +68,13 @@ class ServerTimes:
 class Situation:
     """What is judged: the loop's times, and by address those of the servers, or why there are none.
 
-    cores are those that the trainer may use.
+    cores are those that the trainer may use; beside says that a process of its own reads.
     """
 
     loop: LoopTimes
     cores: float = 1.0
     interleave: int = 1
+    beside: bool = False
     retries: int = 0
     servers: Mapping[str, ServerTimes | str] = field(default_factory=dict)
 

@@ -25,7 +25,6 @@ from trainer_client.read_ahead import prefetch
 from trainer_client.reader_process import messages
 from trainer_client.reader_process.channel import Channel, ChannelClosedError
 from trainer_client.reader_process.shared_memory import Lender
-from trainer_client.sparse import SparseBlock
 from trainer_client.telemetry import Meter
 from trainer_client.transport.calls import Connection
 from trainer_client.transport.server_counters import ServerCounters
@@ -163,6 +162,9 @@ class _Reader:
             case messages.Hedge(segment):
                 if prefetcher is not None:
                     prefetcher.hedge(segment)
+                    with self._lock:
+                        # How many there were decides when the next one may be.
+                        self._count()
             case messages.Servers(addresses):
                 self._servers.now = list(addresses)
             case _:
@@ -214,10 +216,10 @@ class _Reader:
     def _arrived(self, epoch: int, segment: int, fetched: Fetched[Batch]) -> messages.Arrived:
         batch = fetched.value
         assert not isinstance(batch.memory, torch.Tensor)
-        expanded = {}
-        for name, block in batch.blocks.items():
-            if isinstance(block, SparseBlock) and (size := block.expanded_nbytes):
-                expanded[name] = self._lend(block, block.lengths.data_ptr(), size)
+        expanded = {
+            name: self._lend(block, block.lengths.data_ptr(), block.expanded_nbytes)
+            for name, block in batch.expanded().items()
+        }
         return messages.Arrived(
             epoch=epoch,
             segment=segment,

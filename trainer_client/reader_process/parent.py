@@ -77,7 +77,7 @@ class ReaderProcess:
         self._poll.register(own, select.POLLIN)
         # Reentrant: a signal handler that closes may interrupt the thread that holds it.
         self.lock = threading.RLock()
-        self._closed = self._ready = False
+        self._closed = self._ready = self._waiting = False
         self._epoch = 0
         self._reads: ProcessPrefetcher | None = None
         self._connection: Connection | None = None
@@ -156,14 +156,16 @@ class ReaderProcess:
         Raises DeploymentError if the process has ended.
         """
         try:
-            if self._take_in() or timeout_s <= 0:
-                return
             with self.lock:
+                if self._take_in() or timeout_s <= 0:
+                    return
                 sent = self._channel.flush()
+                self._waiting = True
         except ChannelClosedError:
             raise self._failure() from None
         # What has not left yet waits for the process to read: that is soon, or never.
         self._poll.poll(min(timeout_s, LOOK_S if sent else SOON_S) * 1e3)
+        self._waiting = False
         self.look()
 
     def look(self) -> None:
@@ -179,8 +181,10 @@ class ReaderProcess:
 
     def catch_up(self) -> None:
         """Takes in what is there; that the process has ended is for its reader to say."""
-        with contextlib.suppress(ChannelClosedError):
-            self._take_in()
+        with self.lock, contextlib.suppress(ChannelClosedError):
+            # Who waits takes it in, and would not wake if it were gone.
+            if not self._waiting:
+                self._take_in()
 
     def stop(self, reads: ProcessPrefetcher) -> None:
         """Ends the reading of an epoch, if that is still going on."""
@@ -233,12 +237,10 @@ class ReaderProcess:
         return bool(found)
 
     def _do(self, message: object) -> None:
-        if isinstance(message, messages.Ready):
-            self._ready = True
-            return
-        reads, connection = self._reads, self._connection
-        assert connection is not None
+        reads = self._reads
         match message:
+            case messages.Ready():
+                self._ready = True
             case messages.Arrived():
                 if reads is None or message.epoch != self._epoch:
                     self.refuse(message)
@@ -248,12 +250,14 @@ class ReaderProcess:
                 if reads is not None and epoch == self._epoch:
                     reads.ended(segment, error)
             case messages.Counts():
-                connection.meter.add(**message.stats)
-                connection.meter.clock.merge(message.times)
+                assert self._connection is not None
+                self._connection.meter.add(**message.stats)
+                self._connection.meter.clock.merge(message.times)
                 if reads is not None and message.epoch == self._epoch:
                     reads.hedges, reads.hedges_won = message.hedges, message.hedges_won
             case messages.Said(address, data, took_s):
-                connection.counters.said(address, data, took_s)
+                assert self._connection is not None
+                self._connection.counters.said(address, data, took_s)
             case messages.Logged(level, text):
                 log.log(level, "%s", text)
             case _:

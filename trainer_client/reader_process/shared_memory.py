@@ -6,6 +6,7 @@ up memory, and what is given back takes up none again.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -65,7 +66,7 @@ class Lender:
             start, end = self._free[place]
             self._free[place] = (start + taken, end)
         memory = Memory(size, np.uint8, self._map, start)
-        weakref.finalize(memory, self._give_back, start, taken)
+        weakref.finalize(memory, self._give_back, start, taken).atexit = False
         return memory
 
     def start_of(self, address: int) -> int:
@@ -73,7 +74,9 @@ class Lender:
         return address - self._address
 
     def _give_back(self, start: int, size: int) -> None:
-        self._map.madvise(mmap.MADV_REMOVE, start, size)
+        # Where the system cannot take it, it stays in use until this is lent again.
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_REMOVE, start, size)
         self._returned.append((start, start + size))
 
     def _take_back(self) -> None:

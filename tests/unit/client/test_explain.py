@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,6 +163,28 @@ def test_threads_that_wait_for_one_another_are_told_from_work(
     assert (told in words) is said
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"decoding_cpu_s": 0.2}, True),
+        # Where decoding takes its time by itself, or waits for a core, or has a GIL of its own.
+        ({"decoding_cpu_s": 1.5}, False),
+        ({"decoding_cpu_s": 0.2, "cpu_s": 36.0}, False),
+        ({"decoding_cpu_s": 0.2, "beside": True}, False),
+    ],
+)
+def test_a_step_that_holds_up_reading_threads_is_told(changes: dict[str, Any], said: bool) -> None:
+    beside = changes.pop("beside", False)
+    times = {"next_s": 0.1, "step_s": 9.9, "cpu_s": 11.0, "decoding_s": 2.0} | changes
+    given = replace(situation({}, waits={}, **times), beside=beside)
+    explanation = explain(given)
+    assert explanation.bound is Bound.STEP
+    found = [line for line in explanation.advice if "reader_process=True" in line]
+    assert bool(found) == said
+    if said:
+        assert "wait for 90% of the time" in found[0]
+
+
 def test_a_slow_server_is_named() -> None:
     servers = {
         "fast:1": server(encode=2.0),
@@ -218,6 +241,7 @@ def situations(draw: st.DrawFn) -> Situation:
     }
     waits = {name: draw(seconds) for name in names}
     fields = ("batches", "ranks_s", "copied_s", "decoded_for_s", "cpu_s", "device_copy_s")
+    lanes = {name: draw(seconds) for name in ("decoding_s", "decoding_cpu_s")}
     times = {name: draw(seconds) for name in fields}
     return situation(
         servers,
@@ -227,6 +251,7 @@ def situations(draw: st.DrawFn) -> Situation:
         retries=draw(st.integers(0, 2)),
         next_s=sum(waits.values()) + sum(times.values()) + draw(seconds),
         **times,
+        **lanes,
     )
 
 
