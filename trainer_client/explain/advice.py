@@ -107,9 +107,9 @@ def _held_up(situation: Situation) -> list[str]:
     busy = loop.cpu_s > CORES_BUSY * situation.cores * loop.at_s
     if situation.beside or busy or waits_s <= HELD_UP * loop.decoding_s:
         return []
+    waits = f"Reading threads wait for {waits_s / loop.decoding_s:.0%} of the time in which they "
     return [
-        f"Reading threads wait for {waits_s / loop.decoding_s:.0%} of the time in which they "
-        "decode, though there are idle cores: the training step holds the GIL, and each batch "
+        waits + "decode, though there are idle cores: the training step holds the GIL, and each batch "
         "interrupts it several times. reader_process=True reads beside it (docs/tuning.md)."
     ]
 
