@@ -109,8 +109,8 @@ def _held_up(situation: Situation) -> list[str]:
         return []
     waits = f"Reading threads wait for {waits_s / loop.decoding_s:.0%} of the time in which they "
     return [
-        waits + "decode, though there are idle cores: the training step holds the GIL, and each batch "
-        "interrupts it several times. reader_process=True reads beside it (docs/tuning.md)."
+        waits + "decode, though there are idle cores: the training step holds the GIL, and each "
+        "batch interrupts it several times. reader_process=True reads beside it (docs/tuning.md)."
     ]
 
 
