@@ -15,8 +15,6 @@ from tests.fakes.parquet import ROW_COUNT
 from tests.fakes.process import ROOT, python_environment
 from trainer_client import Dataset, Label, parquet
 
-pytestmark = pytest.mark.alone
-
 LIMIT_S = 120
 SCRIPT = """
 import json, sys, warnings
