@@ -40,6 +40,7 @@ NAMES = (
 QUICK_FLAGS = {
     "end_to_end": ["--layout", "clustered", "--runs", "1"],
     "fleet_events": ["--runs", "1"],
+    "trainer_cost": ["--runs", "2"],
 }
 
 
