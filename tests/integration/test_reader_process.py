@@ -253,6 +253,44 @@ def test_closing_from_another_thread_ends_the_wait(address: str) -> None:
         held.go.set()
 
 
+def test_an_interrupt_leaves_a_stream_that_can_be_used(address: str) -> None:
+    held = Held()
+    held.go.clear()
+    with liar.Liar(address, held) as silent, stream_of(silent.address) as stream:
+
+        def interrupt() -> None:
+            held.waiting.wait(LIMIT_S)
+            wait_until(lambda: stream._session._process is not None)
+            process = stream._session._process
+            assert process is not None
+            wait_until(lambda: process._waiting)
+            # Somebody else who looks takes nothing away from who waits.
+            assert stream.stats().rows == 0
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(stream))
+        interrupter.join(LIMIT_S)
+        held.go.set()
+        (pid,) = readers()
+        process = stream._session._process
+        assert process is not None
+        assert sum(batch.batch_size for batch in stream) == ROW_COUNT
+        assert readers() == [pid]
+        # In the middle of a message nobody knows where the next one begins: another process reads.
+        batches = iter(stream)
+        next(batches)
+        with pytest.raises(KeyboardInterrupt), process._whole():
+            raise KeyboardInterrupt
+        with pytest.raises(StreamClosedError, match=r"interrupted.*iterate anew"):
+            list(batches)
+        stream.set_epoch(3)
+        assert sum(batch.batch_size for batch in stream) == ROW_COUNT
+        assert readers() != [pid]
+
+
 def drain(reads: ProcessPrefetcher) -> None:
     for segment in reads._segments:
         while reads.take(segment, 0.2) is not None:

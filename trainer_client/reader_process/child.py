@@ -152,15 +152,15 @@ class _Reader:
                 self._read(message)
             case messages.Stop():
                 self._stop()
-            case messages.Took(segments, returned):
-                if prefetcher is not None:
+            case messages.Took(epoch, segments, returned):
+                if prefetcher is not None and epoch == self._epoch:
                     for segment in segments:
                         prefetcher.take(segment, 0.0)
                 with self._lock:
                     ended = [self._lent.pop(number) for number in returned]
                 del ended
-            case messages.Hedge(segment):
-                if prefetcher is not None:
+            case messages.Hedge(epoch, segment):
+                if prefetcher is not None and epoch == self._epoch:
                     prefetcher.hedge(segment)
                     with self._lock:
                         # How many there were decides when the next one may be.

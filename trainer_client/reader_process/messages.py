@@ -43,6 +43,7 @@ class Stop(NamedTuple):
 class Took(NamedTuple):
     """A batch was taken of each of these segments; these loans are no longer in use."""
 
+    epoch: int
     segments: Sequence[int]
     returned: Sequence[int]
 
@@ -50,6 +51,7 @@ class Took(NamedTuple):
 class Hedge(NamedTuple):
     """Race for the next batch of a segment."""
 
+    epoch: int
     segment: int
 
 

@@ -15,7 +15,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trainer_client.arena_pool import Bytes
@@ -77,7 +78,7 @@ class ReaderProcess:
         self._poll.register(own, select.POLLIN)
         # Reentrant: a signal handler that closes may interrupt the thread that holds it.
         self.lock = threading.RLock()
-        self._closed = self._ready = self._waiting = False
+        self._closed = self._broken = self._ready = self._waiting = False
         self._epoch = 0
         self._reads: ProcessPrefetcher | None = None
         self._connection: Connection | None = None
@@ -95,7 +96,7 @@ class ReaderProcess:
     @property
     def alive(self) -> bool:
         """Whether it can be given an epoch to read."""
-        return not self._closed and self._process.poll() is None
+        return not (self._closed or self._broken) and self._process.poll() is None
 
     def read(self, job: Job[Batch], ahead: ReadAhead, *, expand: bool) -> ProcessPrefetcher:
         """Starts to read, in place of what was read before.
@@ -109,7 +110,7 @@ class ReaderProcess:
             self._addresses = connection.fleet.addresses()
             self._looked_s = time.monotonic()
             self._epoch += 1
-            self._reads = ProcessPrefetcher(self, ahead)
+            self._reads = ProcessPrefetcher(self, self._epoch, ahead)
             self.post(
                 messages.Read(
                     number=self._epoch,
@@ -131,15 +132,15 @@ class ReaderProcess:
 
         To a process that is gone there is nothing to say: receive tells.
         """
-        with self.lock, contextlib.suppress(ChannelClosedError):
+        with self.lock, contextlib.suppress(ChannelClosedError), self._whole():
             self._channel.send(message)
 
-    def took(self, segments: Sequence[int]) -> None:
+    def took(self, epoch: int, segments: Sequence[int]) -> None:
         """Tells that a batch of each segment was taken, and which loans have ended since."""
         with self.lock:
             returned, self._refused = self._refused, []
             returned += self._borrower.returned()
-            self.post(messages.Took(segments, returned))
+            self.post(messages.Took(epoch, segments, returned))
 
     def borrow(self, piece: messages.Piece) -> Bytes:
         """The memory of a piece, until nobody looks at it any more."""
@@ -159,13 +160,16 @@ class ReaderProcess:
             with self.lock:
                 if self._take_in() or timeout_s <= 0:
                     return
-                sent = self._channel.flush()
+                with self._whole():
+                    sent = self._channel.flush()
                 self._waiting = True
         except ChannelClosedError:
             raise self._failure() from None
-        # What has not left yet waits for the process to read: that is soon, or never.
-        self._poll.poll(min(timeout_s, LOOK_S if sent else SOON_S) * 1e3)
-        self._waiting = False
+        try:
+            # What has not left yet waits for the process to read: that is soon, or never.
+            self._poll.poll(min(timeout_s, LOOK_S if sent else SOON_S) * 1e3)
+        finally:
+            self._waiting = False
         self.look()
 
     def look(self) -> None:
@@ -191,7 +195,7 @@ class ReaderProcess:
         with self.lock:
             if self._reads is reads and not self._closed:
                 self._reads = None
-                self.took(())
+                self.took(self._epoch, ())
                 self.post(messages.Stop())
 
     def close(self) -> None:
@@ -228,13 +232,27 @@ class ReaderProcess:
 
     def _take_in(self) -> bool:
         """Takes in messages that are there; whether there were any."""
-        with self.lock:
-            if self._closed:
-                raise ChannelClosedError
+        with self.lock, self._whole():
             found = self._channel.receive()
             for message in found:
                 self._do(message)
         return bool(found)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Messages are sent and taken in whole, or (KeyboardInterrupt) there are no more of them.
+
+        Raises ChannelClosedError if that is so already.
+        """
+        if self._closed or self._broken:
+            raise ChannelClosedError
+        try:
+            yield
+        except ChannelClosedError:
+            raise
+        except BaseException:
+            self._broken = True
+            raise
 
     def _do(self, message: object) -> None:
         reads = self._reads
@@ -266,6 +284,10 @@ class ReaderProcess:
     def _failure(self) -> HeadraceError:
         if self._closed:
             return StreamClosedError("the stream was closed meanwhile")
+        if self._broken:
+            return StreamClosedError(
+                "reading was interrupted in the middle of a message: iterate anew"
+            )
         try:
             status = self._process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -299,8 +321,9 @@ class ProcessPrefetcher:
     was taken, or there is nothing else to take: waking it costs the trainer more than the rest.
     """
 
-    def __init__(self, process: ReaderProcess, ahead: ReadAhead) -> None:
+    def __init__(self, process: ReaderProcess, epoch: int, ahead: ReadAhead) -> None:
         self._process = process
+        self._epoch = epoch
         self._segments = {segment.number: _Segment() for segment in ahead.segments}
         # Segments of which batches were taken that the process was not told of, and their bytes.
         self._taken: list[int] = []
@@ -332,7 +355,7 @@ class ProcessPrefetcher:
             self._tell_taken()
             if now_s >= hedge_s:
                 hedge_s = math.inf
-                process.post(messages.Hedge(segment))
+                process.post(messages.Hedge(self._epoch, segment))
             process.receive(min(end_s, hedge_s) - now_s)
         with process.lock:
             if self._closed:
@@ -376,7 +399,7 @@ class ProcessPrefetcher:
     def _tell_taken(self) -> None:
         if self._taken:
             taken, self._taken, self._taken_bytes = self._taken, [], 0
-            self._process.took(taken)
+            self._process.took(self._epoch, taken)
 
     def _fetched(self, arrived: messages.Arrived) -> Fetched[Batch]:
         borrow = self._process.borrow

@@ -25,10 +25,17 @@ PAGE_BYTES = mmap.PAGESIZE
 
 
 def create() -> int:
-    """A new file, by its descriptor, which a process that is started inherits only if told to."""
+    """A new file, by its descriptor, which a process that is started inherits only if told to.
+
+    Raises DeploymentError.
+    """
+    size = CAPACITY_FACTOR * os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
     descriptor = os.memfd_create("headrace-batches", os.MFD_CLOEXEC)
-    pages = os.sysconf("SC_PHYS_PAGES")
-    os.ftruncate(descriptor, CAPACITY_FACTOR * pages * PAGE_BYTES)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        os.close(descriptor)
+        raise _limited(size, error, "ulimit -f") from error
     return descriptor
 
 
@@ -38,10 +45,15 @@ def _mapped(descriptor: int) -> mmap.mmap:
     try:
         return mmap.mmap(descriptor, size)
     except OSError as error:
-        raise DeploymentError(
-            f"reader_process=True: {size} bytes of addresses for shared memory cannot be had "
-            f"({error.strerror}): raise the limit of the trainer's address space (ulimit -v)"
-        ) from error
+        raise _limited(size, error, "ulimit -v") from error
+
+
+def _limited(size: int, error: OSError, limit: str) -> DeploymentError:
+    return DeploymentError(
+        f"reader_process=True: {size:,} bytes of addresses for shared memory cannot be had "
+        f"({error.strerror}): lift the trainer's limit ({limit} unlimited); memory is taken up "
+        "only by what is read ahead"
+    )
 
 
 class Lender:
