@@ -65,7 +65,7 @@ class Explainer:
                 loop=times,
                 cores=usable_cores(),
                 interleave=self._options.interleave,
-                beside=self._options.reader_process,
+                beside=self._options.reader_process or self._options.pin_memory,
                 retries=self._retries - retries,
                 servers={name: _times(each) for name, each in readings.items()},
             )

@@ -75,7 +75,7 @@ class _Receiving:
     __slots__ = ("_lock", "_server", "_sums", "_waiting")
 
     def __init__(
-        self, lock: threading.Lock, sums: dict[str, float], waiting: dict[str, int], server: str
+        self, lock: threading.RLock, sums: dict[str, float], waiting: dict[str, int], server: str
     ) -> None:
         self._lock, self._sums, self._waiting, self._server = lock, sums, waiting, server
 
@@ -95,7 +95,8 @@ class LoopClock:
     """The clock of one stream: its loop asks, waits and takes, its lanes receive and decode."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may ask for the times.
+        self._lock = threading.RLock()
         self._sums: dict[str, float] = {}
         self._by_server: dict[str, dict[str, float]] = {
             name: {} for name in ("received_for_s", "receiving_s", "messages", "rows", "wire_bytes")

@@ -219,6 +219,11 @@ class Session:
             if before is not None and before.alive:
                 return before
             process = self._process = ReaderProcess()
+            # By a signal handler, which found none to close.
+            closed = self._closed
+        if closed:
+            process.close()
+            raise StreamClosedError("the stream was closed")
         if before is not None:
             before.close()
         return process

@@ -67,7 +67,8 @@ class Meter:
 
     def __init__(self) -> None:
         self.clock = LoopClock()
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may ask for the counts.
+        self._lock = threading.RLock()
         self._counts: dict[str, float] = {}
         # The fields of ServerStats; what was delivered in all is their sum.
         self._servers: dict[str, list[int]] = {}

@@ -228,6 +228,9 @@ class ClockedFleet:
     def streams_open(self) -> int:
         return self._scripted.live_streams
 
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        """Nobody is told: threads ask."""
+
     def addresses(self) -> list[str]:
         """Those that are listed, as a Fleet gives them."""
         if not self.listed:

@@ -41,7 +41,11 @@ from trainer_client.decode import Decoders
 from trainer_client.header import end_checksum
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.read_ahead import ReadAhead, SegmentRead
-from trainer_client.reader_process.parent import ProcessPrefetcher, ReaderProcess
+from trainer_client.reader_process.parent import (
+    LEFT_TO_TRAINER,
+    ProcessPrefetcher,
+    ReaderProcess,
+)
 from trainer_client.telemetry import Meter
 from trainer_client.transport import planner
 from trainer_client.transport.calls import Connection
@@ -132,9 +136,8 @@ def test_a_killed_reader_process_is_named_and_another_one_goes_on(address: str) 
         batches, seen = iter(stream), []
         seen += [fingerprint(next(batches)) for _ in range(3)]
         (pid,) = readers()
-        # What all processes of a job are sent is left to the trainer.
-        os.kill(pid, signal.SIGTERM)
-        os.kill(pid, signal.SIGINT)
+        for number in LEFT_TO_TRAINER:
+            os.kill(pid, number)
         seen += [fingerprint(next(batches)) for _ in range(2)]
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(DeploymentError, match=f"pid {pid}.*SIGKILL.*load_state_dict") as caught:
@@ -144,6 +147,83 @@ def test_a_killed_reader_process_is_named_and_another_one_goes_on(address: str) 
         seen += [fingerprint(batch) for batch in stream]
         assert seen == whole
         assert readers() != [pid]
+
+
+def test_a_reader_process_that_starts_leaves_signals_of_a_job_to_the_trainer() -> None:
+    process = ReaderProcess()
+    try:
+        for number in LEFT_TO_TRAINER:
+            os.kill(process.pid, number)
+        wait_until(lambda: b"trainer_client.reader_process" in command(process.pid))
+        process._wait_until_ready()
+        # Whatever else ends it is named.
+        os.kill(process.pid, signal.SIGRTMIN + 3)
+        process._process.wait(LIMIT_S)
+        with pytest.raises(DeploymentError, match=f"was ended by signal {signal.SIGRTMIN + 3}. To"):
+            process.receive(lambda: False, LIMIT_S)
+    finally:
+        process.close()
+
+
+def test_signal_handlers_may_ask_a_stream_for_anything(address: str) -> None:
+    asked, asks = 0, True
+    with (
+        stream_of(address, batch_size=32) as stream,
+        stream_of(address, batch_size=32, reader_process=False) as within,
+    ):
+
+        def handle(*_: object) -> None:
+            nonlocal asked
+            asked += 1
+            stream.stats()
+            if asks:
+                signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+        before = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        try:
+            seen = [fingerprint(batch) for _ in range(6) for batch in stream]
+        finally:
+            asks = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert seen == [fingerprint(batch) for _ in range(6) for batch in within]
+    assert asked > 100
+
+
+def test_closing_in_a_signal_handler_while_it_starts_leaves_nothing(address: str) -> None:
+    stream = stream_of(address)
+    before = signal.signal(signal.SIGALRM, lambda *_: stream.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(StreamClosedError):
+            next(iter(stream))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert readers() == []
+
+
+def test_a_new_iterator_in_another_thread_closes_one_that_waits(address: str) -> None:
+    held = Held()
+    held.go.clear()
+    with liar.Liar(address, held) as silent, stream_of(silent.address) as stream:
+        ended: list[str] = []
+
+        def wait() -> None:
+            try:
+                next(iter(stream))
+            except StreamClosedError as error:
+                ended.append(str(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert held.waiting.wait(LIMIT_S)
+        batches = iter(stream)
+        waiting.join(LIMIT_S)
+        assert len(ended) == 1
+        held.go.set()
+        assert sum(batch.batch_size for batch in batches) == ROW_COUNT
 
 
 def test_a_reader_process_that_cannot_start_says_so(
@@ -263,7 +343,7 @@ def test_an_interrupt_leaves_a_stream_that_can_be_used(address: str) -> None:
             wait_until(lambda: stream._session._process is not None)
             process = stream._session._process
             assert process is not None
-            wait_until(lambda: process._waiting)
+            wait_until(lambda: process._waiting > 0)
             # Somebody else who looks takes nothing away from who waits.
             assert stream.stats().rows == 0
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -282,7 +362,7 @@ def test_an_interrupt_leaves_a_stream_that_can_be_used(address: str) -> None:
         # In the middle of a message nobody knows where the next one begins: another process reads.
         batches = iter(stream)
         next(batches)
-        with pytest.raises(KeyboardInterrupt), process._whole():
+        with pytest.raises(KeyboardInterrupt), process.whole():
             raise KeyboardInterrupt
         with pytest.raises(StreamClosedError, match=r"interrupted.*iterate anew"):
             list(batches)
@@ -298,7 +378,7 @@ def drain(reads: ProcessPrefetcher) -> None:
 
 
 def test_a_stopped_reader_process_is_not_waited_for_without_end(address: str) -> None:
-    with stream_of(address, timeout=0.5) as stream:
+    with stream_of(address) as stream:
         batches = iter(stream)
         next(batches)
         (pid,) = readers()
@@ -317,9 +397,17 @@ class Moving:
 
     def __init__(self, address: str) -> None:
         self.now = [address]
+        self.changed: Callable[[list[str]], None] = lambda _: None
 
     def addresses(self) -> list[str]:
         return self.now
+
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        self.changed = changed
+
+    def move(self, address: str) -> None:
+        self.now = [address]
+        self.changed(self.now)
 
     def close(self) -> None:
         """Holds nothing."""
@@ -343,8 +431,9 @@ def test_a_fleet_that_moves_is_followed(start_server: Start, dataset_root: Path)
         segment = SegmentRead(0, 0, splits[0], Cursor(), None)
         reads = process.read(job, ReadAhead([segment], 1, 1 << 20, 1), expand=False)
         found = [reads.take(0, LIMIT_S)]
-        fleet.now = [second.address]
         first.stop()
+        # Nobody takes anything meanwhile.
+        fleet.move(second.address)
         while found[-1] is not None:
             found.append(reads.take(0, LIMIT_S))
         ids = [i for each in found[:-1] if each for i in ids_of(each.value)]

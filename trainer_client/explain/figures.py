@@ -68,7 +68,8 @@ class ServerTimes:
 class Situation:
     """What is judged: the loop's times, and by address those of the servers, or why there are none.
 
-    cores are those that the trainer may use; beside says that a process of its own reads.
+    cores are those that the trainer may use; beside says that a process of its own reads,
+    or cannot.
     """
 
     loop: LoopTimes

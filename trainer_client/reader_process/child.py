@@ -6,11 +6,11 @@ import logging
 import os
 import pickle
 import select
-import signal
 import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 
 import torch
 
@@ -39,10 +39,6 @@ ROOM_S = 1.0
 
 def main(descriptor: int, memory: int) -> None:
     """Reads for the process at the other end of a socket, until that is closed."""
-    # Sent to all processes of a job, they are for the trainer, which may go on to save its state.
-    # This one ends with it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     try:
         lender = Lender(memory)
         POOL.allocate_by(lender.allocate)
@@ -64,6 +60,9 @@ class _Servers:
     def addresses(self) -> list[str]:
         """The last that were told."""
         return self.now
+
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        """Nobody asks: that process follows them."""
 
     def close(self) -> None:
         """Holds nothing."""

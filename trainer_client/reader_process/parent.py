@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -36,9 +36,17 @@ from trainer_client.transport.shard_stream import Fetched, Job
 # It imports torch and loads its kernels: two seconds. Without a cache it compiles them.
 START_TIMEOUT_S = 120.0
 END_TIMEOUT_S = 5.0
-# How often a fleet is looked at for other addresses, and the longest wait without a look around.
+# The longest wait without a look around.
 LOOK_S = 1.0
-SOON_S = 0.01
+# What all processes of a job may be sent is for the trainer, which may go on to save its state.
+LEFT_TO_TRAINER = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 log = logging.getLogger("trainer_client")
 
@@ -53,37 +61,24 @@ class ReaderProcess:
     """
 
     def __init__(self) -> None:
-        memory = shared_memory.create()
         own, other = socket.socketpair()
-        descriptors = other.fileno(), memory
         try:
-            self._borrower = shared_memory.Borrower(memory)
-            self._process = subprocess.Popen(
-                # -P: what lies in the trainer's folder must not shadow its modules.
-                [sys.executable, "-P", "-m", __package__, *map(str, descriptors)],
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+            with other:
+                self._borrower, self._process = _start(other)
         except BaseException:
             own.close()
             raise
-        finally:
-            other.close()
-            os.close(memory)
         self._socket = own
         self._channel = Channel(own)
-        self._poll = select.poll()
-        self._poll.register(own, select.POLLIN)
         # Reentrant: a signal handler that closes may interrupt the thread that holds it.
         self.lock = threading.RLock()
-        self._closed = self._broken = self._ready = self._waiting = False
+        self._closed = self._broken = self._ready = self._taking = False
+        # Threads that wait for messages, and lines of the process's log that are yet to be logged.
+        self._waiting = 0
+        self._lines: deque[messages.Logged] = deque()
         self._epoch = 0
         self._reads: ProcessPrefetcher | None = None
         self._connection: Connection | None = None
-        self._addresses: list[str] = []
-        self._looked_s = 0.0
         # The numbers of loans that nobody has looked at.
         self._refused: list[int] = []
         _PROCESSES.add(self)
@@ -105,10 +100,11 @@ class ReaderProcess:
         """
         self._wait_until_ready()
         connection = job.connection
+        connection.fleet.follow(lambda addresses: self.post(messages.Servers(addresses)))
         with self.lock:
+            if self._reads is not None:
+                self._reads.close()
             self._connection = connection
-            self._addresses = connection.fleet.addresses()
-            self._looked_s = time.monotonic()
             self._epoch += 1
             self._reads = ProcessPrefetcher(self, self._epoch, ahead)
             self.post(
@@ -118,7 +114,7 @@ class ReaderProcess:
                     snapshot=job.snapshot,
                     identity=job.identity,
                     ahead=ahead,
-                    addresses=self._addresses,
+                    addresses=connection.fleet.addresses(),
                     tls=connection.tls,
                     timeout_s=connection.timeout_s,
                     expand=expand,
@@ -132,15 +128,15 @@ class ReaderProcess:
 
         To a process that is gone there is nothing to say: receive tells.
         """
-        with self.lock, contextlib.suppress(ChannelClosedError), self._whole():
+        with self.lock, contextlib.suppress(ChannelClosedError), self.whole():
             self._channel.send(message)
 
     def took(self, epoch: int, segments: Sequence[int]) -> None:
         """Tells that a batch of each segment was taken, and which loans have ended since."""
-        with self.lock:
+        with self.lock, contextlib.suppress(ChannelClosedError), self.whole():
             returned, self._refused = self._refused, []
             returned += self._borrower.returned()
-            self.post(messages.Took(epoch, segments, returned))
+            self._channel.send(messages.Took(epoch, segments, returned))
 
     def borrow(self, piece: messages.Piece) -> Bytes:
         """The memory of a piece, until nobody looks at it any more."""
@@ -151,37 +147,30 @@ class ReaderProcess:
         with self.lock:
             self._refused += [piece.number for piece in arrived.pieces]
 
-    def receive(self, timeout_s: float) -> None:
+    def receive(self, until: Callable[[], bool], timeout_s: float) -> None:
         """Takes in what is there, or waits a while for something, for so long at most.
 
-        Raises DeploymentError if the process has ended.
+        until says, of what was taken in before, that there is nothing to wait for. Raises
+        DeploymentError if the process has ended.
         """
         try:
             with self.lock:
-                if self._take_in() or timeout_s <= 0:
+                if self._take_in() or until():
                     return
-                with self._whole():
+                with self.whole():
                     sent = self._channel.flush()
-                self._waiting = True
+                self._waiting += 1
         except ChannelClosedError:
-            raise self._failure() from None
-        try:
-            # What has not left yet waits for the process to read: that is soon, or never.
-            self._poll.poll(min(timeout_s, LOOK_S if sent else SOON_S) * 1e3)
+            raise self.failure() from None
         finally:
-            self._waiting = False
-        self.look()
-
-    def look(self) -> None:
-        """Tells the process when the fleet has other addresses; now and then is enough."""
-        now_s = time.monotonic()
-        if now_s < self._looked_s + LOOK_S or self._connection is None:
-            return
-        self._looked_s = now_s
-        addresses = self._connection.fleet.addresses()
-        if addresses != self._addresses:
-            self._addresses = addresses
-            self.post(messages.Servers(addresses))
+            self._log()
+        try:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN if sent else select.POLLIN | select.POLLOUT)
+            poll.poll(min(timeout_s, LOOK_S) * 1e3)
+        finally:
+            with self.lock:
+                self._waiting -= 1
 
     def catch_up(self) -> None:
         """Takes in what is there; that the process has ended is for its reader to say."""
@@ -189,12 +178,16 @@ class ReaderProcess:
             # Who waits takes it in, and would not wake if it were gone.
             if not self._waiting:
                 self._take_in()
+        self._log()
 
     def stop(self, reads: ProcessPrefetcher) -> None:
         """Ends the reading of an epoch, if that is still going on."""
         with self.lock:
             if self._reads is reads and not self._closed:
                 self._reads = None
+                # What has come meanwhile is lent too.
+                with contextlib.suppress(ChannelClosedError):
+                    self._take_in()
                 self.took(self._epoch, ())
                 self.post(messages.Stop())
 
@@ -208,16 +201,25 @@ class ReaderProcess:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
-            self._process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(END_TIMEOUT_S)
-        self._socket.close()
+            self._end()
+        finally:
+            self._socket.close()
+        self._borrower.keep_loans_only()
 
     def let_go_after_fork(self) -> None:
         """Closes what a forked child inherited: it must not keep the process alive."""
         self._closed = True
         self._socket.close()
+
+    def _end(self) -> None:
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            try:
+                self._process.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                log.warning("the reader process (pid %d) does not end, though killed", self.pid)
 
     def _wait_until_ready(self) -> None:
         end_s = time.monotonic() + START_TIMEOUT_S
@@ -228,18 +230,31 @@ class ReaderProcess:
                     f"the stream's reader process (pid {self.pid}) has not started within "
                     f"{START_TIMEOUT_S:.0f} s: is this machine overloaded, or its disk slow?"
                 )
-            self.receive(left_s)
+            self.receive(lambda: self._ready, left_s)
 
     def _take_in(self) -> bool:
         """Takes in messages that are there; whether there were any."""
-        with self.lock, self._whole():
-            found = self._channel.receive()
-            for message in found:
-                self._do(message)
+        with self.lock, self.whole():
+            if self._taking:
+                # A signal handler asks in the middle of this.
+                return False
+            self._taking = True
+            try:
+                found = self._channel.receive()
+                for message in found:
+                    self._do(message)
+            finally:
+                self._taking = False
         return bool(found)
 
+    def _log(self) -> None:
+        """Logs lines. Not under the lock: whoever handles them may ask this stream for anything."""
+        while self._lines:
+            line = self._lines.popleft()
+            log.log(line.level, "%s", line.text)
+
     @contextmanager
-    def _whole(self) -> Iterator[None]:
+    def whole(self) -> Iterator[None]:
         """Messages are sent and taken in whole, or (KeyboardInterrupt) there are no more of them.
 
         Raises ChannelClosedError if that is so already.
@@ -276,18 +291,17 @@ class ReaderProcess:
             case messages.Said(address, data, took_s):
                 assert self._connection is not None
                 self._connection.counters.said(address, data, took_s)
-            case messages.Logged(level, text):
-                log.log(level, "%s", text)
+            case messages.Logged():
+                self._lines.append(message)
             case _:
                 raise RuntimeError(f"{message!r} is no message of a reader process")
 
-    def _failure(self) -> HeadraceError:
+    def failure(self) -> HeadraceError:
+        """Why there are no more messages."""
         if self._closed:
             return StreamClosedError("the stream was closed meanwhile")
         if self._broken:
-            return StreamClosedError(
-                "reading was interrupted in the middle of a message: iterate anew"
-            )
+            return StreamClosedError("reading was interrupted, and its messages lost: iterate anew")
         try:
             status = self._process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -295,9 +309,11 @@ class ReaderProcess:
         else:
             how = f"ended with exit status {status}: what it wrote to stderr says why"
             if status < 0:
-                how = (
-                    f"was ended by {signal.Signals(-status).name}; if the kernel did it for want "
-                    "of memory (dmesg says so), give the trainer more, or lower prefetch_bytes"
+                how = f"was ended by {_name_of(-status)}"
+            if status == -signal.SIGKILL:
+                how += (
+                    "; if the kernel did it for want of memory (dmesg says so), give the trainer "
+                    "more, or lower prefetch_bytes"
                 )
         return DeploymentError(
             f"the stream's reader process (pid {self.pid}) {how}. To go on with another one: "
@@ -317,8 +333,9 @@ class _Segment:
 class ProcessPrefetcher:
     """Hands out the items of segments that a reader process reads ahead, in their order.
 
-    What was taken makes room for more. The process is told of it once half of what it reads ahead
-    was taken, or there is nothing else to take: waking it costs the trainer more than the rest.
+    What was taken makes room for more. The process is told of it once a batch for each lane was
+    taken, or half of what it reads ahead, or there is nothing else to take: waking it costs the
+    trainer more than the rest.
     """
 
     def __init__(self, process: ReaderProcess, epoch: int, ahead: ReadAhead) -> None:
@@ -343,8 +360,11 @@ class ProcessPrefetcher:
         queue, process = self._segments[segment], self._process
         now_s = time.monotonic()
         end_s, hedge_s = now_s + timeout_s, now_s + hedge_after_s
-        process.look()
-        while not (queue.items or queue.ended or self._closed):
+
+        def there() -> bool:
+            return bool(queue.items) or queue.ended or self._closed
+
+        while not there():
             now_s = time.monotonic()
             if now_s >= end_s:
                 raise StreamTimeoutError(
@@ -356,18 +376,16 @@ class ProcessPrefetcher:
             if now_s >= hedge_s:
                 hedge_s = math.inf
                 process.post(messages.Hedge(self._epoch, segment))
-            process.receive(min(end_s, hedge_s) - now_s)
+            process.receive(there, min(end_s, hedge_s) - now_s)
         with process.lock:
             if self._closed:
                 raise StreamClosedError("the stream was closed meanwhile")
-            arrived = queue.items.popleft() if queue.items else None
-        if arrived is not None:
-            self._taken.append(segment)
-            self._taken_bytes += arrived.nbytes
-            full = self._taken_bytes > self._most_taken_bytes
-            if full or len(self._taken) >= self._most_taken:
-                self._tell_taken()
-            return self._fetched(arrived)
+            if queue.items:
+                try:
+                    with process.whole():
+                        return self._hand_out(segment, queue.items.popleft())
+                except ChannelClosedError:
+                    raise process.failure() from None
         if queue.error is not None:
             raise queue.error
         return None
@@ -396,6 +414,14 @@ class ProcessPrefetcher:
         queue = self._segments[segment]
         queue.error, queue.ended = error, True
 
+    def _hand_out(self, segment: int, arrived: messages.Arrived) -> Fetched[Batch]:
+        self._taken.append(segment)
+        self._taken_bytes += arrived.nbytes
+        full = self._taken_bytes > self._most_taken_bytes
+        if full or len(self._taken) >= self._most_taken:
+            self._tell_taken()
+        return self._fetched(arrived)
+
     def _tell_taken(self) -> None:
         if self._taken:
             taken, self._taken, self._taken_bytes = self._taken, [], 0
@@ -415,6 +441,33 @@ class ProcessPrefetcher:
         for name, piece in arrived.expanded.items():
             batch.take_expanded(name, borrow(piece))
         return Fetched(batch, arrived.server, arrived.wire_bytes, arrived.lane)
+
+
+def _start(other: socket.socket) -> tuple[shared_memory.Borrower, subprocess.Popen[bytes]]:
+    """The memory and the process, which has the other end of the socket."""
+    memory = shared_memory.create()
+    descriptors = other.fileno(), memory
+    # Until it can ignore them itself, it does not get them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_TRAINER)
+    try:
+        return shared_memory.Borrower(memory), subprocess.Popen(
+            # -P: what lies in the trainer's folder must not shadow its modules.
+            [sys.executable, "-P", "-m", __package__, *map(str, descriptors)],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(memory)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _let_go_after_fork() -> None:

@@ -56,6 +56,13 @@ def _limited(size: int, error: OSError, limit: str) -> DeploymentError:
     )
 
 
+def _give_back(mapped: mmap.mmap, start: int, size: int) -> None:
+    """Gives memory back to the system. If that cannot take it, it is in use until lent again."""
+    if size > 0:
+        with contextlib.suppress(OSError):
+            mapped.madvise(mmap.MADV_REMOVE, start, size)
+
+
 class Lender:
     """Gives out pieces of the memory; any thread may use it."""
 
@@ -86,9 +93,7 @@ class Lender:
         return address - self._address
 
     def _give_back(self, start: int, size: int) -> None:
-        # Where the system cannot take it, it stays in use until this is lent again.
-        with contextlib.suppress(OSError):
-            self._map.madvise(mmap.MADV_REMOVE, start, size)
+        _give_back(self._map, start, size)
         self._returned.append((start, start + size))
 
     def _take_back(self) -> None:
@@ -99,7 +104,7 @@ class Lender:
         self._free.sort()
         merged = self._free[:1]
         for (_, end), (start, new_end) in pairwise(self._free):
-            if start == end and merged:
+            if start == end:
                 merged[-1] = (merged[-1][0], new_end)
             else:
                 merged.append((start, new_end))
@@ -110,13 +115,14 @@ class _Loan(weakref.ref[Bytes]):
     """Notices that an array is gone."""
 
     number: int
+    place: tuple[int, int]
 
 
 class Borrower:
     """Shows pieces of the memory, and notices when nobody looks at one any more."""
 
     def __init__(self, descriptor: int) -> None:
-        mapped = _mapped(descriptor)
+        self._map = mapped = _mapped(descriptor)
         # Of a class of its own, so that a view of a piece refers to the piece, and not past it.
         self._whole = np.frombuffer(mapped, np.uint8).view(Memory)
         self._loans: dict[int, _Loan] = {}
@@ -126,7 +132,7 @@ class Borrower:
         """An array uint8 [size]; number is among returned() once it, and its views, are gone."""
         part = self._whole[start : start + size]
         loan = _Loan(part, self._ended.append)
-        loan.number = number
+        loan.number, loan.place = number, (start, start + size)
         self._loans[number] = loan
         return part.view(np.ndarray)
 
@@ -138,3 +144,12 @@ class Borrower:
             del self._loans[number]
             numbers.append(number)
         return numbers
+
+    def keep_loans_only(self) -> None:
+        """Gives back all memory but that of loans; whoever lent it is gone, and writes no more."""
+        self.returned()
+        places = sorted(loan.place for loan in list(self._loans.values()))
+        free_from = 0
+        for start, end in [*places, (len(self._map), 0)]:
+            _give_back(self._map, free_from, start // PAGE_BYTES * PAGE_BYTES - free_from)
+            free_from = max(free_from, -(-end // PAGE_BYTES) * PAGE_BYTES)

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 from trainer_client.errors import HeadraceError, ServerUnavailableError
@@ -17,6 +18,9 @@ class Fleet(Protocol):
 
     def addresses(self) -> list[str]:
         """The addresses now, sorted, at least one. Raises ServerUnavailableError if none."""
+
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        """Has a function told the addresses whenever they change, in place of the one before."""
 
     def close(self) -> None:
         """Lets go of what the fleet holds; idempotent."""
@@ -31,6 +35,9 @@ class StaticFleet:
     def addresses(self) -> list[str]:
         """The addresses of the target."""
         return self._addresses
+
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        """They never do."""
 
     def close(self) -> None:
         """Holds nothing."""
@@ -47,6 +54,7 @@ class FollowedFleet(ABC):
         self._interval_s = interval_s
         self._lock = threading.Lock()
         self._addresses: list[str] = []
+        self._changed: Callable[[list[str]], None] = lambda _: None
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -62,6 +70,10 @@ class FollowedFleet(ABC):
                 self._thread.start()
             return self._addresses
 
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        """The thread tells it."""
+        self._changed = changed
+
     def close(self) -> None:
         """Ends the thread; idempotent. One in the middle of a query is not waited for."""
         self._closed.set()
@@ -75,7 +87,9 @@ class FollowedFleet(ABC):
     def _follow(self) -> None:
         while not self._closed.wait(self._interval_s):
             with contextlib.suppress(HeadraceError):
-                self._addresses = self._resolve()
+                before, self._addresses = self._addresses, self._resolve()
+                if self._addresses != before:
+                    self._changed(self._addresses)
 
 
 class DnsFleet(FollowedFleet):

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ class LocalFleet:
     def addresses(self) -> list[str]:
         """The servers' sockets."""
         return [f"unix:{self._path(k, 'sock')}" for k in range(self._count)]
+
+    def follow(self, changed: Callable[[list[str]], None]) -> None:
+        """They stay where they are."""
 
     def close(self) -> None:
         """Lets the servers go; the last of the users waits for those it started, with a bound."""
