@@ -69,7 +69,8 @@ class ChannelPool:
         self._credentials: grpc.ChannelCredentials | None = None
         if tls is not None:
             self._credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.own)
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that closes may interrupt the thread that holds it.
+        self._lock = threading.RLock()
         self._channels: dict[str, grpc.Channel] = {}
         self._closed = False
 
@@ -78,9 +79,14 @@ class ChannelPool:
         with self._lock:
             if self._closed:
                 raise StreamClosedError("the stream is closed")
-            if address not in self._channels:
-                self._channels[address] = self._open(address)
-            return self._channels[address]
+            channel = self._channels.get(address)
+            if channel is None:
+                channel = self._open(address)
+                if self._closed:
+                    channel.close()
+                    raise StreamClosedError("the stream is closed")
+                self._channels[address] = channel
+            return channel
 
     def _open(self, address: str) -> grpc.Channel:
         if self._tls is None or self._credentials is None:
