@@ -4,9 +4,9 @@
 
 A training loop in pure Python (benchmarks/training_loop.py) has a core of its own and consumes
 homefeed at 200,000 examples/s; whatever feeds it runs on the other cores. It is fed by this
-client (as sent, and expanded ahead of the loop), from a replay server
-(benchmarks/replay_server.py) that is faster than the loop, and by a
-torch DataLoader that reads the same Parquet and does the same work in the trainer with 0, 1 and 2
+client (as sent, and expanded ahead of the loop; by threads, and by a reader process), from a
+replay server (benchmarks/replay_server.py) that is faster than the loop, and by a torch DataLoader
+that reads the same Parquet and does the same work in the trainer with 0, 1 and 2
 workers (where files are grouped: the cheaper of those and clustered ones). Every run times the
 loop fed and alone in one process, some tenths of a second each in turn. The speed that it keeps
 counts everything; what it loses is shown apart: its own CPU for taking a batch and expanding it,

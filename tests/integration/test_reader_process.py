@@ -41,11 +41,8 @@ from trainer_client.decode import Decoders
 from trainer_client.header import end_checksum
 from trainer_client.payload import ACCEPTED_CODECS
 from trainer_client.read_ahead import ReadAhead, SegmentRead
-from trainer_client.reader_process.parent import (
-    LEFT_TO_TRAINER,
-    ProcessPrefetcher,
-    ReaderProcess,
-)
+from trainer_client.reader_process.parent import LEFT_TO_TRAINER, ReaderProcess
+from trainer_client.reader_process.process_prefetcher import ProcessPrefetcher
 from trainer_client.telemetry import Meter
 from trainer_client.transport import planner
 from trainer_client.transport.calls import Connection

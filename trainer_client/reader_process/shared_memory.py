@@ -122,9 +122,9 @@ class Borrower:
     """Shows pieces of the memory, and notices when nobody looks at one any more."""
 
     def __init__(self, descriptor: int) -> None:
-        self._map = mapped = _mapped(descriptor)
+        self._map = _mapped(descriptor)
         # Of a class of its own, so that a view of a piece refers to the piece, and not past it.
-        self._whole = np.frombuffer(mapped, np.uint8).view(Memory)
+        self._whole = np.frombuffer(self._map, np.uint8).view(Memory)
         self._loans: dict[int, _Loan] = {}
         self._ended: deque[_Loan] = deque()
 
