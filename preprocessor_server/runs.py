@@ -21,7 +21,7 @@ from preprocessor_server.frame import (
     Runs,
     take_column,
 )
-from preprocessor_server.kernels import list_changes
+from preprocessor_server.kernels import fill, list_changes
 
 # Looking for runs where there are none stops after stretches of this many rows.
 _STRETCH_ROWS = 128
@@ -82,8 +82,8 @@ def find_runs(frame: Frame) -> Frame:
 def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column], list[Runs]]:
     """The columns that do not repeat, and the runs of those that do."""
     names = list(columns)
-    sample, every = _sample(count), np.arange(count)
-    groups = join_starts([_starts(columns[name], sample, every) for name in names])
+    sample = _sample(count)
+    groups = join_starts([_starts(columns[name], sample, count) for name in names])
     in_runs = {member for group in groups for member in group.members}
     rest = {name: columns[name] for i, name in enumerate(names) if i not in in_runs}
     found = []
@@ -97,17 +97,16 @@ def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column]
     return rest, found
 
 
-def _starts(column: Column, sample: Indices, every: Indices) -> Mask | None:
-    """Where the values of a column change, bool [rows]; None where they do so too often.
+def _starts(column: Column, sample: Indices, count: int) -> Mask | None:
+    """Where the values of a column change, bool [count]; None where they do so too often.
 
-    every are the numbers of all rows, sample some of them.
+    sample are the numbers of some of its count rows.
     """
-    count = len(every)
     if count < 2:
         return None
     if len(sample) < count and 4 * np.count_nonzero(find_changes(column, sample)) > 3 * len(sample):
         return None
-    changes = find_changes(column, every)
+    changes = find_changes(column)
     return None if 2 * np.count_nonzero(changes) > count else changes
 
 
@@ -119,18 +118,24 @@ def _sample(count: int) -> Indices:
     return (firsts[:, None] + np.arange(_STRETCH_ROWS)).ravel()
 
 
-def find_changes(column: Column, rows: Indices) -> Mask:
-    """Whether each of the rows differs from the one before it; the first: True.
+def find_changes(column: Column, rows: Indices | None = None) -> Mask:
+    """Whether each of the rows (None: all) differs from the one before it; the first: True.
 
     Bit by bit, so NaN equals itself and -0.0 differs from 0.0. A null equals a null; but null
     elements of lists only if they hold the same, which may find more changes than there are.
     """
     match column:
+        case Flat() | Opaque() if rows is not None:
+            return find_changes(take_column(column, rows))
         case Flat(values, valid):
-            return _flat_changes(values[rows], None if valid is None else valid[rows])
+            return _flat_changes(values, valid)
+        case Opaque(array) if pa.types.is_dictionary(array.type):
+            return find_changes(_codes(array))
         case Bytes(offsets, data, valid):
             changes = list_changes(offsets, data, rows)
-            return changes if valid is None else _with_nulls(changes, valid[rows])
+            if valid is None:
+                return changes
+            return _with_nulls(changes, valid if rows is None else valid[rows])
         case Jagged(offsets, Flat(values, valid)):
             changes = list_changes(offsets, values, rows)
             return changes if valid is None else changes | list_changes(offsets, valid, rows)
@@ -138,20 +143,22 @@ def find_changes(column: Column, rows: Indices) -> Mask:
             changes = list_changes(offsets, np.diff(starts), rows)
             changes |= list_changes(starts[offsets], data, rows)
             return changes if valid is None else changes | list_changes(offsets, valid, rows)
-        case Opaque(array) if pa.types.is_dictionary(array.type):
-            codes = _codes(array.take(pa.array(rows)))
-            return _flat_changes(codes.values, codes.valid)
         case Jagged(offsets, Opaque(array)) if pa.types.is_dictionary(array.type):
             return find_changes(Jagged(offsets, _codes(array)), rows)
         case _:
-            return np.ones(len(rows), np.bool_)
+            return np.ones(len(column) if rows is None else len(rows), np.bool_)
 
 
 def _codes(array: pa.DictionaryArray) -> Flat:
-    """The codes of a dictionary's values: equal ones are of equal values."""
+    """The codes of a dictionary's values: equal ones are of equal values; those of nulls are 0."""
     codes = array.indices
-    valid = codes.is_valid().to_numpy(zero_copy_only=False) if codes.null_count else None
-    return Flat(codes.fill_null(0).to_numpy(), valid)
+    if codes.null_count == 0:
+        return Flat(codes.to_numpy(), None)
+    valid = codes.is_valid().to_numpy(zero_copy_only=False)
+    words = pa.Array.from_buffers(
+        codes.type, len(codes), [None, codes.buffers()[1]], 0, codes.offset
+    )
+    return Flat(fill(words.to_numpy(), valid, 0), valid)
 
 
 def _flat_changes(values: npt.NDArray[np.generic], valid: Mask | None) -> Mask:

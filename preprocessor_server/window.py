@@ -26,7 +26,7 @@ from preprocessor_server.frame import (
     concat_frames,
     frame_bytes,
 )
-from preprocessor_server.kernels import shuffle_keys
+from preprocessor_server.kernels import hashed_order, shuffle_keys
 from preprocessor_server.plan.identity import Identity, Split
 from preprocessor_server.runs import find_runs
 from preprocessor_server.source.reader import SplitReader, describe_split
@@ -148,7 +148,7 @@ def prepare_window(
     passes = np.concatenate([part.passes for part in parts])
     order = None
     if identity.shuffle:
-        order = np.argsort(np.concatenate([part.keys for part in parts]), kind="stable")
+        order = hashed_order(np.concatenate([part.keys for part in parts]))
     lengths = [part.lengths for part in parts if part.lengths is not None]
     starts = None
     if lengths:

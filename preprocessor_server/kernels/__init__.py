@@ -37,6 +37,7 @@ from preprocessor_server.kernels.layout import (
 )
 from preprocessor_server.kernels.logarithm import box_cox, log1p, logit
 from preprocessor_server.kernels.lookup import MAX_LISTED, find_strings, find_words, make_table
+from preprocessor_server.kernels.order import hashed_order
 from preprocessor_server.kernels.page_header import PageHeader, page_header, page_headers
 from preprocessor_server.kernels.page_levels import (
     LEVEL_ROOM,
@@ -83,6 +84,7 @@ __all__ = [
     "hash_ends",
     "hash_integers",
     "hash_strings",
+    "hashed_order",
     "keep_valid",
     "lay_out",
     "limit",

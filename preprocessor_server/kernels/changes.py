@@ -71,14 +71,19 @@ def _list_changes(
 
 
 def list_changes(
-    offsets: npt.NDArray[np.int64], values: npt.NDArray[np.generic], rows: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64],
+    values: npt.NDArray[np.generic],
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Whether each of the rows' lists differs from the one before it, bool [k]; the first: True.
 
     The lists are values[offsets[i]:offsets[i + 1]], of a dtype of 1, 2, 4 or 8 bytes, compared bit
-    by bit; rows is int64 [k] in any order. Raises IndexError for a row that does not exist.
+    by bit; rows is int64 [k] in any order, None stands for all of them. Raises IndexError for a row
+    that does not exist.
     """
     check_lists(offsets, len(values))
+    if rows is None:
+        rows = np.arange(len(offsets) - 1)
     changes = np.empty(len(rows), np.bool_)
     words = np.ascontiguousarray(values).view(np.dtype(f"u{values.dtype.itemsize}"))
     rows = np.ascontiguousarray(rows)

@@ -9,6 +9,8 @@ from numba.core import types
 from preprocessor_server.kernels._jit import array, kernel, out
 from preprocessor_server.kernels.changes import check_lists, row_outside
 
+_ROW_OUTSIDE = -1
+
 _0 = np.uint64(0)
 _1 = np.uint64(1)
 
@@ -42,6 +44,23 @@ def _copy_tails(
         start = np.uint64(offsets[i + 1]) - length
         for j in range(length):
             tails[first + j] = values[start + j]
+
+
+@kernel(types.int64(array(types.int64), array(types.int64), out(types.int64)))
+def _take_offsets(
+    offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], new_offsets: npt.NDArray[np.int64]
+) -> int:
+    """The elements of the rows' lists in all."""
+    count = np.uint64(len(offsets) - 1)
+    total = 0
+    new_offsets[0] = 0
+    for i in range(np.uint64(len(rows))):
+        row = np.uint64(rows[i])
+        if row >= count:
+            return _ROW_OUTSIDE
+        total += offsets[row + _1] - offsets[row]
+        new_offsets[i + _1] = total
+    return total
 
 
 @kernel(
@@ -123,20 +142,14 @@ def take_lists(
     int64 [k] in any order. Raises IndexError for a row that does not exist.
     """
     check_lists(offsets, len(values))
-    count = len(offsets) - 1
-    if len(rows) and not 0 <= rows.min() <= rows.max() < count:
-        raise row_outside(rows, count)
-    new_offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(offsets[rows + 1] - offsets[rows], out=new_offsets[1:])
+    offsets, rows = np.ascontiguousarray(offsets), np.ascontiguousarray(rows)
+    new_offsets = np.empty(len(rows) + 1, np.int64)
+    size = _take_offsets(offsets, rows, new_offsets)
+    if size == _ROW_OUTSIDE:
+        raise row_outside(rows, len(offsets) - 1)
     word = np.dtype(f"u{values.dtype.itemsize}")
-    copied = np.empty(new_offsets[-1], word)
-    _copy_lists(
-        np.ascontiguousarray(offsets),
-        np.ascontiguousarray(values).view(word),
-        np.ascontiguousarray(rows),
-        new_offsets,
-        copied,
-    )
+    copied = np.empty(size, word)
+    _copy_lists(offsets, np.ascontiguousarray(values).view(word), rows, new_offsets, copied)
     return new_offsets, copied.view(values.dtype)
 
 

@@ -88,7 +88,7 @@ class ColumnFacts:
         if self.kind is None or self.kind.family is Family.NULL:
             return
         if self.runs is not None:
-            changes = find_changes(arrow_to_column(column), np.arange(len(column)))
+            changes = find_changes(arrow_to_column(column))
             self.runs += int(np.count_nonzero(changes))
         if self.lengths is not None:
             given = column.filter(pc.is_valid(column)) if column.null_count else column

@@ -168,7 +168,7 @@ class _Strings(_Flat):
 
     def __init__(self, form: ChunkForm) -> None:
         super().__init__(form)
-        self.strings = pa.array([], form.leaf.type)
+        self.strings: pa.Array | None = None
 
     def add_dictionary(self, header: PageHeader, page: Octets) -> None:
         """Takes the dictionary of the pages that follow. Raises as add() does."""
@@ -191,8 +191,9 @@ class _Strings(_Flat):
     def typed(self, values: Numbers, valid: Octets | None) -> pa.Array:
         """The strings of codes [n]."""
         codes = _array(pa.int32(), len(values), values, valid, [])
+        strings = pa.array([], self.form.leaf.type) if self.strings is None else self.strings
         # Every code was looked up in the dictionary.
-        return pa.DictionaryArray.from_arrays(codes, self.strings, safe=False)
+        return pa.DictionaryArray.from_arrays(codes, strings, safe=False)
 
 
 class _Lists(_Values):

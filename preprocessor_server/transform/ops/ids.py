@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Bytes, Flat, Opaque, Scalars
-from preprocessor_server.kernels import hash_integers, hash_strings
+from preprocessor_server.kernels import fill, hash_integers, hash_strings
 from preprocessor_server.transform.column_type import BYTES, ColumnType, Family
 from preprocessor_server.transform.from_arrow import arrow_to_column, as_bytes
 from preprocessor_server.transform.invalid import invalid
@@ -61,10 +61,9 @@ def of_bytes(values: Scalars, make: Callable[[Bytes], Flat]) -> Flat:
     assert isinstance(places, Flat)
     if codes.null_count == len(codes):
         return Flat(np.zeros(len(codes), made.values.dtype), places.valid)
-    # The code of a null may be anything.
-    rows = codes.fill_null(0).to_numpy() if codes.null_count else places.values
-    rows = rows.astype(np.int64, copy=False)
     valid = places.valid
+    # The code of a null may be anything.
+    rows = places.values if valid is None else fill(places.values, valid, 0)
     if made.valid is not None:
         known = made.valid[rows]
         valid = known if valid is None else valid & known
