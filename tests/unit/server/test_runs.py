@@ -302,8 +302,8 @@ def test_looking_for_runs_where_there_are_none_stops_early() -> None:
     for kind in kinds:
         assert find_runs(Frame(100_000, {"x": kind})).columns["x"] is kind
     # Where the sample repeats, all rows are looked at.
-    values = np.repeat(np.arange(50_000), 2)
-    assert len(find_runs(Frame(100_000, {"x": Flat(values)})).column("x")[0]) == 50_000
+    repeated = np.repeat(np.arange(50_000), 2)
+    assert len(find_runs(Frame(100_000, {"x": Flat(repeated)})).column("x")[0]) == 50_000
 
 
 def test_dictionaries_have_the_runs_of_their_strings() -> None:
