@@ -69,10 +69,29 @@ def _store_word(typing_context: Any, address: Any, word: Any) -> Any:
     return types.void(address, word), generate
 
 
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    """Has the cache line of an address brought near, whatever lies there; nothing waits for it."""
+    del typing_context
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        del signature
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
+        # For reading, to be used more than once, data: llvm.org/docs/LangRef.html#llvm-prefetch.
+        hint = [flag(0), flag(3), flag(1)]
+        where = builder.inttoptr(values[0], cgutils.voidptr_t)
+        function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
+        builder.call(function, [where, *hint])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
+
+
 pointer: Any = intrinsic(_to_pointer)
 copy_bytes: Any = intrinsic(_copy_bytes)
 load_word: Any = intrinsic(_load_word)
 store_word: Any = intrinsic(_store_word)
+prefetch: Any = intrinsic(_prefetch)
 
 
 def address_of(array: npt.NDArray[Any]) -> int:

@@ -11,7 +11,13 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, array2d, inner, kernel, out, out2d
-from preprocessor_server.kernels._memory import addresses_of, carray, copy_bytes, pointer
+from preprocessor_server.kernels._memory import (
+    addresses_of,
+    carray,
+    copy_bytes,
+    pointer,
+    prefetch,
+)
 from preprocessor_server.kernels.changes import row_outside
 
 _DONE = 0
@@ -24,6 +30,9 @@ _TILE = 64
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
+# So far ahead a row is brought near: a copy of unknown length lets no processor look past it.
+_AHEAD = np.uint64(8)
+_LINE_BYTES = np.uint64(64)
 
 
 @inner
@@ -62,10 +71,16 @@ def _unpack(
 ) -> None:
     size, columns, step = np.uint64(len(rows)), np.uint64(packed.shape[1]), np.uint64(_TILE)
     tile = np.empty((_TILE, packed.shape[1]), packed.dtype)
+    from_, row_bytes = np.uint64(packed.ctypes.data), np.uint64(packed.itemsize) * columns
     for start in range(_0, size, step):
         taken = min(size - start, step)
         for j in range(taken):
             row = np.uint64(rows[start + j])
+            if start + j + _AHEAD < size:
+                ahead = from_ + row_bytes * np.uint64(rows[start + j + _AHEAD])
+                for line in range(_0, row_bytes, _LINE_BYTES):
+                    prefetch(ahead + line)
+                prefetch(ahead + row_bytes - _1)
             for c in range(columns):
                 tile[j, c] = packed[row, c]
         for c in range(columns):
@@ -142,6 +157,10 @@ def _gather(
         column = carray(pointer(addresses[f]), count, gathered.dtype)
         if not scattered:
             for b in range(np.uint64(blocks)):
+                if b + _AHEAD < np.uint64(blocks):
+                    ahead = from_ + width * firsts[b + _AHEAD]
+                    prefetch(ahead)
+                    prefetch(ahead + _LINE_BYTES - _1)
                 copy_bytes(
                     to + width * starts[b],
                     from_ + width * firsts[b],

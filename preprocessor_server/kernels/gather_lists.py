@@ -11,7 +11,13 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, array2d, inner, kernel, out, out2d
-from preprocessor_server.kernels._memory import addresses_of, carray, copy_bytes, pointer
+from preprocessor_server.kernels._memory import (
+    addresses_of,
+    carray,
+    copy_bytes,
+    pointer,
+    prefetch,
+)
 from preprocessor_server.kernels.changes import check_lists, row_outside
 from preprocessor_server.kernels.gather_optional import OptionalColumns
 
@@ -24,6 +30,10 @@ _1 = np.uint64(1)
 # Words compared before it is looked at whether one differs.
 _STEP = np.uint64(16)
 _WORD_BYTES = np.uint64(4)
+# So far ahead a list is brought near, and so much of it; what is longer comes by itself.
+_AHEAD = np.uint64(8)
+_LINE_BYTES = np.uint64(64)
+_NEAR_BYTES = np.uint64(256)
 
 
 @kernel(
@@ -92,6 +102,10 @@ def _gather_lists(
     while i < size:
         # Rows that follow each other in the source too are copied as one block.
         first = np.uint64(rows[i])
+        if i + _AHEAD < size:
+            ahead = from_ + _WORD_BYTES * each * np.uint64(source[np.uint64(rows[i + _AHEAD])])
+            for line in range(_0, _NEAR_BYTES, _LINE_BYTES):
+                prefetch(ahead + line)
         at = each * np.uint64(offsets[i])
         last = first + _1
         i += _1

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, array2d, kernel, out, out2d
-from preprocessor_server.kernels._memory import addresses_of, carray, pointer
+from preprocessor_server.kernels._memory import addresses_of, carray, pointer, prefetch
 from preprocessor_server.kernels.changes import row_outside
 
 _DONE = 0
@@ -26,7 +26,11 @@ _BEFORE_FIRST = -2
 # Rows that go from columns to rows, or back, at once: all their ids stay in the nearest cache.
 _TILE = 64
 
+_0 = np.uint64(0)
 _1 = np.uint64(1)
+# So far ahead a row is brought near.
+_AHEAD = np.uint64(8)
+_LINE_BYTES = np.uint64(64)
 
 
 @kernel(
@@ -45,7 +49,7 @@ def _pack_optional(
 ) -> None:
     count, columns = np.uint64(ids.shape[0]), np.uint64(ids.shape[1])
     fits[:] = True
-    for start in range(np.uint64(0), count, np.uint64(_TILE)):
+    for start in range(_0, count, np.uint64(_TILE)):
         end = min(count, start + np.uint64(_TILE))
         for f in range(columns):
             source = carray(pointer(offset_addresses[f]), ids.shape[0] + 1, np.int64)
@@ -88,12 +92,18 @@ def _gather_optional(
             return _ROW_OUTSIDE
     tile = np.empty((_TILE, ids.shape[1]), np.int32)
     before = np.full(ids.shape[1], _BEFORE_FIRST, np.int32)
+    from_, row_bytes = np.uint64(ids.ctypes.data), np.uint64(ids.itemsize) * columns
     offsets[:, 0] = 0
     changed[:] = 0
-    for start in range(np.uint64(0), size, np.uint64(_TILE)):
+    for start in range(_0, size, np.uint64(_TILE)):
         taken = min(size - start, np.uint64(_TILE))
         for j in range(taken):
             row = np.uint64(rows[start + j])
+            if start + j + _AHEAD < size:
+                ahead = from_ + row_bytes * np.uint64(rows[start + j + _AHEAD])
+                for line in range(_0, row_bytes, _LINE_BYTES):
+                    prefetch(ahead + line)
+                prefetch(ahead + row_bytes - _1)
             for f in range(columns):
                 tile[j, f] = ids[row, f]
         for f in range(columns):
