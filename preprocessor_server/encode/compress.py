@@ -19,7 +19,8 @@ Planes: TypeAlias = npt.NDArray[np.int64]
 # (docs/decisions). Planes that it pays for repeat little: a small table finds that out sooner.
 QUICK = -1
 CODED = zstandard.ZstdCompressionParameters.from_level(1, hash_log=6)
-# Coding a plane takes time for its table and for each byte. It pays where it saves that many bytes.
+# Coding a plane takes time for its table and for each byte that the search leaves. It pays where it
+# saves that many bytes, and that share of what was left.
 LEAST_SAVED_BYTES, LEAST_SAVED_SHARE = 1000, 1 / 6
 # Both are tried on the first batch of a kind, and again after so many.
 TRY_EVERY = 256
@@ -99,8 +100,9 @@ def _are_large(planes: Planes) -> npt.NDArray[np.bool_]:
 
 def _is_worth_coding(plane: Arena) -> bool:
     """Whether a plane is so much smaller with single bytes coded that it pays."""
-    saved = len(_compress(plane, QUICK)) - len(_worker.coder.compress(plane.data))
-    return saved >= LEAST_SAVED_BYTES + LEAST_SAVED_SHARE * len(plane)
+    left = len(_compress(plane, QUICK))
+    saved = left - len(_worker.coder.compress(plane.data))
+    return saved >= LEAST_SAVED_BYTES + LEAST_SAVED_SHARE * left
 
 
 def _compress(content: Arena, level: int) -> bytes:
