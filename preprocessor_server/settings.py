@@ -105,7 +105,7 @@ class Settings(BaseModel):
     zstd_level: Annotated[int, Field(ge=-7, le=19)] | Literal["auto"] = Field(
         default="auto",
         description="ZSTD level of payloads, from -7 to 19; lower is faster and larger. Default: "
-        "1 for planes of bytes where that saves a sixth or more, else -1.",
+        "1 for planes of bytes where that saves a sixth or more of what -1 leaves, else -1.",
     )
     drain_timeout_s: float = Field(
         default=25.0,
