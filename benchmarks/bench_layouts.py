@@ -55,7 +55,7 @@ def measure(rows: int, runs: int) -> list[dict[str, Any]]:
                 if run:
                     reads[layout].append(seconds / rows * 1e6)
                 for mode, take in MODES.items():
-                    found = one_epoch(stream, pid, take)
+                    found = one_epoch(stream, [pid], take)
                     for name, value in found.items() if run else ():
                         figures[layout, mode][name].append(value)
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -42,18 +42,19 @@ EPOCH_UNITS = {
 }
 
 
-def one_epoch(stream: BatchStream, server_pid: int, take: Take) -> dict[str, float]:
+def one_epoch(stream: BatchStream, server_pids: Sequence[int], take: Take) -> dict[str, float]:
     """The next epoch of a stream in EPOCH_UNITS; this process is the client.
 
     Raises RuntimeError if a batch has no tensors: then nothing is measured.
     """
     before, began_s = stream.stats(), time.monotonic()
-    server_s, client_s = tree_cpu_s(server_pid), time.process_time()
+    server_s, client_s = sum(map(tree_cpu_s, server_pids)), time.process_time()
     for batch in stream:
         if not take(batch):
             raise RuntimeError("a batch without tensors: the dataset has no features")
     took_s = time.monotonic() - began_s
-    client_s, server_s = time.process_time() - client_s, tree_cpu_s(server_pid) - server_s
+    client_s = time.process_time() - client_s
+    server_s = sum(map(tree_cpu_s, server_pids)) - server_s
     after = stream.stats()
     rows = after.rows - before.rows
     return {

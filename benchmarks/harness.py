@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,10 @@ def written(folder: Path, script: str, *arguments: str) -> Path:
     return folder
 
 
+# One server with a thread a core, or servers of one thread, which never wait for one another's GIL.
+FLEETS = (1, os.cpu_count() or 1)
+
+
 @contextmanager
 def server(*flags: str) -> Iterator[tuple[str, int]]:
     """A server on this machine: its target and its pid. It keeps nothing that it has sent."""
@@ -69,6 +73,18 @@ def server(*flags: str) -> Iterator[tuple[str, int]]:
         address = process.wait_for("listening")["address"]
         process.wait_for("serving")
         yield f"static:///{address}", process.process.pid
+
+
+@contextmanager
+def fleet(count: int) -> Iterator[tuple[str, list[int]]]:
+    """So many servers that share the cores of this machine: the target of all, and their pids."""
+    threads = max(1, (os.cpu_count() or 1) // count)
+    with ExitStack() as running:
+        servers = [
+            running.enter_context(server("--cpu-threads", str(threads))) for _ in range(count)
+        ]
+        addresses = [target.removeprefix("static:///") for target, _ in servers]
+        yield "static:///" + ",".join(addresses), [pid for _, pid in servers]
 
 
 def fresh_process(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,23 +105,20 @@ def flight_variants(compression: str | None) -> list[Settings]:
     ]
 
 
-# One server with a thread a core, or servers of one thread, which never wait for one another's GIL.
-SERVERS = (1, os.cpu_count() or 1)
-
 SYSTEMS = (
     System(
         "headrace",
         "headrace",
         None,
         own_files,
-        [{"form": "expanded", "servers": servers} for servers in SERVERS],
+        [{"form": "expanded", "servers": servers} for servers in harness.FLEETS],
     ),
     System(
         "headrace_as_sent",
         "headrace",
         None,
         own_files,
-        [{"form": "as sent", "servers": servers} for servers in SERVERS],
+        [{"form": "as sent", "servers": servers} for servers in harness.FLEETS],
         checked_as={"form": "reassembled"},
     ),
     System(

@@ -7,17 +7,16 @@ cores of this machine).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks import delivery
-from benchmarks.harness import server, tree_cpu_s
+from benchmarks.harness import fleet, tree_cpu_s
 from benchmarks.peers import protocol
 from benchmarks.peers.homefeed import BATCH_SIZE, KEYS, RowBatch, Split
 from trainer_client import Batch, BatchStream, Dataset
@@ -87,15 +86,11 @@ class Stream:
 def start(folder: Path, settings: protocol.Settings) -> Iterator[Stream]:
     """Servers and a stream from them."""
     dataset = Dataset.from_yaml(folder / "dataset.yaml")
-    count = settings["servers"]
-    threads = max(1, (os.cpu_count() or 1) // count)
-    with ExitStack() as running:
-        servers = [
-            running.enter_context(server("--cpu-threads", str(threads))) for _ in range(count)
-        ]
-        target = "static:///" + ",".join(each.removeprefix("static:///") for each, _ in servers)
-        stream = running.enter_context(BatchStream(dataset, target=target, batch_size=BATCH_SIZE))
-        yield Stream(stream, [pid for _, pid in servers], settings["form"])
+    with (
+        fleet(settings["servers"]) as (target, pids),
+        BatchStream(dataset, target=target, batch_size=BATCH_SIZE) as stream,
+    ):
+        yield Stream(stream, pids, settings["form"])
 
 
 if __name__ == "__main__":
