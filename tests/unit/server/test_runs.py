@@ -306,9 +306,12 @@ def test_looking_for_runs_where_there_are_none_stops_early() -> None:
     assert len(find_runs(Frame(100_000, {"x": Flat(repeated)})).column("x")[0]) == 50_000
 
 
-def test_dictionaries_have_the_runs_of_their_strings() -> None:
+@pytest.mark.parametrize("codes", [pa.int8(), pa.uint16(), pa.int32(), pa.uint64()])
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_dictionaries_have_the_runs_of_their_strings(codes: pa.DataType, skipped: int) -> None:
     values = [b"a", b"a", None, None, b"b", b"b", b"b", b"a", b"a", b"a", None, None]
-    coded = pa.array(values).dictionary_encode()
+    coded = pa.array([*[None] * skipped, *values]).dictionary_encode()
+    coded = coded.cast(pa.dictionary(codes, pa.binary())).slice(skipped)
     lists = Jagged(np.arange(len(values) + 1), Opaque(coded))
     found = find_runs(Frame(len(values), {"x": Opaque(coded), "lists": lists}))
     (runs,) = found.runs
