@@ -125,12 +125,12 @@ def find_changes(column: Column, rows: Indices | None = None) -> Mask:
     elements of lists only if they hold the same, which may find more changes than there are.
     """
     match column:
-        case Flat() | Opaque() if rows is not None:
+        case Opaque(array) if pa.types.is_dictionary(array.type):
+            return find_changes(_codes(array if rows is None else array.take(pa.array(rows))))
+        case Flat() if rows is not None:
             return find_changes(take_column(column, rows))
         case Flat(values, valid):
             return _flat_changes(values, valid)
-        case Opaque(array) if pa.types.is_dictionary(array.type):
-            return find_changes(_codes(array))
         case Bytes(offsets, data, valid):
             changes = list_changes(offsets, data, rows)
             if valid is None:

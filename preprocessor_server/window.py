@@ -36,8 +36,9 @@ from preprocessor_server.telemetry import Metrics
 from preprocessor_server.transform import arrow_to_column
 from preprocessor_server.udf.run import SplitPlace
 
-# What the order of delivery takes beside them for a row: keys, order, rows, positions, offsets.
-ORDER_BYTES = 48
+# What the order of delivery takes beside them for a row, at most: while keys are put in order, they
+# and copies of them, numbers of rows twice, and which rows pass.
+ORDER_BYTES = 56
 # What telling rows apart takes for a row while it is done: a hash table, and numbers of values.
 DISTINCT_BYTES = 64
 
