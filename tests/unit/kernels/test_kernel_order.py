@@ -10,9 +10,10 @@ from preprocessor_server.kernels import hashed_order, shuffle_keys
 
 # Hashes that are alike in some bits, or in all of them.
 a_hash = st.builds(
-    lambda high, low: high << 40 | low, st.integers(0, 2**24 - 1) | st.integers(0, 2),
+    lambda high, low: high << 40 | low,
+    st.integers(0, 2**24 - 1) | st.integers(0, 2),
     st.integers(0, 2**40 - 1) | st.integers(0, 2),
-)  # fmt: skip
+)
 
 
 @given(st.lists(a_hash | st.sampled_from([0, 1, 2**31, 2**63, 2**64 - 1]), max_size=60))
