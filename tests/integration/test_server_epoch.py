@@ -13,6 +13,7 @@ from headrace.v1 import batch_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
 from headrace.v1 import preprocessor_service_pb2_grpc as pb_grpc
 from preprocessor_server.server import Server
+from preprocessor_server.window import ORDER_BYTES
 from tests.fakes.wire import Received, canonical, ids, receive, shard_requests, spec
 
 Start = Callable[..., Server]
@@ -185,7 +186,7 @@ def test_batches_across_windows_need_no_more_memory_than_a_window(
     identity = pb.BatchIdentity(batch_size=9_999, num_shards=1, shuffle=True)
     (request,) = shard_requests(stub, dataset, identity)
     # Room for the largest window alone: 700 rows, 8 bytes of each decoded, twice, and its order.
-    server.budget.capacity = 700 * (2 * 8 + 48)
+    server.budget.capacity = 700 * (2 * 8 + ORDER_BYTES)
     assert [batch.row_count for batch in receive(stub, request).batches] == [9_999, 1]
     assert server.budget.used == 0
 
