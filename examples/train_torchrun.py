@@ -89,8 +89,12 @@ def main() -> None:
 
 def save(path: Path, stream: BatchStream, model: nn.Module) -> None:
     """Writes a checkpoint at the step at which every rank is."""
+    # A group of its own works beside NCCL too. DDP never lets go of its own group's threads, and one
+    # that still holds a tensor of Python's when Python ends aborts the process.
+    group = dist.new_group(backend="gloo")
     states: list[dict[str, Any]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(states, stream.state_dict())
+    dist.all_gather_object(states, stream.state_dict(), group=group)
+    dist.destroy_process_group(group)
     if dist.get_rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"stream": merge_state_dicts(states), "model": model.state_dict()}, path)
