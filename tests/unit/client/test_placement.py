@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 
@@ -62,12 +63,18 @@ def test_open_streams_are_spread() -> None:
     assert held[-1] - held[0] <= 2
 
 
-def batches(placement: Placement, clock: Clock, address: str, count: int, each_s: float) -> None:
-    """As many batches of a server, each waited for so long."""
+def batches(
+    placement: Placement, clock: Clock, servers: str | list[str], count: int, each_s: float
+) -> None:
+    """As many batches of a server, or of each of several at a time, each waited for so long."""
+    addresses = [servers] if isinstance(servers, str) else servers
     for _ in range(count):
-        with placement.waiting(address):
+        with ExitStack() as waits:
+            for address in addresses:
+                waits.enter_context(placement.waiting(address))
             clock.now += each_s
-        placement.took(address)
+        for address in addresses:
+            placement.took(address)
 
 
 def test_a_shard_goes_to_its_first_candidate_with_room_then_to_the_least_loaded() -> None:
@@ -119,8 +126,7 @@ def test_streams_leave_a_server_until_another_one_that_came_has_its_share() -> N
     clock = Clock()
     placement = Placement(clock)
     held = [placement.choose(key, FLEET[:3]) for key in KEYS[:8]]
-    for address in FLEET[:3]:
-        batches(placement, clock, address, 20, 0.1)
+    batches(placement, clock, FLEET[:3], 20, 0.1)
     assert not any(moved(placement, clock, held, i, FLEET[:3]) for i in range(8))
     for _ in range(3):
         for i in range(8):
@@ -129,8 +135,8 @@ def test_streams_leave_a_server_until_another_one_that_came_has_its_share() -> N
 
 
 def moved(placement: Placement, clock: Clock, held: list[str], i: int, fleet: list[str]) -> bool:
-    """Whether a stream moves, at a time at which one may."""
-    clock.now += BETWEEN_MOVES_S
+    """Whether a stream moves, at a time at which one may, while all servers are waited for."""
+    batches(placement, clock, sorted(set(held)), 5, BETWEEN_MOVES_S / 5)
     if not placement.leaves(held[i], fleet):
         return False
     placement.release(held[i])
@@ -153,15 +159,41 @@ def test_streams_leave_one_at_a_time_and_only_where_somebody_waits() -> None:
     assert placement.leaves(FLEET[0], FLEET)
 
 
+def of_one(server: str, pair: list[str]) -> list[bytes]:
+    """Shards whose first candidate of two servers is this one."""
+    return [key for key in KEYS if Placement().choose(key, pair) == server]
+
+
 def test_nothing_moves_while_nobody_waits() -> None:
     clock = Clock()
     placement = Placement(clock)
-    for address in FLEET:
-        batches(placement, clock, address, 10, 1e-5)
-    before = [chosen(placement, key, FLEET) for key in KEYS[:50]]
-    for key in KEYS[:20]:
-        placement.choose(key, FLEET)
-    assert [chosen(placement, key, FLEET) for key in KEYS[:50]] == before
+    pair = FLEET[:2]
+    keys = of_one(pair[0], pair)
+    for address in pair:
+        placement.choose(KEYS[0], [address])
+    for _ in range(20):
+        batches(placement, clock, pair, 1, 0.002)
+        clock.now += 0.098
+    assert {placement.choose(key, pair) for key in keys[:8]} == {pair[0]}
+    clock.now += BETWEEN_MOVES_S
+    assert not placement.leaves(pair[0], pair)
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 60.0])
+def test_streams_are_even_on_servers_that_are_always_waited_for_however_short(
+    pause_s: float,
+) -> None:
+    clock = Clock()
+    placement = Placement(clock)
+    pair = FLEET[:2]
+    held = [placement.choose(key, pair) for key in KEYS[:4]]
+    batches(placement, clock, pair, 200, 0.0005)
+    for address in held:
+        placement.release(address)
+    # Between two epochs, when nobody could wait: that says nothing.
+    clock.now += pause_s
+    chosen_ones = Counter(placement.choose(key, pair) for key in of_one(pair[0], pair)[:4])
+    assert chosen_ones == {pair[0]: 2, pair[1]: 2}
 
 
 def test_servers_that_failed_or_were_tried_come_last() -> None:
