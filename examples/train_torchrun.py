@@ -89,7 +89,7 @@ def main() -> None:
 
 def save(path: Path, stream: BatchStream, model: nn.Module) -> None:
     """Writes a checkpoint at the step at which every rank is."""
-    # A group of its own works beside NCCL too. DDP never lets go of its own group's threads, and one
+    # A group of its own works beside NCCL too. DDP never lets go of its group's threads, and one
     # that still holds a tensor of Python's when Python ends aborts the process.
     group = dist.new_group(backend="gloo")
     states: list[dict[str, Any]] = [{}] * dist.get_world_size()
