@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from preprocessor_server.kernels import take_lists
+from preprocessor_server.kernels import take_into, take_lists
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -144,11 +144,7 @@ class Frame:
 
     def take(self, rows: Indices) -> Frame:
         """The rows of the given numbers, in that order, and no others' values."""
-        return Frame(
-            row_count=len(rows),
-            columns={name: take_column(column, rows) for name, column in self.columns.items()},
-            runs=tuple(runs.take(rows) for runs in self.runs),
-        )
+        return take_rows([(self, rows)])
 
     def expanded(self) -> Frame:
         """The same rows without runs."""
@@ -197,6 +193,64 @@ def _elements(offsets: Indices, rows: Indices) -> tuple[Indices, Indices]:
     np.cumsum(lengths, out=new_offsets[1:])
     elements = np.repeat(starts - new_offsets[:-1], lengths) + np.arange(new_offsets[-1])
     return elements, new_offsets
+
+
+def take_rows(parts: Sequence[tuple[Frame, Indices]]) -> Frame:
+    """The rows of the given numbers of each Frame, in that order, one Frame's after the other's.
+
+    Several Frames are of features, and have the same columns: see concat_frames.
+    """
+    count = sum(len(rows) for _, rows in parts)
+    columns: dict[str, Column] = {}
+    for dtype, names in _flats_of_all([frame for frame, _ in parts]).items():
+        matrix, first = np.empty((len(names), count), dtype), 0
+        for frame, rows in parts:
+            values = [frame.columns[name].values for name in names]  # type: ignore[union-attr]
+            take_into(values, rows, matrix, first)
+            first += len(rows)
+        columns |= zip(names, map(Flat, matrix), strict=True)
+    others = [
+        Frame(
+            row_count=frame.row_count,
+            columns={name: column for name, column in frame.columns.items() if name not in columns},
+            runs=frame.runs,
+        )
+        for frame, _ in parts
+    ]
+    rest = concat_frames(
+        [
+            # What was taken before, all of it: it is not copied once more.
+            frame if len(parts) > 1 and are_all(rows, frame.row_count) else _take_each(frame, rows)
+            for frame, (_, rows) in zip(others, parts, strict=True)
+        ]
+    )
+    return Frame(count, columns | rest.columns, rest.runs)
+
+
+def _flats_of_all(frames: Sequence[Frame]) -> dict[np.dtype[Any], list[str]]:
+    """The columns that every Frame keeps as one number a row and none null, by their dtype.
+
+    Only those of 4 and 8 bytes.
+    """
+    found: dict[np.dtype[Any], list[str]] = {}
+    for name in frames[0].columns:
+        columns = [frame.columns.get(name) for frame in frames]
+        dtypes = {
+            column.values.dtype if isinstance(column, Flat) and column.valid is None else None
+            for column in columns
+        }
+        dtype = dtypes.pop()
+        if not dtypes and dtype is not None and dtype.itemsize in (4, 8):
+            found.setdefault(dtype, []).append(name)
+    return found
+
+
+def _take_each(frame: Frame, rows: Indices) -> Frame:
+    return Frame(
+        row_count=len(rows),
+        columns={name: take_column(column, rows) for name, column in frame.columns.items()},
+        runs=tuple(runs.take(rows) for runs in frame.runs),
+    )
 
 
 def concat_frames(frames: Sequence[Frame]) -> Frame:

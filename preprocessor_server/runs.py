@@ -21,7 +21,7 @@ from preprocessor_server.frame import (
     Runs,
     take_column,
 )
-from preprocessor_server.kernels import fill, list_changes
+from preprocessor_server.kernels import count_changes, fill, list_changes
 
 # Looking for runs where there are none stops after stretches of this many rows.
 _STRETCH_ROWS = 128
@@ -82,8 +82,10 @@ def find_runs(frame: Frame) -> Frame:
 def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column], list[Runs]]:
     """The columns that do not repeat, and the runs of those that do."""
     names = list(columns)
-    sample = _sample(count)
-    groups = join_starts([_starts(columns[name], sample, count) for name in names])
+    repeating = _repeating(columns, count)
+    groups = join_starts(
+        [_starts(columns[name], count) if name in repeating else None for name in names]
+    )
     in_runs = {member for group in groups for member in group.members}
     rest = {name: columns[name] for i, name in enumerate(names) if i not in in_runs}
     found = []
@@ -97,21 +99,29 @@ def _split(columns: Mapping[str, Column], count: int) -> tuple[dict[str, Column]
     return rest, found
 
 
-def _starts(column: Column, sample: Indices, count: int) -> Mask | None:
-    """Where the values of a column change, bool [count]; None where they do so too often.
-
-    sample are the numbers of some of its count rows.
-    """
+def _repeating(columns: Mapping[str, Column], count: int) -> set[str]:
+    """The columns of count rows of which a sample repeats now and then."""
     if count < 2:
-        return None
-    if len(sample) < count and 4 * np.count_nonzero(find_changes(column, sample)) > 3 * len(sample):
-        return None
+        return set()
+    sample = sample_rows(count)
+    if len(sample) == count:
+        return set(columns)
+    flats = {name: column for name, column in columns.items() if isinstance(column, Flat)}
+    counts = count_changes([(flat.values, flat.valid) for flat in flats.values()], sample)
+    changed = dict(zip(flats, counts.tolist(), strict=True))
+    for name in columns.keys() - flats.keys():
+        changed[name] = int(np.count_nonzero(find_changes(columns[name], sample)))
+    return {name for name in columns if 4 * changed[name] <= 3 * len(sample)}
+
+
+def _starts(column: Column, count: int) -> Mask | None:
+    """Where the values of a column change, bool [count]; None where they do so too often."""
     changes = find_changes(column)
     return None if 2 * np.count_nonzero(changes) > count else changes
 
 
-def _sample(count: int) -> Indices:
-    """Rows of a few stretches, evenly spread."""
+def sample_rows(count: int) -> Indices:
+    """The numbers of those of count rows that tell whether a column may repeat: a few stretches."""
     if count <= _STRETCHES * _STRETCH_ROWS:
         return np.arange(count)
     firsts = np.linspace(0, count - _STRETCH_ROWS, _STRETCHES).astype(np.int64)
@@ -126,7 +136,7 @@ def find_changes(column: Column, rows: Indices | None = None) -> Mask:
     """
     match column:
         case Opaque(array) if pa.types.is_dictionary(array.type):
-            return find_changes(_codes(array if rows is None else array.take(pa.array(rows))))
+            return find_changes(_codes(array, rows))
         case Flat() if rows is not None:
             return find_changes(take_column(column, rows))
         case Flat(values, valid):
@@ -149,16 +159,24 @@ def find_changes(column: Column, rows: Indices | None = None) -> Mask:
             return np.ones(len(column) if rows is None else len(rows), np.bool_)
 
 
-def _codes(array: pa.DictionaryArray) -> Flat:
+def _codes(array: pa.DictionaryArray, rows: Indices | None = None) -> Flat:
     """The codes of a dictionary's values: equal ones are of equal values; those of nulls are 0."""
-    codes = array.indices
-    if codes.null_count == 0:
-        return Flat(codes.to_numpy(), None)
-    valid = codes.is_valid().to_numpy(zero_copy_only=False)
-    words = pa.Array.from_buffers(
-        codes.type, len(codes), [None, codes.buffers()[1]], 0, codes.offset
-    )
-    return Flat(fill(words.to_numpy(), valid, 0), valid)
+    if not len(array):
+        return Flat(np.empty(0, np.int32), None)
+    validity, words = array.indices.buffers()
+    kind = array.indices.type
+    codes = np.frombuffer(words, kind.to_pandas_dtype(), array.offset + len(array))[array.offset :]
+    codes = codes if rows is None else codes[rows]
+    if array.indices.null_count == 0:
+        return Flat(codes, None)
+    bits = np.frombuffer(validity, np.uint8)
+    if rows is None:
+        valid = np.unpackbits(bits, count=array.offset + len(array), bitorder="little")
+        valid = valid[array.offset :].view(np.bool_)
+    else:
+        places = rows + array.offset
+        valid = (bits[places >> 3] >> (places & 7)) & 1 != 0
+    return Flat(fill(codes, valid, 0), valid)
 
 
 def _flat_changes(values: npt.NDArray[np.generic], valid: Mask | None) -> Mask:

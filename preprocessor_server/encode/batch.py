@@ -19,7 +19,7 @@ from preprocessor_server.encode.compress import Compression, compress_bound
 from preprocessor_server.encode.message import batch_response
 from preprocessor_server.encode.parts import sparse_parts
 from preprocessor_server.errors import DeploymentError
-from preprocessor_server.frame import Array, Frame, Indices, are_all, concat_frames
+from preprocessor_server.frame import Array, Frame, Indices, take_rows
 
 # What checksums, and the tags and lengths of message and payload, take up at most.
 _ENVELOPE_BYTES = 64
@@ -143,16 +143,8 @@ def _merge(pieces: Sequence[Piece]) -> tuple[Frame, Indices]:
     """One frame that has the rows of all pieces, and their numbers in it."""
     if len(pieces) == 1:
         return pieces[0].frame, pieces[0].rows
-    frame = concat_frames([_rows_of(piece) for piece in pieces])
+    frame = take_rows([(piece.frame, piece.rows) for piece in pieces])
     return frame, np.arange(frame.row_count)
-
-
-def _rows_of(piece: Piece) -> Frame:
-    """The rows of a piece and no others; what the cutter has copied is not copied again."""
-    frame, rows = piece.frame, piece.rows
-    if are_all(rows, frame.row_count):
-        return frame
-    return frame.take(rows)
 
 
 def _matrix(levels: Sequence[LevelColumns], feature_count: int, rows: Indices) -> Array:

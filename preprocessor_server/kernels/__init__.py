@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from preprocessor_server.kernels._jit import KERNELS, cache_place
 from preprocessor_server.kernels.byte_arrays import all_distinct, split_strings
-from preprocessor_server.kernels.changes import list_changes
+from preprocessor_server.kernels.changes import count_changes, list_changes
 from preprocessor_server.kernels.dates import Part, Unit, date_parts
 from preprocessor_server.kernels.descriptors import Descriptors
-from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows
+from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows, take_into
 from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
 from preprocessor_server.kernels.hashing import (
     MAX_NARROW_BUCKETS,
@@ -73,6 +73,7 @@ __all__ = [
     "box_cox",
     "cache_place",
     "copy_tails",
+    "count_changes",
     "count_reached",
     "date_parts",
     "fill",
@@ -106,6 +107,7 @@ __all__ = [
     "sum_integers",
     "sum_lists",
     "tail",
+    "take_into",
     "take_lists",
     "warm",
     "write_buffers",

@@ -1,4 +1,4 @@
-"""Where lists differ from that of the row before.
+"""Where values and lists differ from that of the row before.
 
 Hot loops count in uint64: numba compares signed indices with 0 at every access, which would stop
 LLVM from vectorising them.
@@ -6,11 +6,15 @@ LLVM from vectorising them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, inner, kernel, out
+from preprocessor_server.kernels._memory import address_of, addresses_of, carray, pointer
 
 _ROW_OUTSIDE = -1
 
@@ -18,6 +22,84 @@ _0 = np.uint64(0)
 _1 = np.uint64(1)
 # Words compared before it is looked at whether one differs.
 _STEP = np.uint64(16)
+
+
+@inner
+def _value_changes(
+    values: npt.NDArray[np.unsignedinteger],
+    valid: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
+) -> int:
+    total = min(1, len(rows))
+    for i in range(_1, np.uint64(len(rows))):
+        row, before = np.uint64(rows[i]), np.uint64(rows[i - _1])
+        differs = values[row] != values[before]
+        if len(valid):
+            there = valid[row] != 0
+            differs = (differs and there) or there != (valid[before] != 0)
+        total += differs
+    return total
+
+
+@kernel(
+    types.void(
+        array(types.int64),
+        array(types.int64),
+        array(types.int64),
+        types.int64,
+        array(types.int64),
+        out(types.int64),
+    )
+)
+def _count_changes(
+    addresses: npt.NDArray[np.int64],
+    widths: npt.NDArray[np.int64],
+    valid_addresses: npt.NDArray[np.int64],
+    count: int,
+    rows: npt.NDArray[np.int64],
+    changed: npt.NDArray[np.int64],
+) -> None:
+    for f in range(len(addresses)):
+        at, width = pointer(addresses[f]), widths[f]
+        has_nulls = valid_addresses[f] != 0
+        valid = carray(pointer(valid_addresses[f]), count if has_nulls else 0, np.uint8)
+        if width == 8:
+            changed[f] = _value_changes(carray(at, count, np.uint64), valid, rows)
+        elif width == 4:
+            changed[f] = _value_changes(carray(at, count, np.uint32), valid, rows)
+        elif width == 2:
+            changed[f] = _value_changes(carray(at, count, np.uint16), valid, rows)
+        else:
+            changed[f] = _value_changes(carray(at, count, np.uint8), valid, rows)
+
+
+def count_changes(
+    columns: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]],
+    rows: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """In how many of the given rows [k] each column's value differs from the row before; the first.
+
+    Columns are values [n], of dtypes of 1, 2, 4 or 8 bytes, compared bit by bit, and which of them
+    are not null, None if all are; a null equals a null. Raises IndexError for a row that does not
+    exist.
+    """
+    if len({len(part) for column in columns for part in column if part is not None}) > 1:
+        raise ValueError("columns of several lengths")
+    count = len(columns[0][0]) if columns else 0
+    if columns and len(rows) and not 0 <= rows.min() <= rows.max() < count:
+        raise row_outside(rows, count)
+    held = [np.ascontiguousarray(values) for values, _ in columns]
+    masks = [None if valid is None else np.ascontiguousarray(valid) for _, valid in columns]
+    changed = np.empty(len(held), np.int64)
+    _count_changes(
+        addresses_of(held),
+        np.array([values.dtype.itemsize for values in held], np.int64),
+        np.array([0 if mask is None else address_of(mask) for mask in masks], np.int64),
+        count,
+        np.ascontiguousarray(rows),
+        changed,
+    )
+    return changed
 
 
 @inner

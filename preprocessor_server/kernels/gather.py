@@ -175,6 +175,33 @@ def _gather(
 
 
 @kernel(
+    *(
+        types.int64(
+            array(types.int64), types.int64, array(types.int64), types.int64, out2d(word)
+        )
+        for word in (types.uint32, types.uint64)
+    )
+)
+def _take_into(
+    addresses: npt.NDArray[np.int64],
+    count: int,
+    rows: npt.NDArray[np.int64],
+    first: int,
+    taken: npt.NDArray[np.unsignedinteger],
+) -> int:
+    size = np.uint64(len(rows))
+    for i in range(size):
+        if np.uint64(rows[i]) >= np.uint64(count):
+            return _ROW_OUTSIDE
+    for f in range(len(addresses)):
+        column = carray(pointer(addresses[f]), count, taken.dtype)
+        values = taken[f][first:]
+        for i in range(size):
+            values[i] = column[np.uint64(rows[i])]
+    return _DONE
+
+
+@kernel(
     types.int64(
         array(types.int32),
         array(types.int64),
@@ -302,6 +329,27 @@ class Columns:
                 object.__setattr__(self, "packed", packed)
         if status != _DONE:
             raise row_outside(rows, self.count)
+
+
+def take_into(
+    columns: Sequence[npt.NDArray[Any]],
+    rows: npt.NDArray[np.int64],
+    taken: npt.NDArray[Any],
+    first: int,
+) -> None:
+    """Writes the values of the given rows [k] of columns to taken [columns, n], from first on.
+
+    All are of one dtype of 4 or 8 bytes. Once and for few rows: nothing is packed. Raises
+    ValueError for columns that differ or do not fit, IndexError for a row that does not exist.
+    """
+    if {(len(column), column.dtype) for column in columns} != {(len(columns[0]), taken.dtype)}:
+        raise ValueError("columns of several lengths or dtypes")
+    if taken.shape[0] != len(columns) or not 0 <= first <= taken.shape[1] - len(rows):
+        raise ValueError(f"{len(rows)} rows of {len(columns)} columns leave {taken.shape}")
+    held = [np.ascontiguousarray(column) for column in columns]
+    rows, words = np.ascontiguousarray(rows), taken.view(f"u{taken.dtype.itemsize}")
+    if _take_into(addresses_of(held), len(held[0]), rows, first, words) != _DONE:
+        raise row_outside(rows, len(held[0]))
 
 
 def run_rows(inverse: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> RunRows:

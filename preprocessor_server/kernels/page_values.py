@@ -17,6 +17,7 @@ from preprocessor_server.kernels._jit import array, inner, kernel, out
 from preprocessor_server.kernels._memory import load_word
 
 _MAX_BITS = 32
+_WORDS = types.uint16, types.uint32, types.uint64
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
@@ -177,7 +178,7 @@ def _move(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger[A
             array(types.uint8),
             out(word),
         )
-        for word in (types.uint32, types.uint64)
+        for word in _WORDS
     )
 )
 def _read_coded(
@@ -197,7 +198,7 @@ def _read_coded(
     return True
 
 
-@kernel(*(types.void(array(types.uint8), out(word)) for word in (types.uint32, types.uint64)))
+@kernel(*(types.void(array(types.uint8), out(word)) for word in _WORDS))
 def _spread(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger[Any]]) -> None:
     _move(valid, values)
 
@@ -215,7 +216,7 @@ def read_coded(
 ) -> None:
     """Reads values [n] of a dictionary [k] by their codes, which data uint8 has from start on.
 
-    Both hold words, uint32 or uint64. The byte before the codes is their width in bits. Where valid
+    Both hold words of 2, 4 or 8 bytes. The byte before the codes is their width in bits. Where valid
     uint8 [n] is given, there are codes for the count values for which it is 1; others become 0.
     Raises ValueError if there are fewer codes, or one is outside the dictionary.
     """

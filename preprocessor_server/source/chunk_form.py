@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from preprocessor_server.source.leaves import Leaf
 
-_STRINGS = "BYTE_ARRAY"
+_STRINGS, _HALVES = "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"
 # Arrow's types, by the physical types that hold nothing but them.
 _TYPES: dict[str, frozenset[pa.DataType]] = {
     "INT32": frozenset({pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32()}),
     "INT64": frozenset({pa.int64(), pa.uint64()}),
     "FLOAT": frozenset({pa.float32()}),
     "DOUBLE": frozenset({pa.float64()}),
+    _HALVES: frozenset({pa.float16()}),
     _STRINGS: frozenset({pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}),
 }
 _PHYSICAL: dict[str, np.dtype[Any]] = {
@@ -26,6 +27,7 @@ _PHYSICAL: dict[str, np.dtype[Any]] = {
     "INT64": np.dtype(np.int64),
     "FLOAT": np.dtype(np.float32),
     "DOUBLE": np.dtype(np.float64),
+    _HALVES: np.dtype(np.float16),
     # Of a string its code.
     _STRINGS: np.dtype(np.int32),
 }
@@ -85,7 +87,7 @@ class ChunkForm(NamedTuple):
 def leaf_form(schema: pa.Schema, metadata: pq.FileMetaData, leaf: Leaf) -> LeafForm | None:
     """What is decoded of a leaf here; None if all its chunks are left to Arrow.
 
-    Here: numbers of 4 and 8 bytes, one a Parquet row or lists of them; strings, one a Parquet row.
+    Here: numbers of 2, 4 and 8 bytes, one a Parquet row or lists of them; strings, one a Parquet row.
     """
     field = schema.field(leaf.source)
     value, element_nullable = field.type, None

@@ -74,7 +74,7 @@ class SplitReader:
                 f"{describe_split(snapshot, split)}: its pages hold {table.num_rows} of the "
                 f"{split.row_count} rows that the footer promises; write the file again",
             )
-        count_bytes("decode", table.nbytes)
+        count_bytes("decode", table.get_total_buffer_size())
         group = describe_row_group(snapshot, split)
         with within("decode"):
             result = split_table(table, columns, group, split.first_row)
@@ -219,12 +219,10 @@ def _read_whole(file: Path, footer: Footer, row_group: int, leaves: FileLeaves) 
         took_ns[_together(left)] = time.perf_counter_ns() - before_ns
     count_bytes("read", sum(group.column(leaf.index).total_compressed_size for leaf in left))
     count_parts("decode", took_ns)
-    for name, column in decoded.items():
-        if len(column) != table.num_rows:
-            # Its caller tells how many rows there should be.
-            return table
-        table = table.append_column(name, column)
-    return table
+    if any(len(column) != table.num_rows for column in decoded.values()):
+        # Its caller tells how many rows there should be.
+        return table
+    return pa.table(dict(zip(table.column_names, table.columns, strict=True)) | decoded)
 
 
 def _together(leaves: Sequence[Leaf]) -> str:

