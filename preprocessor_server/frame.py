@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from preprocessor_server.kernels import take_into, take_lists
+from preprocessor_server.kernels import lists_of_ids, take_into, take_lists
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -34,6 +34,15 @@ class Flat:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalIds(Flat):
+    """A sparse feature of at most one id a row: values int32 [n], NO_ID where there is none.
+
+    Ids are not negative. It stands for the lists that as_lists makes of it, in a third of the
+    memory. Only features are kept so.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +175,8 @@ def are_all(rows: Indices, count: int) -> bool:
 def take_column(column: Column, rows: Indices) -> Column:
     """The values of a column at the given row numbers, in that order."""
     match column:
+        case OptionalIds(values):
+            return OptionalIds(values.take(rows))
         case Flat(values, valid):
             return Flat(values.take(rows), None if valid is None else valid.take(rows))
         case Bytes(offsets, data, valid):
@@ -202,13 +213,13 @@ def take_rows(parts: Sequence[tuple[Frame, Indices]]) -> Frame:
     """
     count = sum(len(rows) for _, rows in parts)
     columns: dict[str, Column] = {}
-    for dtype, names in _flats_of_all([frame for frame, _ in parts]).items():
+    for (kind, dtype), names in _numbers_of_all([frame for frame, _ in parts]).items():
         matrix, first = np.empty((len(names), count), dtype), 0
         for frame, rows in parts:
-            values = [frame.columns[name].values for name in names]  # type: ignore[union-attr]
-            take_into(values, rows, matrix, first)
+            flats = [column for name in names if isinstance(column := frame.columns[name], Flat)]
+            take_into([flat.values for flat in flats], rows, matrix, first)
             first += len(rows)
-        columns |= zip(names, map(Flat, matrix), strict=True)
+        columns |= zip(names, map(kind, matrix), strict=True)
     others = [
         Frame(
             row_count=frame.row_count,
@@ -224,25 +235,28 @@ def take_rows(parts: Sequence[tuple[Frame, Indices]]) -> Frame:
             for frame, (_, rows) in zip(others, parts, strict=True)
         ]
     )
-    return Frame(count, columns | rest.columns, rest.runs)
+    return Frame(count, columns | dict(rest.columns), rest.runs)
 
 
-def _flats_of_all(frames: Sequence[Frame]) -> dict[np.dtype[Any], list[str]]:
-    """The columns that every Frame keeps as one number a row and none null, by their dtype.
+def _numbers_of_all(frames: Sequence[Frame]) -> dict[tuple[type[Flat], np.dtype[Any]], list[str]]:
+    """The columns that every Frame keeps as one number a row and none null, by what they are.
 
     Only those of 4 and 8 bytes.
     """
-    found: dict[np.dtype[Any], list[str]] = {}
+    found: dict[tuple[type[Flat], np.dtype[Any]], list[str]] = {}
     for name in frames[0].columns:
-        columns = [frame.columns.get(name) for frame in frames]
-        dtypes = {
-            column.values.dtype if isinstance(column, Flat) and column.valid is None else None
-            for column in columns
-        }
-        dtype = dtypes.pop()
-        if not dtypes and dtype is not None and dtype.itemsize in (4, 8):
-            found.setdefault(dtype, []).append(name)
+        kinds = {_numbers(frame.columns.get(name)) for frame in frames}
+        kind = kinds.pop()
+        if not kinds and kind is not None:
+            found.setdefault(kind, []).append(name)
     return found
+
+
+def _numbers(column: Column | None) -> tuple[type[Flat], np.dtype[Any]] | None:
+    match column:
+        case Flat(values, None) if values.dtype.itemsize in (4, 8):
+            return type(column), values.dtype
+    return None
 
 
 def _take_each(frame: Frame, rows: Indices) -> Frame:
@@ -304,7 +318,10 @@ def _concat_runs(parts: Sequence[Runs], names: Sequence[str]) -> Runs:
 
 
 def _concat_columns(columns: Sequence[Column]) -> Column:
-    if any(isinstance(column, Jagged) for column in columns):
+    optional = [column.values for column in columns if isinstance(column, OptionalIds)]
+    if len(optional) == len(columns):
+        return OptionalIds(np.concatenate(optional))
+    if optional or any(isinstance(column, Jagged) for column in columns):
         # One id a row, and lists where a row of another Frame has none.
         columns = [as_lists(column) for column in columns]
     jagged = [column for column in columns if isinstance(column, Jagged)]
@@ -324,13 +341,18 @@ def _concat_columns(columns: Sequence[Column]) -> Column:
                 [np.ones(len(f), np.bool_) if f.valid is None else f.valid for f in flats]
             )
         return Flat(np.concatenate([flat.values for flat in flats]), valid)
-    raise TypeError("only feature columns (Flat, Jagged of Flat) are ever laid end to end")
+    raise TypeError(
+        "only feature columns (Flat, OptionalIds, Jagged of Flat) are ever laid end to end"
+    )
 
 
 def as_lists(column: Column) -> Jagged:
     """A list a row, of one value each where the column has one value a row and no nulls."""
     if isinstance(column, Jagged):
         return column
+    if isinstance(column, OptionalIds):
+        offsets, values = lists_of_ids(column.values)
+        return Jagged(offsets, Flat(values))
     return Jagged(np.arange(len(column) + 1), column)
 
 

@@ -171,11 +171,12 @@ def _codes(array: pa.DictionaryArray, rows: Indices | None = None) -> Flat:
         return Flat(codes, None)
     bits = np.frombuffer(validity, np.uint8)
     if rows is None:
-        valid = np.unpackbits(bits, count=array.offset + len(array), bitorder="little")
-        valid = valid[array.offset :].view(np.bool_)
+        marks = np.unpackbits(bits, count=array.offset + len(array), bitorder="little")
+        marks = marks[array.offset :]
     else:
         places = rows + array.offset
-        valid = (bits[places >> 3] >> (places & 7)) & 1 != 0
+        marks = (bits[places >> 3] >> (places & 7)) & 1
+    valid = marks != 0
     return Flat(fill(codes, valid, 0), valid)
 
 

@@ -20,8 +20,8 @@ from preprocessor_server.frame import (
     Flat,
     Frame,
     Indices,
-    Jagged,
     Mask,
+    OptionalIds,
     Runs,
     concat_frames,
     frame_bytes,
@@ -178,18 +178,13 @@ def prepare_window(
 def packed_bytes(frame: Frame, scattered: bool) -> int:
     """What rows are packed into, at most, when batches are gathered: in bytes.
 
-    Lists of at most one narrow id always are, and numbers where rows are taken scattered.
+    Ids of which a row may have none always are, and numbers where rows are taken scattered.
     """
     total = 0
     for name in frame.names():
         column = frame.column(name)[0]
-        if isinstance(column, Flat):
-            total += column.values.nbytes if scattered else 0
-        elif isinstance(column, Jagged) and len(column.values) <= len(column):
-            assert isinstance(column.values, Flat)
-            # Weights stay as they are: they have no value that says that there is none.
-            dtype = column.values.values.dtype
-            total += dtype.itemsize * len(column) if dtype == np.int32 else 0
+        if isinstance(column, Flat) and (scattered or isinstance(column, OptionalIds)):
+            total += column.values.nbytes
     return total
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from preprocessor_server.frame import Array, Flat, Frame, Jagged, Runs
-from preprocessor_server.kernels import Columns, ListColumns
+import numpy as np
+import numpy.typing as npt
+
+from preprocessor_server.frame import Array, Flat, Frame, Jagged, OptionalIds, Runs
+from preprocessor_server.kernels import Columns, ListColumns, OptionalColumns
 
 
 class LevelColumns(NamedTuple):
     """The features of a block whose columns a Frame keeps alike: in runs, or (None) once a row.
 
-    Features are numbers in the block: flats those with one value a row or run, by dtype, listed
-    those with a list. In a weighted block each is listed, and the columns of weights follow those
-    of ids.
+    Features are numbers in the block: flats those with one value a row or run, by dtype, optional
+    those with at most one, listed those with a list. In a weighted block each is listed, and the
+    columns of weights follow those of ids.
     """
 
     runs: Runs | None
     flats: list[tuple[list[int], Columns]]
+    optional: list[int]
+    optional_columns: OptionalColumns | None
     listed: list[int]
     list_columns: ListColumns | None
 
@@ -38,8 +43,11 @@ def levels_of(frame: Frame, names: Sequence[str]) -> list[LevelColumns]:
 def _level(runs: Runs | None, columns: dict[int, Flat | Jagged]) -> LevelColumns:
     by_dtype: dict[str, dict[int, Array]] = {}
     lists, weights = {}, []
+    optional: dict[int, npt.NDArray[np.int32]] = {}
     for f, column in columns.items():
-        if isinstance(column, Flat):
+        if isinstance(column, OptionalIds):
+            optional[f] = column.values
+        elif isinstance(column, Flat):
             by_dtype.setdefault(column.values.dtype.str, {})[f] = column.values
         else:
             assert isinstance(column.values, Flat)
@@ -49,6 +57,8 @@ def _level(runs: Runs | None, columns: dict[int, Flat | Jagged]) -> LevelColumns
     return LevelColumns(
         runs,
         [(list(flats), Columns(list(flats.values()))) for flats in by_dtype.values()],
+        list(optional),
+        OptionalColumns(list(optional.values())) if optional else None,
         list(lists),
         ListColumns([*lists.values(), *weights]) if lists else None,
     )

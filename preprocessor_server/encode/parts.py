@@ -89,6 +89,13 @@ class _LevelRows:
             self.ids.append((features, ids.values))
             self.changes |= zip(features, ids.changes, strict=True)
             self.changed |= zip(features, ids.changed.tolist(), strict=True)
+        if level.optional_columns is not None:
+            some = level.optional_columns.gather(rows)
+            self.lists |= zip(
+                level.optional, zip(some.offsets, some.values, strict=True), strict=True
+            )
+            self.changes |= zip(level.optional, some.changes, strict=True)
+            self.changed |= zip(level.optional, some.changed.tolist(), strict=True)
         if level.list_columns is not None:
             lists, count = level.list_columns.gather(rows), len(level.listed)
             offsets, values = lists.offsets[:count], lists.values[:count]

@@ -14,6 +14,13 @@ from preprocessor_server.kernels.dates import Part, Unit, date_parts
 from preprocessor_server.kernels.descriptors import Descriptors
 from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows, take_into
 from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
+from preprocessor_server.kernels.gather_optional import (
+    NO_ID,
+    OptionalColumns,
+    ids_of_lists,
+    ids_of_valid,
+    lists_of_ids,
+)
 from preprocessor_server.kernels.hashing import (
     MAX_NARROW_BUCKETS,
     first_state,
@@ -57,6 +64,7 @@ __all__ = [
     "LEVEL_ROOM",
     "MAX_LISTED",
     "MAX_NARROW_BUCKETS",
+    "NO_ID",
     "Buffers",
     "Columns",
     "Descriptors",
@@ -65,6 +73,7 @@ __all__ = [
     "Layouts",
     "ListColumns",
     "ListLevels",
+    "OptionalColumns",
     "PageHeader",
     "Part",
     "RunRows",
@@ -86,10 +95,13 @@ __all__ = [
     "hash_integers",
     "hash_strings",
     "hashed_order",
+    "ids_of_lists",
+    "ids_of_valid",
     "keep_valid",
     "lay_out",
     "limit",
     "list_changes",
+    "lists_of_ids",
     "log1p",
     "logit",
     "make_table",

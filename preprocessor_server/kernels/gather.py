@@ -52,7 +52,8 @@ def _changes(
 
 
 @kernel(*(types.void(array(types.int64), out2d(word)) for word in (types.uint32, types.uint64)))
-def _pack(addresses: npt.NDArray[np.int64], packed: npt.NDArray[np.unsignedinteger]) -> None:
+def pack(addresses: npt.NDArray[np.int64], packed: npt.NDArray[np.unsignedinteger]) -> None:
+    """Has the values of a row of all columns side by side, packed [count, columns]."""
     count, step = np.uint64(len(packed)), np.uint64(_TILE)
     for start in range(_0, count, step):
         end = min(count, start + step)
@@ -176,9 +177,7 @@ def _gather(
 
 @kernel(
     *(
-        types.int64(
-            array(types.int64), types.int64, array(types.int64), types.int64, out2d(word)
-        )
+        types.int64(array(types.int64), types.int64, array(types.int64), types.int64, out2d(word))
         for word in (types.uint32, types.uint64)
     )
 )
@@ -325,7 +324,7 @@ class Columns:
             status = _gather(addresses, self.count, packed, rows, limit, *to)
             if status == _SCATTERED:
                 packed = np.empty((self.count, len(addresses)), packed.dtype)
-                _pack(addresses, packed)
+                pack(addresses, packed)
                 object.__setattr__(self, "packed", packed)
         if status != _DONE:
             raise row_outside(rows, self.count)

@@ -19,7 +19,6 @@ from preprocessor_server.kernels._memory import (
     prefetch,
 )
 from preprocessor_server.kernels.changes import check_lists, row_outside
-from preprocessor_server.kernels.gather_optional import OptionalColumns
 
 _DONE = 0
 _ROW_OUTSIDE = -1
@@ -185,9 +184,6 @@ class ListColumns:
     """Columns of count lists each, of elements of 4 or 8 bytes, as gather takes them."""
 
     count: int
-    optional: OptionalColumns
-    # The places of all others, and what they are.
-    members: list[int]
     dtypes: tuple[np.dtype[Any], ...]
     offset_addresses: npt.NDArray[np.int64]
     value_addresses: npt.NDArray[np.int64]
@@ -207,14 +203,8 @@ class ListColumns:
             check_lists(offsets, len(values))
         offsets_held = [np.ascontiguousarray(offsets) for offsets, _ in columns]
         values_held = [np.ascontiguousarray(values) for _, values in columns]
-        optional = OptionalColumns.pack(offsets_held, values_held)
-        members = sorted(set(range(len(columns))) - set(optional.members.tolist()))
-        offsets_held = [offsets_held[f] for f in members]
-        values_held = [values_held[f] for f in members]
         widths = np.array([values.itemsize for values in values_held], np.int64)
         object.__setattr__(self, "count", len(columns[0][0]) - 1)
-        object.__setattr__(self, "optional", optional)
-        object.__setattr__(self, "members", members)
         object.__setattr__(self, "dtypes", tuple(values.dtype for values in values_held))
         object.__setattr__(self, "offset_addresses", addresses_of(offsets_held))
         object.__setattr__(self, "value_addresses", addresses_of(values_held))
@@ -226,32 +216,10 @@ class ListColumns:
 
         Raises IndexError for a row that does not exist.
         """
-        rows = np.ascontiguousarray(rows)
-        packed, other = len(self.optional.members), len(self.members)
-        offsets = np.empty((packed + other, len(rows) + 1), np.int64)
-        changed = np.empty(packed + other, np.int64)
-        changes = np.empty((packed + other, len(rows)), np.bool_)
-        values: list[npt.NDArray[Any]] = []
-        if packed:
-            values += self.optional.gather(
-                rows, offsets[:packed], changed[:packed], changes[:packed]
-            )
-        if other:
-            values += self._gather(rows, offsets[packed:], changed[packed:], changes[packed:])
-        if packed and other:
-            order = np.argsort([*self.optional.members.tolist(), *self.members])
-            return GatheredLists(
-                offsets[order], [values[f] for f in order], changed[order], changes[order]
-            )
-        return GatheredLists(offsets, values, changed, changes)
-
-    def _gather(
-        self,
-        rows: npt.NDArray[np.int64],
-        offsets: npt.NDArray[np.int64],
-        changed: npt.NDArray[np.int64],
-        changes: npt.NDArray[np.bool_],
-    ) -> list[npt.NDArray[Any]]:
+        rows, columns = np.ascontiguousarray(rows), len(self.dtypes)
+        offsets = np.empty((columns, len(rows) + 1), np.int64)
+        changed = np.empty(columns, np.int64)
+        changes = np.empty((columns, len(rows)), np.bool_)
         status = _list_offsets(self.offset_addresses, self.count, rows, offsets)
         if status == _OFFSETS_WRONG:
             raise IndexError("offsets of lists that decrease, or leave their values")
@@ -272,4 +240,4 @@ class ListColumns:
             changed,
             changes,
         )
-        return values
+        return GatheredLists(offsets, values, changed, changes)

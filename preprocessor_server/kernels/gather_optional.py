@@ -1,26 +1,30 @@
-"""Lists of at most one id, of some rows, gathered from a matrix that has a row's ids side by side.
+"""Lists of at most one id: a number a row, negative where there is none.
 
-Rows are taken in random order. Column by column each would cost a cache line or two for offsets and
-one for a value; side by side, one or two for all columns.
+Rows are taken in random order. Column by column each would cost a cache line for its id; side by
+side, one or two for all columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
 from preprocessor_server.kernels._jit import array, array2d, kernel, out, out2d
-from preprocessor_server.kernels._memory import addresses_of, carray, pointer, prefetch
-from preprocessor_server.kernels.changes import row_outside
+from preprocessor_server.kernels._memory import addresses_of, prefetch
+from preprocessor_server.kernels.changes import check_lists, row_outside
+from preprocessor_server.kernels.gather import pack
+from preprocessor_server.kernels.gather_lists import GatheredLists
+from preprocessor_server.kernels.jagged import keep_valid
+
+# Stands for no id.
+NO_ID = -1
 
 _DONE = 0
 _ROW_OUTSIDE = -1
-# Stands for an empty list; ids in the matrix are not negative.
-_NO_ID = -1
 # Differs from any id, and from none.
 _BEFORE_FIRST = -2
 # Rows that go from columns to rows, or back, at once: all their ids stay in the nearest cache.
@@ -33,39 +37,33 @@ _AHEAD = np.uint64(8)
 _LINE_BYTES = np.uint64(64)
 
 
-@kernel(
-    types.void(
-        array(types.int64),
-        array(types.int64),
-        out2d(types.int32),
-        out(types.bool_),
-    )
-)
-def _pack_optional(
-    offset_addresses: npt.NDArray[np.int64],
-    value_addresses: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int32],
-    fits: npt.NDArray[np.bool_],
-) -> None:
-    count, columns = np.uint64(ids.shape[0]), np.uint64(ids.shape[1])
-    fits[:] = True
-    for start in range(_0, count, np.uint64(_TILE)):
-        end = min(count, start + np.uint64(_TILE))
-        for f in range(columns):
-            source = carray(pointer(offset_addresses[f]), ids.shape[0] + 1, np.int64)
-            there = source[count]
-            values = carray(pointer(value_addresses[f]), there, np.int32)
-            good = True
-            for i in range(start, end):
-                at, length = source[i], source[i + _1] - source[i]
-                found = np.int32(_NO_ID)
-                if length == 1 and at >= 0 and at < there:
-                    found = values[np.uint64(at)]
-                    good &= found >= 0
-                else:
-                    good &= length == 0
-                ids[i, f] = found
-            fits[f] &= good
+@kernel(types.bool_(array(types.int64), array(types.int32), out(types.int32)))
+def _ids_of_lists(
+    offsets: npt.NDArray[np.int64], values: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]
+) -> bool:
+    there, good = len(values), True
+    for i in range(np.uint64(len(ids))):
+        at, length = offsets[i], offsets[i + _1] - offsets[i]
+        found = np.int32(NO_ID)
+        if length == 1 and 0 <= at < there:
+            found = values[np.uint64(at)]
+            good &= found >= 0
+        elif length != 0:
+            return False
+        ids[i] = found
+    return good
+
+
+@kernel(types.bool_(array(types.bool_), array(types.int32), out(types.int32)))
+def _ids_of_valid(
+    valid: npt.NDArray[np.bool_], values: npt.NDArray[np.int32], ids: npt.NDArray[np.int32]
+) -> bool:
+    good = True
+    for i in range(np.uint64(len(ids))):
+        found = values[i]
+        good &= found >= 0 or not valid[i]
+        ids[i] = found if valid[i] else np.int32(NO_ID)
+    return good
 
 
 @kernel(
@@ -123,55 +121,66 @@ def _gather_optional(
     return _DONE
 
 
-@dataclass(frozen=True, slots=True)
-class OptionalColumns:
-    """Columns of lists of at most one id: ids int32 [count, columns], negative where there is none.
+def ids_of_lists(
+    offsets: npt.NDArray[np.int64], values: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32] | None:
+    """The id of each list, NO_ID of empty ones; None if one has several, or an id is negative.
 
-    members are the columns' places among those that they were packed from.
+    The lists are values[offsets[i]:offsets[i + 1]], offsets int64 [n + 1]. Raises IndexError if
+    offsets leave the values.
     """
+    check_lists(offsets, len(values))
+    ids = np.empty(len(offsets) - 1, np.int32)
+    fits = _ids_of_lists(np.ascontiguousarray(offsets), np.ascontiguousarray(values), ids)
+    return ids if fits else None
 
-    members: npt.NDArray[np.int64]
+
+def ids_of_valid(
+    valid: npt.NDArray[np.bool_], values: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32] | None:
+    """Ids int32 [n], NO_ID where valid [n] is false; None if a valid one is negative."""
+    if len(valid) != len(values):
+        raise IndexError(f"{len(valid)} marks for {len(values)} values")
+    ids = np.empty(len(values), np.int32)
+    fits = _ids_of_valid(np.ascontiguousarray(valid), np.ascontiguousarray(values), ids)
+    return ids if fits else None
+
+
+def lists_of_ids(
+    ids: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """The lists that ids stand for, a list a row: offsets int64 [n + 1] and values."""
+    offsets, values = keep_valid(ids >= 0, ids)
+    return offsets, values.astype(np.int32, copy=False)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class OptionalColumns:
+    """Columns of lists of at most one id: ids int32 [count, columns], NO_ID where there is none."""
+
     ids: npt.NDArray[np.int32]
 
-    @classmethod
-    def pack(
-        cls,
-        offsets: list[npt.NDArray[np.int64]],
-        values: list[npt.NDArray[Any]],
-    ) -> OptionalColumns:
-        """Those of some columns of lists that can be packed: int32, none negative, one at most."""
-        count = len(offsets[0]) - 1
-        wanted = [
-            f
-            for f, column in enumerate(values)
-            if column.dtype == np.int32 and len(column) <= count
-        ]
-        ids = np.empty((count, len(wanted)), np.int32)
-        fits = np.empty(len(wanted), np.bool_)
-        if wanted:
-            _pack_optional(
-                addresses_of([offsets[f] for f in wanted]),
-                addresses_of([values[f] for f in wanted]),
-                ids,
-                fits,
-            )
-        members = np.array(wanted, np.int64)
-        return cls(members[fits], ids if fits.all() else np.ascontiguousarray(ids[:, fits]))
+    def __init__(self, columns: Sequence[npt.NDArray[np.int32]]) -> None:
+        """Raises ValueError for columns of several lengths, or none."""
+        if len({len(column) for column in columns}) != 1:
+            raise ValueError("columns of several lengths")
+        held = [np.ascontiguousarray(column) for column in columns]
+        ids = np.empty((len(held[0]), len(held)), np.int32)
+        pack(addresses_of(held), ids.view(np.uint32))
+        object.__setattr__(self, "ids", ids)
 
-    def gather(
-        self,
-        rows: npt.NDArray[np.int64],
-        offsets: npt.NDArray[np.int64],
-        changed: npt.NDArray[np.int64],
-        changes: npt.NDArray[np.bool_],
-    ) -> list[npt.NDArray[np.int32]]:
-        """The ids of each column for the given rows [k], laid end to end.
+    def gather(self, rows: npt.NDArray[np.int64]) -> GatheredLists:
+        """The lists of the given rows [k], in that order.
 
-        Fills offsets [columns, k + 1], changed [columns] and changes [columns, k]; IndexError for
-        a row that does not exist.
+        Raises IndexError for a row that does not exist.
         """
-        values = np.empty((len(self.members), len(rows)), np.int32)
+        columns, rows = self.ids.shape[1], np.ascontiguousarray(rows)
+        offsets = np.empty((columns, len(rows) + 1), np.int64)
+        values = np.empty((columns, len(rows)), np.int32)
+        changed = np.empty(columns, np.int64)
+        changes = np.empty((columns, len(rows)), np.bool_)
         if _gather_optional(self.ids, rows, offsets, values, changed, changes) != _DONE:
             raise row_outside(rows, len(self.ids))
         ends = offsets[:, -1].tolist()
-        return [ids[:end] for ids, end in zip(values, ends, strict=True)]
+        kept = [ids[:end] for ids, end in zip(values, ends, strict=True)]
+        return GatheredLists(offsets, kept, changed, changes)

@@ -87,7 +87,8 @@ class ChunkForm(NamedTuple):
 def leaf_form(schema: pa.Schema, metadata: pq.FileMetaData, leaf: Leaf) -> LeafForm | None:
     """What is decoded of a leaf here; None if all its chunks are left to Arrow.
 
-    Here: numbers of 2, 4 and 8 bytes, one a Parquet row or lists of them; strings, one a Parquet row.
+    Here: numbers of 2, 4 and 8 bytes, one a Parquet row or lists of them; strings, one a Parquet
+    row.
     """
     field = schema.field(leaf.source)
     value, element_nullable = field.type, None

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from headrace.v1 import dataset_pb2
-from preprocessor_server.frame import Column, Flat, Jagged
-from preprocessor_server.kernels import keep_valid
+from preprocessor_server.frame import Column, Flat, Jagged, OptionalIds
+from preprocessor_server.kernels import ids_of_lists, ids_of_valid, keep_valid
 from preprocessor_server.transform.blocks import Kind
 from preprocessor_server.transform.cast import cast, cast_numbers
 from preprocessor_server.transform.column_type import BYTES, OPAQUE, ColumnType, Family
@@ -122,7 +122,7 @@ def _deliver_meta(column: ColumnType) -> ColumnOp:
 
 
 def _deliver_ids(column: ColumnType, dtype: dataset_pb2.ScalarType) -> ColumnOp:
-    """To ids, int64 or int32: one a row, or a list of them; a null is an empty list.
+    """To ids, int64 or int32: one a row, at most one, or a list of them; a null is an empty list.
 
     They are int32 for INT32. A null element of a list is an error.
     Raises UnfitError for what is neither integer nor boolean.
@@ -147,12 +147,21 @@ def _deliver_ids(column: ColumnType, dtype: dataset_pb2.ScalarType) -> ColumnOp:
                     "null elements reach a sparse feature",
                     "add FillNull",
                 )
-            return Jagged(values.offsets, ids_of(elements, place))
+            ids = ids_of(elements, place).values
+            if ids.dtype == np.int32 and len(ids) <= len(values):
+                narrow = ids_of_lists(values.offsets, ids)
+                if narrow is not None:
+                    return OptionalIds(narrow)
+            return Jagged(values.offsets, Flat(ids))
         assert isinstance(values, Flat)
-        ids = ids_of(values, place)
+        found = ids_of(values, place)
         if values.valid is None:
-            return ids
-        offsets, kept = keep_valid(values.valid, ids.values)
+            return found
+        if found.values.dtype == np.int32:
+            narrow = ids_of_valid(values.valid, found.values)
+            if narrow is not None:
+                return OptionalIds(narrow)
+        offsets, kept = keep_valid(values.valid, found.values)
         return Jagged(offsets, Flat(kept))
 
     return run

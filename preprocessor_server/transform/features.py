@@ -121,11 +121,11 @@ class Transform:
         """The features of the frame's rows, by name.
 
         Dense and label features are Flat float64 in blocks of it, else Flat float32; sparse ones
-        Flat or Jagged of Flat, int32 in blocks of it, else int64 or int32, with weights always
-        Jagged; meta columns Flat int64. None has nulls. What is kept once per run is worked on once
-        per run and stays so; run structures without features are left out. Raises DataError
-        (NULL_VALUE, VALUE_OUT_OF_RANGE, LISTS_UNEVEN) that names feature, or derived column, and
-        row.
+        Flat, OptionalIds or Jagged of Flat, int32 in blocks of it, else int64 or int32, with
+        weights always Jagged; meta columns Flat int64. None has nulls. What is kept once per run is
+        worked on once per run and stays so; run structures without features are left out. Raises
+        DataError (NULL_VALUE, VALUE_OUT_OF_RANGE, LISTS_UNEVEN) that names feature, or derived
+        column, and row.
         """
         frame = derive(self.derived, frame)
         by_row: dict[str, Column] = {}

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from preprocessor_server.encode.batch import Piece
-from preprocessor_server.frame import Column, Flat, Frame, Jagged, Runs, as_lists
+from preprocessor_server.frame import Column, Flat, Frame, Jagged, OptionalIds, Runs, as_lists
+from preprocessor_server.kernels import ids_of_lists
 from preprocessor_server.runs import find_runs
 from tests.fakes.encoder import Rows, encode_schema
 
@@ -53,9 +54,13 @@ def groups(draw: st.DrawFn, count: int, rng: np.random.Generator) -> Group:
 
 @st.composite
 def ids(draw: st.DrawFn, count: int, rng: np.random.Generator) -> Column:
-    """A sparse feature: one id a row, or lists, of int64 or int32."""
+    """A sparse feature: one id a row, at most one, or lists, of int64 or int32."""
     kind = draw(st.sampled_from([*IDS]))
-    shape = draw(st.sampled_from(["one", "lists", "empty", "ones"]))
+    shape = draw(st.sampled_from(["one", "optional", "lists", "empty", "ones"]))
+    if shape == "optional":
+        none = rng.random(count) < draw(st.sampled_from([0.0, 0.3, 1.0]))
+        values = rng.choice(np.abs(IDS[kind]) & (2**31 - 1), count)
+        return OptionalIds(np.where(none, -1, values).astype(np.int32))
     lengths = {
         "lists": rng.choice([0, 1, 1, 2, 7, 40], count),
         "empty": np.zeros(count, np.int64),
@@ -103,13 +108,15 @@ def other_form(frame: Frame, form: str) -> Frame:
             return _each(frame, as_lists)
         case "ids":
             return _each(frame, _as_ids)
+        case "optional":
+            return _each(frame, _as_optional)
         case "int64":
             return _each(frame, lambda column: _typed(column, np.dtype(np.int64)))
         case _:
             return _each(frame, _narrow)
 
 
-FORMS = ["as it is", "expanded", "found", "lists", "ids", "int64", "int32"]
+FORMS = ["as it is", "expanded", "found", "lists", "ids", "optional", "int64", "int32"]
 
 
 def _each(frame: Frame, change: Any) -> Frame:
@@ -127,13 +134,23 @@ def _as_ids(column: Column) -> Column:
     return column
 
 
+def _as_optional(column: Column) -> Column:
+    """OptionalIds where no row has several ids or a negative one, and all are narrow."""
+    lists = as_lists(_narrow(column))
+    values = _values(lists)
+    ids = ids_of_lists(lists.offsets, values) if values.dtype == np.int32 else None
+    return column if ids is None else OptionalIds(ids)
+
+
 def _narrow(column: Column) -> Column:
+    column = as_lists(column) if isinstance(column, OptionalIds) else column
     values = _values(column)
     narrow = values.astype(np.int32)
     return _typed(column, narrow.dtype) if np.array_equal(values, narrow) else column
 
 
 def _typed(column: Column, dtype: np.dtype[Any]) -> Column:
+    column = as_lists(column) if isinstance(column, OptionalIds) else column
     values = Flat(_values(column).astype(dtype))
     return Jagged(column.offsets, values) if isinstance(column, Jagged) else values
 

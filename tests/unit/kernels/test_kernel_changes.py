@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import list_changes
+from preprocessor_server.kernels import count_changes, list_changes
 
 Lists = list[list[int]]
 
@@ -86,3 +86,42 @@ def test_rows_that_do_not_exist_are_refused(row: int) -> None:
 def test_offsets_that_leave_the_values_are_refused(offsets: list[int]) -> None:
     with pytest.raises(IndexError, match="leave 3 values"):
         list_changes(np.array(offsets), np.zeros(3, np.int64), np.array([0]))
+
+
+CODES = ["?", "i1", "f2", "i4", "f4", "i8", "f8"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(CODES), st.booleans(), st.integers(0, 9)), max_size=5),
+    st.lists(st.integers(0, 19), max_size=30),
+)
+def test_values_that_change_are_counted(
+    columns: list[tuple[str, bool, int]], rows: list[int]
+) -> None:
+    held: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]] = []
+    expected = []
+    for code, nullable, seed in columns:
+        rng = np.random.default_rng(seed)
+        values, valid = rng.integers(0, 2, 20).astype(code), rng.random(20) < 0.6
+        values.flags.writeable = False
+        held.append((values, valid if nullable else None))
+        plain = [v if ok or not nullable else None for v, ok in zip(values, valid, strict=True)]
+        expected.append(sum(changes_of([plain[row] for row in rows])))
+    assert count_changes(held, np.array(rows, np.int64)).tolist() == expected
+
+
+def test_values_are_compared_bit_by_bit() -> None:
+    zeros = np.array([0.0, -0.0, np.nan, np.nan])
+    assert count_changes([(zeros, None)], np.arange(4)).tolist() == [3]
+
+
+@pytest.mark.parametrize("row", [-1, 2, 2**63 - 1, -(2**63)])
+def test_rows_that_no_column_has_are_refused(row: int) -> None:
+    with pytest.raises(IndexError, match="leave a column of 2 rows"):
+        count_changes([(np.zeros(2), None)], np.array([0, row]))
+
+
+def test_columns_of_several_lengths_are_refused() -> None:
+    for other in ((np.zeros(3), None), (np.zeros(2), np.ones(3, np.bool_))):
+        with pytest.raises(ValueError, match="several lengths"):
+            count_changes([(np.zeros(2), None), other], np.arange(2))

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from preprocessor_server.kernels import Columns, ListColumns, run_rows
+from preprocessor_server.kernels import (
+    Columns,
+    ListColumns,
+    OptionalColumns,
+    ids_of_lists,
+    ids_of_valid,
+    lists_of_ids,
+    run_rows,
+    take_into,
+)
 
 OUTSIDE = [-1, 2, 2**63 - 1, -(2**63)]
 
@@ -212,3 +221,106 @@ def test_rows_that_no_run_has_are_refused(row: int) -> None:
     for rows in ([row], [0, 1, row], [row, 0]):
         with pytest.raises(IndexError, match="leave a column of 2 rows"):
             run_rows(np.array([0, 0], np.int32), np.array(rows))
+
+
+optional_id = st.none() | st.sampled_from([0, 1, 1, 7, 2**31 - 1])
+
+
+def jagged(lists: list[list[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """The lists, as a part of larger arrays."""
+    values = np.array([5, *chain(*lists), 5], np.int64).astype(np.int32)
+    return np.cumsum([1, *map(len, lists)]), values
+
+
+def listed(ids: list[int | None]) -> list[list[int]]:
+    return [[] if each is None else [each] for each in ids]
+
+
+@given(st.lists(optional_id, max_size=20))
+def test_lists_of_at_most_one_id_are_a_number_a_row(ids: list[int | None]) -> None:
+    numbers = [-1 if each is None else each for each in ids]
+    found = ids_of_lists(*jagged(listed(ids)))
+    assert found is not None
+    assert found.dtype == np.int32
+    assert found.tolist() == numbers
+    valid = np.array([each is not None for each in ids], np.bool_)
+    # What stands where there is no id may be anything.
+    values = np.array([-9 if each is None else each for each in ids], np.int32)
+    again = ids_of_valid(valid, values)
+    assert again is not None
+    assert again.tolist() == numbers
+    offsets, kept = lists_of_ids(found)
+    assert offsets.tolist() == [0, *np.cumsum(valid).tolist()]
+    assert kept.dtype == np.int32
+    assert kept.tolist() == [each for each in ids if each is not None]
+
+
+@pytest.mark.parametrize("lists", [[[1], [2, 3], []], [[1], [], [-1]], [[-(2**31)]]])
+def test_several_ids_and_negative_ones_stay_lists(lists: list[list[int]]) -> None:
+    assert ids_of_lists(*jagged(lists)) is None
+
+
+def test_negative_ids_are_no_optional_ones() -> None:
+    assert ids_of_valid(np.array([True, True]), np.array([0, -1], np.int32)) is None
+    with pytest.raises(IndexError, match="2 marks for 1 values"):
+        ids_of_valid(np.array([True, True]), np.zeros(1, np.int32))
+    with pytest.raises(IndexError, match="leave 1 values"):
+        ids_of_lists(np.array([0, 2]), np.zeros(1, np.int32))
+
+
+@given(
+    st.lists(st.lists(optional_id, min_size=10, max_size=10), min_size=1, max_size=5),
+    rows_of_ten,
+)
+def test_optional_ids_are_gathered_as_lists_are(
+    columns: list[list[int | None]], rows: list[int]
+) -> None:
+    ids = [np.array([-1 if x is None else x for x in each], np.int32) for each in columns]
+    wanted = np.array(rows, np.int64)
+    found = OptionalColumns(ids).gather(wanted)
+    expected = ListColumns([jagged(listed(each)) for each in columns]).gather(wanted)
+    assert found.offsets.tolist() == expected.offsets.tolist()
+    assert [each.tolist() for each in found.values] == [x.tolist() for x in expected.values]
+    assert found.changes.tolist() == expected.changes.tolist()
+    assert found.changed.tolist() == expected.changed.tolist()
+
+
+@pytest.mark.parametrize("row", OUTSIDE)
+def test_rows_that_have_no_optional_ids_are_refused(row: int) -> None:
+    with pytest.raises(IndexError, match="leave a column of 2 rows"):
+        OptionalColumns([np.zeros(2, np.int32)] * 2).gather(np.array([0, row]))
+    with pytest.raises(ValueError, match="several lengths"):
+        OptionalColumns([np.zeros(2, np.int32), np.zeros(3, np.int32)])
+
+
+@given(st.sampled_from(["i4", "f4", "i8", "f8"]), st.integers(1, 5), rows_of_ten, rows_of_ten)
+def test_rows_are_taken_into_a_matrix_one_part_after_the_other(
+    code: str, count: int, rows: list[int], more: list[int]
+) -> None:
+    parts = [np.arange(10 * count).reshape(count, 10).astype(code) + each for each in (0, 100)]
+    taken = np.zeros((count, len(rows) + len(more)), code)
+    take_into(list(parts[0]), np.array(rows, np.int64), taken, 0)
+    take_into(list(parts[1]), np.array(more, np.int64), taken, len(rows))
+    expected = np.concatenate([parts[0][:, rows], parts[1][:, more]], axis=1)
+    assert bits(taken) == bits(expected)
+
+
+def test_rows_that_do_not_fit_a_matrix_are_refused() -> None:
+    columns, rows = [np.zeros(2), np.zeros(2)], np.arange(2)
+    for matrix, first in (
+        (np.zeros((1, 2)), 0),
+        (np.zeros((2, 2)), 1),
+        (np.zeros((2, 2)), -1),
+        (np.zeros((2, 1)), 0),
+        (np.zeros((2, 2), np.float32), 0),
+    ):
+        with pytest.raises(ValueError, match="columns"):
+            take_into(columns, rows, matrix, first)
+    with pytest.raises(ValueError, match="several"):
+        take_into([np.zeros(2), np.zeros(3)], rows, np.zeros((2, 2)), 0)
+
+
+@pytest.mark.parametrize("row", OUTSIDE)
+def test_rows_outside_are_not_taken(row: int) -> None:
+    with pytest.raises(IndexError, match="leave a column of 2 rows"):
+        take_into([np.zeros(2)] * 2, np.array([0, row]), np.zeros((2, 2)), 0)
