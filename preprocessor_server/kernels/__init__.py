@@ -43,7 +43,13 @@ from preprocessor_server.kernels.layout import (
     write_buffers,
 )
 from preprocessor_server.kernels.logarithm import box_cox, log1p, logit
-from preprocessor_server.kernels.lookup import MAX_LISTED, find_strings, find_words, make_table
+from preprocessor_server.kernels.lookup import (
+    MAX_LISTED,
+    find_strings,
+    find_words,
+    look_up,
+    make_table,
+)
 from preprocessor_server.kernels.order import hashed_order
 from preprocessor_server.kernels.page_header import PageHeader, page_header, page_headers
 from preprocessor_server.kernels.page_levels import (
@@ -104,6 +110,7 @@ __all__ = [
     "lists_of_ids",
     "log1p",
     "logit",
+    "look_up",
     "make_table",
     "ones",
     "page_header",

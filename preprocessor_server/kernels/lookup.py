@@ -1,8 +1,8 @@
-"""Where values stand in a list of many: a hash table that is built once and asked often."""
+"""Values by their codes, and where values stand in a list of many: a table that is asked often."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ Table: TypeAlias = npt.NDArray[np.int32]
 
 MAX_LISTED = 1 << 30
 
+_EACH = np.empty(0, np.bool_)
+
+_0 = np.uint64(0)
 _1 = np.uint64(1)
 
 
@@ -95,6 +98,66 @@ def _find_strings(
             place = (place + _1) & mask
             at = table[place]
         found[i] = at
+
+
+@kernel(
+    *(
+        types.bool_(array(word), array(codes), array(types.bool_), out(word))
+        for codes in (types.int32, types.int64)
+        for word in (types.uint8, types.uint32, types.uint64)
+    )
+)
+def _look_up(
+    values: npt.NDArray[np.unsignedinteger],
+    codes: npt.NDArray[np.signedinteger],
+    valid: npt.NDArray[np.bool_],
+    found: npt.NDArray[np.unsignedinteger],
+) -> bool:
+    count, size = np.uint64(len(codes)), np.uint64(len(values))
+    is_outside = False
+    if len(valid):
+        for i in range(count):
+            is_outside |= valid[i] & (np.uint64(codes[i]) >= size)
+    else:
+        for i in range(count):
+            is_outside |= np.uint64(codes[i]) >= size
+    if is_outside:
+        return False
+    if not len(valid):
+        for i in range(count):
+            found[i] = values[np.uint64(codes[i])]
+    elif size:
+        for i in range(count):
+            # A load that every row does needs no branch.
+            value = values[np.uint64(codes[i]) if valid[i] else _0]
+            found[i] = value if valid[i] else 0
+    else:
+        found[:] = 0
+    return True
+
+
+def look_up(
+    values: npt.NDArray[Any],
+    codes: npt.NDArray[np.integer[Any]],
+    valid: npt.NDArray[np.bool_] | None,
+) -> npt.NDArray[Any]:
+    """The value of each code [n]: values[code], 0 where valid [n] is false, whatever stands there.
+
+    values are of a dtype of 1, 4 or 8 bytes; where valid is None, all codes are. Raises IndexError
+    for a code that no value has.
+    """
+    if valid is not None and len(valid) != len(codes):
+        raise IndexError(f"{len(valid)} marks for {len(codes)} codes")
+    narrow = codes.dtype.itemsize < 4 or codes.dtype == np.int32
+    word, found = np.dtype(f"u{values.dtype.itemsize}"), np.empty(len(codes), values.dtype)
+    if not _look_up(
+        np.ascontiguousarray(values).view(word),
+        np.ascontiguousarray(codes, np.int32 if narrow else np.int64),
+        _EACH if valid is None else np.ascontiguousarray(valid),
+        found.view(word),
+    ):
+        raise IndexError(f"a code is none of {len(values)} values")
+    return found
 
 
 def make_table(hashes: Hashes) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.v1 import dataset_pb2
 from preprocessor_server.frame import Bytes, Flat, Opaque, Scalars
-from preprocessor_server.kernels import fill, hash_integers, hash_strings
+from preprocessor_server.kernels import hash_integers, hash_strings, look_up
 from preprocessor_server.transform.column_type import BYTES, ColumnType, Family
 from preprocessor_server.transform.from_arrow import arrow_to_column, as_bytes
 from preprocessor_server.transform.invalid import invalid
@@ -59,15 +59,11 @@ def of_bytes(values: Scalars, make: Callable[[Bytes], Flat]) -> Flat:
     made = make(distinct)
     places = arrow_to_column(codes)
     assert isinstance(places, Flat)
-    if codes.null_count == len(codes):
-        return Flat(np.zeros(len(codes), made.values.dtype), places.valid)
     valid = places.valid
-    # The code of a null may be anything.
-    rows = places.values if valid is None else fill(places.values, valid, 0)
+    found = look_up(made.values, places.values, valid)
     if made.valid is not None:
-        known = made.valid[rows]
-        valid = known if valid is None else valid & known
-    return Flat(np.take(made.values, rows), valid)
+        valid = look_up(made.valid, places.values, valid)
+    return Flat(found, valid)
 
 
 def integers_only(column: ColumnType, name: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from preprocessor_server.kernels import find_strings, find_words, make_table
+from preprocessor_server.kernels import find_strings, find_words, look_up, make_table
 
 # Few hashes, so that many values share one.
 hashes = st.integers(0, 3) | st.integers(0, 2**32 - 1)
@@ -61,3 +63,35 @@ def test_what_does_not_belong_together_is_refused() -> None:
         find_strings(
             one, np.array([0, 9]), np.zeros(1, np.uint8), make_table(one), one, *ranges([b"a"])
         )
+
+
+CODES = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
+
+
+@given(
+    st.lists(st.none() | st.integers(0, 8), max_size=30),
+    st.sampled_from(CODES),
+    st.sampled_from(["?", "i4", "f4", "i8", "f8"]),
+)
+def test_values_are_looked_up_by_their_codes(codes: list[int | None], code: str, kind: str) -> None:
+    values = (np.arange(9) % 5).astype(kind)
+    # The code of what is not valid may be anything.
+    given = np.array([100 if each is None else each for each in codes], code)
+    valid = np.array([each is not None for each in codes], np.bool_)
+    found = look_up(values, given, valid)
+    assert found.dtype == values.dtype
+    assert found.tolist() == [0 if each is None else values[each] for each in codes]
+    assert look_up(values, given[valid], None).tolist() == found[valid].tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "code"),
+    [("i1", -1), ("u1", 9), ("i4", -(2**31)), ("u4", 2**32 - 1), ("i8", 2**32), ("u8", 2**64 - 9)],
+)
+def test_codes_of_no_value_are_refused(dtype: Any, code: int) -> None:
+    codes = np.array([0, code], dtype)
+    with pytest.raises(IndexError, match="none of 9 values"):
+        look_up(np.zeros(9), codes, None)
+    assert look_up(np.ones(9), codes, np.array([True, False])).tolist() == [1, 0]
+    with pytest.raises(IndexError, match="1 marks for 2 codes"):
+        look_up(np.ones(9), codes, np.ones(1, np.bool_))

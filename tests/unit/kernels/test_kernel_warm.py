@@ -96,6 +96,7 @@ def test_warm_reports_every_kernel_before_it_is_compiled() -> None:
         "log1p_narrow",
         "logit",
         "logit_narrow",
+        "look_up",
         "natural_log",
         "natural_log_narrow",
         "pack",
