@@ -114,14 +114,14 @@ def _look_up(
     found: npt.NDArray[np.unsignedinteger],
 ) -> bool:
     count, size = np.uint64(len(codes)), np.uint64(len(values))
-    is_outside = False
+    outside = _0
     if len(valid):
         for i in range(count):
-            is_outside |= valid[i] & (np.uint64(codes[i]) >= size)
+            outside |= np.uint64(valid[i]) & np.uint64(np.uint64(codes[i]) >= size)
     else:
         for i in range(count):
-            is_outside |= np.uint64(codes[i]) >= size
-    if is_outside:
+            outside |= np.uint64(np.uint64(codes[i]) >= size)
+    if outside:
         return False
     if not len(valid):
         for i in range(count):
