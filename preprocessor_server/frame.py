@@ -38,7 +38,7 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class OptionalIds(Flat):
-    """A sparse feature of at most one id a row: values int32 [n], NO_ID where there is none.
+    """A sparse feature of at most one id a row: values int32 [n], -1 where there is none.
 
     Ids are not negative. It stands for the lists that as_lists makes of it, in a third of the
     memory. Only features are kept so.
@@ -318,10 +318,11 @@ def _concat_runs(parts: Sequence[Runs], names: Sequence[str]) -> Runs:
 
 
 def _concat_columns(columns: Sequence[Column]) -> Column:
-    optional = [column.values for column in columns if isinstance(column, OptionalIds)]
-    if len(optional) == len(columns):
-        return OptionalIds(np.concatenate(optional))
-    if optional or any(isinstance(column, Jagged) for column in columns):
+    is_optional = any(isinstance(column, OptionalIds) for column in columns)
+    if is_optional and all(_may_be_optional(column) for column in columns):
+        flats = [column for column in columns if isinstance(column, Flat)]
+        return OptionalIds(np.concatenate([flat.values for flat in flats]))
+    if is_optional or any(isinstance(column, Jagged) for column in columns):
         # One id a row, and lists where a row of another Frame has none.
         columns = [as_lists(column) for column in columns]
     jagged = [column for column in columns if isinstance(column, Jagged)]
@@ -344,6 +345,16 @@ def _concat_columns(columns: Sequence[Column]) -> Column:
     raise TypeError(
         "only feature columns (Flat, OptionalIds, Jagged of Flat) are ever laid end to end"
     )
+
+
+def _may_be_optional(column: Column) -> bool:
+    """Whether a sparse feature has at most one id in each row, and none that OptionalIds lack."""
+    if isinstance(column, OptionalIds):
+        return True
+    match column:
+        case Flat(values, None) if values.dtype == np.int32:
+            return not np.any(values < 0)
+    return False
 
 
 def as_lists(column: Column) -> Jagged:

@@ -163,18 +163,20 @@ def _codes(array: pa.DictionaryArray, rows: Indices | None = None) -> Flat:
     """The codes of a dictionary's values: equal ones are of equal values; those of nulls are 0."""
     if not len(array):
         return Flat(np.empty(0, np.int32), None)
-    validity, words = array.indices.buffers()
-    kind = array.indices.type
-    codes = np.frombuffer(words, kind.to_pandas_dtype(), array.offset + len(array))[array.offset :]
+    indices = array.indices
+    first, count, kind = indices.offset, len(indices), indices.type.to_pandas_dtype()
+    validity, words = indices.buffers()
+    codes = np.frombuffer(words, kind, first + count)[first:]
     codes = codes if rows is None else codes[rows]
-    if array.indices.null_count == 0:
+    if indices.null_count == 0:
         return Flat(codes, None)
     bits = np.frombuffer(validity, np.uint8)
     if rows is None:
-        marks = np.unpackbits(bits, count=array.offset + len(array), bitorder="little")
-        marks = marks[array.offset :]
+        skipped = first % 8
+        marks = np.unpackbits(bits[first // 8 :], count=skipped + count, bitorder="little")
+        marks = marks[skipped:]
     else:
-        places = rows + array.offset
+        places = rows + first
         marks = (bits[places >> 3] >> (places & 7)) & 1
     valid = marks != 0
     return Flat(fill(codes, valid, 0), valid)

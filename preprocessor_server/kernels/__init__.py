@@ -15,7 +15,6 @@ from preprocessor_server.kernels.descriptors import Descriptors
 from preprocessor_server.kernels.gather import Columns, Gathered, RunRows, run_rows, take_into
 from preprocessor_server.kernels.gather_lists import GatheredLists, ListColumns
 from preprocessor_server.kernels.gather_optional import (
-    NO_ID,
     OptionalColumns,
     ids_of_lists,
     ids_of_valid,
@@ -70,7 +69,6 @@ __all__ = [
     "LEVEL_ROOM",
     "MAX_LISTED",
     "MAX_NARROW_BUCKETS",
-    "NO_ID",
     "Buffers",
     "Columns",
     "Descriptors",

@@ -20,8 +20,9 @@ from preprocessor_server.kernels.gather import pack
 from preprocessor_server.kernels.gather_lists import GatheredLists
 from preprocessor_server.kernels.jagged import keep_valid
 
+_INT32 = np.dtype(np.int32)
 # Stands for no id.
-NO_ID = -1
+_NO_ID = -1
 
 _DONE = 0
 _ROW_OUTSIDE = -1
@@ -44,7 +45,7 @@ def _ids_of_lists(
     there, good = len(values), True
     for i in range(np.uint64(len(ids))):
         at, length = offsets[i], offsets[i + _1] - offsets[i]
-        found = np.int32(NO_ID)
+        found = np.int32(_NO_ID)
         if length == 1 and 0 <= at < there:
             found = values[np.uint64(at)]
             good &= found >= 0
@@ -62,7 +63,7 @@ def _ids_of_valid(
     for i in range(np.uint64(len(ids))):
         found = values[i]
         good &= found >= 0 or not valid[i]
-        ids[i] = found if valid[i] else np.int32(NO_ID)
+        ids[i] = found if valid[i] else np.int32(_NO_ID)
     return good
 
 
@@ -124,7 +125,7 @@ def _gather_optional(
 def ids_of_lists(
     offsets: npt.NDArray[np.int64], values: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32] | None:
-    """The id of each list, NO_ID of empty ones; None if one has several, or an id is negative.
+    """The id of each list, -1 of empty ones; None if one has several, or an id is negative.
 
     The lists are values[offsets[i]:offsets[i + 1]], offsets int64 [n + 1]. Raises IndexError if
     offsets leave the values.
@@ -138,7 +139,7 @@ def ids_of_lists(
 def ids_of_valid(
     valid: npt.NDArray[np.bool_], values: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.int32] | None:
-    """Ids int32 [n], NO_ID where valid [n] is false; None if a valid one is negative."""
+    """Ids int32 [n], -1 where valid [n] is false; None if a valid one is negative."""
     if len(valid) != len(values):
         raise IndexError(f"{len(valid)} marks for {len(values)} values")
     ids = np.empty(len(values), np.int32)
@@ -156,14 +157,14 @@ def lists_of_ids(
 
 @dataclass(frozen=True, slots=True, init=False)
 class OptionalColumns:
-    """Columns of lists of at most one id: ids int32 [count, columns], NO_ID where there is none."""
+    """Columns of lists of at most one id: ids int32 [count, columns], -1 where there is none."""
 
     ids: npt.NDArray[np.int32]
 
     def __init__(self, columns: Sequence[npt.NDArray[np.int32]]) -> None:
-        """Raises ValueError for columns of several lengths, or none."""
-        if len({len(column) for column in columns}) != 1:
-            raise ValueError("columns of several lengths")
+        """Raises ValueError for columns of several lengths, of other dtypes than int32, or none."""
+        if {(len(column), column.dtype) for column in columns} != {(len(columns[0]), _INT32)}:
+            raise ValueError("columns of several lengths, or not int32")
         held = [np.ascontiguousarray(column) for column in columns]
         ids = np.empty((len(held[0]), len(held)), np.int32)
         pack(addresses_of(held), ids.view(np.uint32))

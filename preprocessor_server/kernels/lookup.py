@@ -130,9 +130,9 @@ def _look_up(
         for i in range(count):
             # A load that every row does needs no branch.
             value = values[np.uint64(codes[i]) if valid[i] else _0]
-            found[i] = value if valid[i] else 0
+            found[i] = value if valid[i] else _0
     else:
-        found[:] = 0
+        found[:] = _0
     return True
 
 

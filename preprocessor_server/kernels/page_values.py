@@ -218,8 +218,7 @@ def read_coded(
 
     Both hold words of 2, 4 or 8 bytes. The byte before the codes is their width in bits. Where
     valid uint8 [n] is given, there are codes for the count values for which it is 1; others become
-    0.
-    Raises ValueError if there are fewer codes, or one is outside the dictionary.
+    0. Raises ValueError if there are fewer codes, or one is outside the dictionary.
     """
     there = len(values) if count is None else count
     if (len(values) if valid is None else len(valid)) != len(values) or there > len(values):

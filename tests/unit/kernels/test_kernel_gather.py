@@ -291,6 +291,8 @@ def test_rows_that_have_no_optional_ids_are_refused(row: int) -> None:
         OptionalColumns([np.zeros(2, np.int32)] * 2).gather(np.array([0, row]))
     with pytest.raises(ValueError, match="several lengths"):
         OptionalColumns([np.zeros(2, np.int32), np.zeros(3, np.int32)])
+    with pytest.raises(ValueError, match="not int32"):
+        OptionalColumns([np.zeros(2, np.int32), np.zeros(2)])  # type: ignore[list-item]
 
 
 @given(st.sampled_from(["i4", "f4", "i8", "f8"]), st.integers(1, 5), rows_of_ten, rows_of_ten)

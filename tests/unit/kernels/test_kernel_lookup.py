@@ -84,6 +84,13 @@ def test_values_are_looked_up_by_their_codes(codes: list[int | None], code: str,
     assert look_up(values, given[valid], None).tolist() == found[valid].tolist()
 
 
+@pytest.mark.parametrize("values", [[2**53 + 1, 2**63 - 1, -2], [0.1, -0.0, 3e-320]])
+def test_values_that_are_looked_up_keep_their_bits(values: list[Any]) -> None:
+    wide = np.array(values)
+    for valid in (None, np.ones(3, np.bool_)):
+        assert look_up(wide, np.arange(3), valid).tobytes() == wide.tobytes()
+
+
 @pytest.mark.parametrize(
     ("dtype", "code"),
     [("i1", -1), ("u1", 9), ("i4", -(2**31)), ("u4", 2**32 - 1), ("i8", 2**32), ("u8", 2**64 - 9)],

@@ -15,9 +15,12 @@ from preprocessor_server.frame import (
     Frame,
     Jagged,
     Opaque,
+    OptionalIds,
     Runs,
+    as_lists,
     concat_frames,
     frame_bytes,
+    take_rows,
 )
 
 Value = int | str | list[int] | None
@@ -149,3 +152,31 @@ def test_opaque_columns_are_taken_too() -> None:
     column = Opaque(pa.array([Decimal(1), None, Decimal(3)], pa.decimal128(5, 2)))
     taken = Frame(3, {"d": column}).take(np.array([2, 1])).columns["d"]
     assert [None if v is None else int(str(v).split(".")[0]) for v in values_of(taken)] == [3, None]
+
+
+def test_optional_ids_stay_so_beside_ids_of_each_row() -> None:
+    some, each = np.array([3, -1, 0], np.int32), np.array([5, 2**31 - 1], np.int32)
+    optional, empty = OptionalIds(some), Flat(np.empty(0, np.int32))
+    for parts in ([optional, Flat(each)], [Flat(each), optional], [empty, optional, empty]):
+        frames = [Frame(len(part), {"x": part}) for part in parts]
+        ids = np.concatenate([part.values for part in parts])
+        everything = [(frame, np.arange(frame.row_count)) for frame in frames]
+        for whole in (concat_frames(frames), take_rows(everything)):
+            column = whole.columns["x"]
+            assert isinstance(column, OptionalIds)
+            assert column.values.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Flat(np.array([7, -5], np.int32)),
+        Flat(np.array([7, 2**40])),
+        Jagged(np.array([0, 0, 2]), Flat(np.array([7, 8], np.int32))),
+    ],
+)
+def test_optional_ids_become_lists_beside_what_they_cannot_be(other: Flat | Jagged) -> None:
+    optional = OptionalIds(np.array([3, -1, 0], np.int32))
+    whole = concat_frames([Frame(3, {"x": optional}), Frame(2, {"x": other})]).columns["x"]
+    assert isinstance(whole, Jagged)
+    assert values_of(whole) == [[3], [], [0], *values_of(as_lists(other))]
