@@ -20,6 +20,7 @@ from preprocessor_server.catalog import Catalog
 from preprocessor_server.errors import SettingsError
 from preprocessor_server.kernels import cache_place, warm
 from preprocessor_server.pipeline import Pipeline
+from preprocessor_server.scheduling import wake_gently
 from preprocessor_server.service import MAX_SHORT_CALLS, SERVICE, PreprocessorService
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import Metrics, log
@@ -187,6 +188,7 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     keep_freed_memory()
+    wake_gently()
     server = Server(settings)
     if settings.lifeline:
         _follow(settings.lifeline, lambda: os.write(ending, b"\0"))

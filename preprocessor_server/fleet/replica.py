@@ -9,6 +9,7 @@ from typing import Any
 from preprocessor_server.allocator import keep_freed_memory
 from preprocessor_server.errors import SettingsError
 from preprocessor_server.fleet.spec import FleetSpec, wrong_release
+from preprocessor_server.scheduling import wake_gently
 from preprocessor_server.server import Server
 from preprocessor_server.settings import Settings
 from preprocessor_server.telemetry import configure_logging, log
@@ -70,6 +71,7 @@ class Replica:
         configure_logging(settings.log_format, settings.log_level)
         log.info("starting", pid=os.getpid(), fleet=fleet, node=self._node)
         keep_freed_memory()
+        wake_gently()
         self._server = Server(settings)
         self._server.start()
         self._serving = True

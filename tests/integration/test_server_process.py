@@ -1,5 +1,6 @@
 """The server as a process: what it logs, how it starts, drains and ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,6 +56,25 @@ def test_starts_serves_and_drains_a_stream_at_a_batch_boundary(
         assert [canonical(b) for b in got] == [canonical(b) for b in whole.batches[: len(got)]]
         assert server.wait() == 0
         assert server.log[-1]["event"] == "stopped"
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the kernel is not Linux")
+def test_threads_that_serve_interrupt_nobody(dataset_root: Path, connect: Connect) -> None:
+    arguments = ("--listen", "127.0.0.1:0", "--data-root", str(dataset_root))
+    with ServerProcess(*arguments) as server:
+        stub = connect(server.wait_for("listening")["address"])
+        before = tasks_of(server)
+        (request,) = shard_requests(stub, spec(), pb.BatchIdentity(batch_size=16, num_shards=1))
+        receive(stub, request)
+        policies = {os.sched_getscheduler(server.process.pid)}
+        for task in tasks_of(server) - before:
+            with contextlib.suppress(ProcessLookupError):
+                policies.add(os.sched_getscheduler(task))
+        assert policies == {os.SCHED_BATCH}
+
+
+def tasks_of(server: ServerProcess) -> set[int]:
+    return {int(task.name) for task in Path(f"/proc/{server.process.pid}/task").iterdir()}
 
 
 def test_a_signal_to_any_of_its_threads_ends_it(dataset_root: Path) -> None:
