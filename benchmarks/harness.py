@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -106,16 +107,32 @@ def fresh_process(
 
 def tree_cpu_s(pid: int) -> float:
     """User and system CPU time so far of a process and its children, ended ones too, in seconds."""
+    own = _cpu_ticks(pid)
+    while own is not None:
+        spent_s = sum(map(tree_cpu_s, _children(pid)))
+        before, own = own, _cpu_ticks(pid)
+        if own is not None and own[2:] == before[2:]:
+            return sum(own) / TICKS_A_SECOND + spent_s
+        # A child was waited for meanwhile, so it may have been counted twice, or not at all.
+    return 0.0  # It has ended meanwhile; its parent has its time.
+
+
+def _cpu_ticks(pid: int) -> list[int] | None:
+    """User and system time of a process, and of its children that it has waited for."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = [
-            int(child)
-            for path in Path(f"/proc/{pid}/task").glob("*/children")
-            for child in path.read_text().split()
-        ]
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0  # It has ended meanwhile; its parent has its time.
-    return sum(map(int, fields[11:15])) / TICKS_A_SECOND + sum(map(tree_cpu_s, children))
+        return None
+    return [int(field) for field in fields[11:15]]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        # A thread may end at any time.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, task.read_text().split())
+    return found
 
 
 def memory_mib(pid: int, field: str = "VmRSS") -> float:

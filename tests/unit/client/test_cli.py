@@ -50,7 +50,7 @@ def test_json_gives_one_object_an_epoch(dataset: str, tmp_path: Path) -> None:
         for figures in epochs:
             assert figures["rows"] == DATA.row_count
             assert sum(s["rows"] for s in figures["servers"].values()) == DATA.row_count
-            assert set(figures["servers"]) == set(fleet.addresses)
+            assert set(figures["servers"]) <= set(fleet.addresses)
             assert figures["examples_per_s"] > 0
             assert 0 <= figures["wait_share"] <= 1
 
