@@ -128,10 +128,11 @@ def _cpu_ticks(pid: int) -> list[int] | None:
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        # A thread may end at any time.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found += map(int, task.read_text().split())
+    # The process, and each of its threads, may end at any time.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
 
 
