@@ -68,7 +68,6 @@ class Connection:
         the tries.
         """
         attempts = self.attempts(what, method.encode())
-        handed: set[str] = set()
         while not self.closed.is_set():
             address = "?"
             error: HeadraceError
@@ -82,9 +81,7 @@ class Connection:
                 error.__cause__ = rpc_error
             except HeadraceError as failure:
                 error = failure
-            left = self.hand_over(error, address, snapshot, handed, attempts.patience_s())
-            if left is not None:
-                self.pause(attempts, left)
+            self.recover(attempts, error, address, snapshot)
         raise StreamClosedError(f"{what}: the stream was closed meanwhile")
 
     def attempts(self, what: str, key: bytes, avoid: str = "") -> Attempts:
@@ -100,40 +97,38 @@ class Connection:
             self.meter.add(moves=1)
         return leaves
 
-    def pause(self, attempts: Attempts, error: HeadraceError) -> None:
-        """Notes a failure and waits as long as it asks for, or until the stream is closed.
+    def recover(
+        self, attempts: Attempts, error: HeadraceError, address: str, snapshot: Snapshot | None
+    ) -> None:
+        """Mends what made a try fail, or notes it and waits as long as it asks for.
 
-        Raises what ends the tries.
+        A server that does not know the snapshot is handed it; one that cannot take it now is no
+        reason to end, another may have it. Raises what ends the tries, among them DeploymentError
+        for a server that still lacks what it was handed, and StreamClosedError.
         """
+        left: HeadraceError | None = error
+        if error.reason == "SNAPSHOT_UNKNOWN" and snapshot is not None:
+            if attempts.was_mended(address):
+                raise DeploymentError(
+                    f"{address} was handed snapshot {snapshot.snapshot_id} and does not know it: "
+                    "raise its snapshot_cache_bytes",
+                    reason=error.reason,
+                    server=address,
+                ) from error
+            left = self._hand_over(address, snapshot, attempts.patience_s())
+        if left is None:
+            attempts.mended(address)
+            return
         if self.closed.is_set():
-            raise StreamClosedError("the stream was closed meanwhile") from error
-        pause_s = attempts.failed(self.diagnosis.of(error))
+            raise StreamClosedError("the stream was closed meanwhile") from left
+        pause_s = attempts.failed(self.diagnosis.of(left))
         self.meter.add(retries=1)
         self.closed.wait(pause_s)
 
-    def hand_over(
-        self,
-        error: HeadraceError,
-        address: str,
-        snapshot: Snapshot | None,
-        handed: set[str],
-        patience_s: float,
+    def _hand_over(
+        self, address: str, snapshot: Snapshot, patience_s: float
     ) -> HeadraceError | None:
-        """None if the error was that a server lacks the snapshot, and it has it now.
-
-        Else the error that is left, for pause(): a server that cannot take the snapshot now is no
-        reason to end, another may have it. handed holds the servers that were given it for this
-        call; one that still lacks it is a DeploymentError.
-        """
-        if error.reason != "SNAPSHOT_UNKNOWN" or snapshot is None:
-            return error
-        if address in handed:
-            raise DeploymentError(
-                f"{address} was handed snapshot {snapshot.snapshot_id} and does not know it: raise "
-                "its snapshot_cache_bytes",
-                reason=error.reason,
-                server=address,
-            ) from error
+        """Why a server cannot take a snapshot now; None once it has it."""
         request = preprocessor_service_pb2.PutSnapshotRequest(snapshot=snapshot.data)
         try:
             reply = self.pool.ask(address, "PutSnapshot", request, patience_s)
@@ -143,7 +138,6 @@ class Connection:
             return failure
         except CorruptBatchError as damaged:
             return damaged
-        handed.add(address)
         if reply.snapshot_id != snapshot.snapshot_id:
             raise DeploymentError(
                 f"{address} reads the snapshot {snapshot.snapshot_id} as {reply.snapshot_id}: the "

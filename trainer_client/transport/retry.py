@@ -111,6 +111,10 @@ class Attempts:
         self._clock = clock
         self._failures = 0
         self._tried = {avoid}
+        # Servers that lacked something and were given it since the last progress, and the last of
+        # them until it was tried again.
+        self._mended: set[str] = set()
+        self._returns_to = ""
         self._last_errors: dict[str, HeadraceError] = {}
         self._doubtful: list[HeadraceError] = []
         self._known = 1
@@ -121,6 +125,10 @@ class Attempts:
         """The address to try now, for one try. Raises ServerUnavailableError if there is none."""
         addresses = self._fleet.addresses()
         self._known = len(addresses)
+        if self._returns_to in addresses:
+            # What it was asked in vain makes it look slow, and it would be left with its gift.
+            addresses = [self._returns_to]
+        self._returns_to = ""
         address = self._placement.choose(self._key, addresses, self._tried)
         try:
             yield address
@@ -141,8 +149,18 @@ class Attempts:
         self._progress_s = self._clock()
         self._failures = 0
         self._tried.clear()
+        self._mended.clear()
         self._last_errors.clear()
         self._doubtful.clear()
+
+    def mended(self, address: str) -> None:
+        """Notes that a server was given what it lacked, so it is the next to be tried."""
+        self._mended.add(address)
+        self._returns_to = address
+
+    def was_mended(self, address: str) -> bool:
+        """Whether it was, since the last progress."""
+        return address in self._mended
 
     def failed(self, error: HeadraceError) -> float:
         """Notes a failure; the seconds to wait before the next try.

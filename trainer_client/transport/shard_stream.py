@@ -137,7 +137,6 @@ class ShardStream(Generic[T]):
         connection = self._job.connection
         what = f"streaming shard {self._shard} of epoch {self._job.identity.epoch}"
         attempts = connection.attempts(what, self._key(), self._avoid)
-        handed: set[str] = set()
         while not self._done:
             address = "?"
             try:
@@ -147,7 +146,6 @@ class ShardStream(Generic[T]):
                 ):
                     for fetched in batches:
                         attempts.progressed()
-                        handed.clear()
                         self._given += 1
                         assert self._cursor is not None
                         self._place = _Place(self._given, self._cursor, self._left)
@@ -168,11 +166,7 @@ class ShardStream(Generic[T]):
             if isinstance(error, CorruptBatchError):
                 error.server = address
                 connection.meter.add(refetches=1)
-            left = connection.hand_over(
-                error, address, self._job.snapshot, handed, attempts.patience_s()
-            )
-            if left is not None:
-                connection.pause(attempts, left)
+            connection.recover(attempts, error, address, self._job.snapshot)
 
     def rival(self, given: int) -> ShardStream[T] | None:
         """Another stream from where this one stands, on another server.

@@ -38,8 +38,8 @@ def test_an_epoch_delivers_every_row_once(make_stream: MakeStream) -> None:
         assert (stats.rows, stats.batches) == (DATA.row_count, len(batches))
         assert sum(s.rows for s in stats.servers.values()) == DATA.row_count
         assert sum(s.wire_bytes for s in stats.servers.values()) == stats.wire_bytes
-        # A server that was asked may be passed over before it gave anything.
-        assert set(stats.servers) <= {fleet.addresses[opened.server] for opened in fleet.opened}
+        # Where neither is busy, all shards may hash to the same one.
+        assert set(stats.servers) == {fleet.addresses[opened.server] for opened in fleet.opened}
         assert stats.retries == stats.refetches == 0
         assert stats.elapsed_s > 0
         assert 0 <= stats.wait_share <= 1

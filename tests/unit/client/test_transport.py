@@ -286,8 +286,9 @@ class TestAttempts:
     def setup_method(self) -> None:
         self.now = 0.0
         fleet = StaticFleet(StaticTarget(("b:1", "a:1", "c:1")))
+        self.placement = Placement(lambda: self.now)
         self.attempts = Attempts(
-            fleet, Placement(), "it", key=b"", timeout_s=10, clock=lambda: self.now
+            fleet, self.placement, "it", key=b"", timeout_s=10, clock=lambda: self.now
         )
 
     def address(self) -> str:
@@ -329,6 +330,21 @@ class TestAttempts:
             StreamTimeoutError, match=r"(?s)it: nothing.*10 s after 2 tries.*:1: gone\n.*:1: gone"
         ):
             self.fail()
+
+    def test_a_server_that_was_given_what_it_lacked_is_the_next_to_be_tried(self) -> None:
+        first = self.address()
+        with self.placement.waiting(first):
+            self.now = 1.0
+        for other in {"a:1", "b:1", "c:1"} - {first}:
+            self.placement.took(other)
+        assert self.address() != first
+        self.attempts.mended(first)
+        assert self.attempts.was_mended(first)
+        assert self.address() == first
+        # Once: then it is one of all again.
+        assert self.address() != first
+        self.attempts.progressed()
+        assert not self.attempts.was_mended(first)
 
     def test_patience_with_one_server_leaves_time_for_another(self) -> None:
         self.address()
