@@ -24,6 +24,8 @@ Entry: TypeAlias = tuple[int, int, int, int]
 ALIGNMENT = 64
 
 MAX_DISTINCT = 256
+# Of numbers: how many elements there are of each distinct one, at least.
+LEAST_PER_NUMBER = 16
 # Of numbers: distinct highest bytes, and how many elements there are of each at least.
 MAX_TOPS = 16
 LEAST_PER_TOP = 64
@@ -90,7 +92,7 @@ def _width(span: np.uint64) -> int:
 
 @inner
 def _find_distinct(
-    elements: npt.NDArray[np.signedinteger],
+    elements: npt.NDArray[np.integer],
     used: npt.NDArray[np.bool_],
     slots: npt.NDArray[np.int64],
     distinct: npt.NDArray[np.int64],
@@ -159,12 +161,21 @@ def _lay_out_integers(
 def _lay_out_numbers(
     words: npt.NDArray[np.unsignedinteger],
     bits: int,
-    seen: npt.NDArray[np.bool_],
+    used: npt.NDArray[np.bool_],
+    slots: npt.NDArray[np.int64],
     dictionary: npt.NDArray[np.int64],
     entry: npt.NDArray[np.int64],
 ) -> None:
     """Lays out words of so many bits."""
-    count, found = len(words), 0
+    count = len(words)
+    entry[_BASE] = 0
+    found = _find_distinct(words, used, slots, dictionary)
+    if 2 <= found <= MAX_DISTINCT and LEAST_PER_NUMBER * found <= count:
+        _sort(dictionary[:found])
+        entry[_LAYOUT], entry[_DICTIONARY_SIZE] = DICTIONARY, found
+        entry[_WIDTH_BITS] = _width(np.uint64(found - 1))
+        return
+    seen, found = used, 0
     shift = words.dtype.type(bits - 8)
     seen[:256] = False
     for j in range(np.uint64(count)):
@@ -174,7 +185,7 @@ def _lay_out_numbers(
             dictionary[found] = top
             found += 1
     entry[_LAYOUT], entry[_WIDTH_BITS] = BYTE_PLANES, bits
-    entry[_BASE] = entry[_DICTIONARY_SIZE] = 0
+    entry[_DICTIONARY_SIZE] = 0
     if 2 <= found <= MAX_TOPS and count >= LEAST_PER_TOP * found:
         entry[_LAYOUT], entry[_DICTIONARY_SIZE] = TOP_DICTIONARY, found
         entry[_WIDTH_BITS] = bits - 8 + _width(np.uint64(found - 1))
@@ -198,10 +209,11 @@ def _lay_out(
         entry, dictionary = table[b], dictionaries[b]
         if kind == FLOATS and buffers[b, _WORD_BYTES] == 8:
             doubles = carray(address, count, np.uint64)
-            _lay_out_numbers(doubles, 64, used, dictionary, entry)
+            _lay_out_numbers(doubles, 64, used, slots, dictionary, entry)
         elif kind in (FLOATS, HALVES):
             singles = carray(address, count, np.uint32)
-            _lay_out_numbers(singles, 32 if kind == FLOATS else 16, used, dictionary, entry)
+            bits = 32 if kind == FLOATS else 16
+            _lay_out_numbers(singles, bits, used, slots, dictionary, entry)
         elif kind == ONES:
             entry[_LAYOUT], entry[_WIDTH_BITS] = CONSTANT, 0
             entry[_BASE], entry[_DICTIONARY_SIZE] = min(count, 1), 0

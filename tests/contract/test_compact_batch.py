@@ -93,7 +93,7 @@ COUNT = 24
 FRAME_BYTES = 1000
 GOLDEN_DENSE = {
     "price": [EDGES[i % 9] for i in range(COUNT)],
-    "age": [EDGES[8 - i % 9] for i in range(COUNT)],
+    "age": [1 + i / 32 for i in range(COUNT)],
 }
 GOLDEN_SPARSE = {
     "seq": [LISTS[i % 9] for i in range(COUNT)],
@@ -104,8 +104,8 @@ GOLDEN_SPARSE = {
     "country": [[49] for _ in range(COUNT)],
 }
 GOLDEN_LABELS = {"label": [i % 2.0 for i in range(COUNT)]}
-# Two batches of rows out of order, each of two pieces, and one of enough numbers for a dictionary
-# of their highest bytes.
+# Two batches of rows out of order, each of two pieces, and one of enough numbers for dictionaries:
+# of the labels, and of the highest bytes of the dense features.
 ORDERS = (
     [[20, 21, 22, 23, 0], [*range(1, 12)]],
     [[12, 13], [*range(14, 20)]],

@@ -400,6 +400,29 @@ def test_a_block_is_listed_once() -> None:
 @pytest.mark.parametrize(
     ("dtype", "narrow"), [*((dtype, True) for dtype in DTYPES), ("FLOAT64", False)]
 )
+@pytest.mark.parametrize("distinct", [2, 5, 180])
+def test_few_distinct_numbers_arrive_in_every_dtype(
+    dtype: str, narrow: bool, distinct: int
+) -> None:
+    rng = np.random.default_rng(distinct)
+    known = np.concatenate([[-0.0, 0.0], rng.standard_normal(200)])[:distinct]
+    if narrow:
+        known = known.astype(np.float32).astype(np.float64)
+    numbers = rng.choice(known, 3000)
+    spec = dataset(feature("dense", "x", block="x"), x=dtype)
+    (buffer,) = encode(spec, {"x": numbers})[1].blocks[0].parts[0].buffers
+    assert buffer.layout == batch_pb2.BUFFER_LAYOUT_DICTIONARY
+    batch, read = deliver(spec, {"x": numbers})
+    expected = torch.tensor(numbers).to(DTYPES[dtype])
+    found = batch.blocks["x"]
+    assert isinstance(found, torch.Tensor)
+    assert torch.equal(found[:, 0], expected)
+    assert same(read["x"], expected.tolist())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "narrow"), [*((dtype, True) for dtype in DTYPES), ("FLOAT64", False)]
+)
 @pytest.mark.parametrize("tops", [2, 5, 16])
 def test_numbers_of_few_highest_bytes_arrive_in_every_dtype(
     dtype: str, narrow: bool, tops: int
@@ -407,7 +430,8 @@ def test_numbers_of_few_highest_bytes_arrive_in_every_dtype(
     rng = np.random.default_rng(tops)
     # The highest byte tells such numbers apart by sign and power; of FLOAT64 not every power.
     powers = 4.0 ** (2 * rng.integers(0, tops // 2, 3000) - 7)
-    numbers = rng.choice([-1.0, 1.0], 3000) * rng.uniform(1, 1.24, 3000) * powers
+    most = 1.24 if dtype == "FLOAT16" else 1.99
+    numbers = rng.choice([-1.0, 1.0], 3000) * rng.uniform(1, most, 3000) * powers
     if narrow:
         numbers = numbers.astype(np.float32).astype(np.float64)
     spec = dataset(feature("dense", "x", block="x"), x=dtype)

@@ -189,6 +189,9 @@ def _add_buffer(
 
 
 def _numbers(buffer: batch_pb2.Buffer, words: list[int]) -> bytes:
+    distinct = sorted(set(words))
+    if 2 <= len(distinct) <= 256 and len(words) >= 16 * len(distinct):
+        return _dictionary(buffer, words, distinct)
     tops = sorted({word >> 24 for word in words})
     if not 2 <= len(tops) <= 16 or len(words) < 64 * len(tops):
         return _byte_planes(buffer, words, 0, 32)
@@ -210,6 +213,10 @@ def _integers(buffer: batch_pb2.Buffer, elements: list[int], *, is_values: bool)
     few = len(distinct) <= 256 and len(elements) >= 4 * len(distinct)
     if not (is_values and few and width > 8):
         return _byte_planes(buffer, elements, least, width)
+    return _dictionary(buffer, elements, distinct)
+
+
+def _dictionary(buffer: batch_pb2.Buffer, elements: list[int], distinct: list[int]) -> bytes:
     place = {element: i for i, element in enumerate(distinct)}
     code_width = min(bits for bits in (1, 2, 4, 8) if len(distinct) - 1 < 1 << bits)
     codes = _byte_planes(buffer, [place[element] for element in elements], 0, code_width)

@@ -85,7 +85,7 @@ def elements(b: batch_pb2.Buffer, content: bytes) -> list[float] | list[int]:
     if b.type == BFLOAT16:
         words = [word << 16 for word in words]
     if b.type in {FLOAT32, FLOAT64, FLOAT16, BFLOAT16}:
-        assert b.layout in {BYTE_PLANES, TOP_DICTIONARY}
+        assert b.layout in {BYTE_PLANES, DICTIONARY, TOP_DICTIONARY}
         assert b.base == 0
         if b.layout == BYTE_PLANES:
             assert b.width_bits == {FLOAT32: 32, FLOAT64: 64}.get(b.type, 16)

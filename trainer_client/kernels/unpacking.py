@@ -121,7 +121,7 @@ def _layout_fault(buffers: Table, row: int) -> int:
     is_number = buffers[row, TYPE] >= TYPE_FLOAT32
     if not BYTE_PLANES <= layout <= TOP_DICTIONARY:
         return UNKNOWN_LAYOUT
-    if layout != BYTE_PLANES and is_number != (layout == TOP_DICTIONARY):
+    if (layout == CONSTANT and is_number) or (layout == TOP_DICTIONARY and not is_number):
         return WRONG_LAYOUT
     if buffers[row, BASE] != 0 and (is_number or layout >= DICTIONARY):
         return WRONG_BASE
@@ -335,7 +335,9 @@ def _widen(
 
 
 @inner
-def _read_dictionary(wire: Bytes, at: int, distinct: Words64, size: int, bits: int) -> bool:
+def _read_dictionary(
+    wire: Bytes, at: int, distinct: Words64, size: int, bits: int, is_signed: bool
+) -> bool:
     """Whether the elements of a dictionary, which are filled in, ascend and have so many bits."""
     for i in range(size):
         distinct[i] = _word(wire, at + _u64(8) * _u64(i))
@@ -343,8 +345,7 @@ def _read_dictionary(wire: Bytes, at: int, distinct: Words64, size: int, bits: i
             return False
     if size == 0 or bits == 64:
         return True
-    # Highest bytes have no sign.
-    least = np.int64(0) if bits == 8 else -(np.int64(1) << (bits - 1))
+    least = -(np.int64(1) << (bits - 1)) if is_signed else np.int64(0)
     most = least + (np.int64(1) << bits) - 1
     return bool(np.int64(distinct[0]) >= least and np.int64(distinct[size - 1]) <= most)
 
@@ -361,7 +362,9 @@ def _unpack_buffer(wire: Bytes, buffers: Table, row: int, out: Decoded, scratch:
     to = _u64(buffers[row, DECODED_OFFSET]) // _u64(_bytes_of(scalar))
     size = buffers[row, DICTIONARY_SIZE]
     has_codes, has_tops = layout == DICTIONARY, layout == TOP_DICTIONARY
-    if not _read_dictionary(wire, at, distinct, size, 8 if has_tops else (64 if is_long else 32)):
+    known_bits = 8 if has_tops else 8 * _bytes_of(buffers[row, TYPE])
+    is_signed = buffers[row, TYPE] <= TYPE_INT64
+    if not _read_dictionary(wire, at, distinct, size, known_bits, is_signed):
         return WRONG_DICTIONARY
     at += _u64(8) * _u64(size)
     # Words of 32 bits go straight to where they belong.

@@ -30,10 +30,10 @@ ROWS = Rows(
     labels={"label": [0.0, 1.0, 0.0, 0.0]},
 )
 COUNT = 4
-# Of few highest bytes, so that they are laid out with a dictionary of them.
+# Of few highest bytes, or few in all, so that they are laid out with a dictionary of them.
 TOPPED_COUNT = 200
 TOPPED = Rows(
-    dense={"d0": [(i % 7) / 4 for i in range(TOPPED_COUNT)]},
+    dense={"d0": [0.5 + i % 50 / 20 if i % 7 else 0.0 for i in range(TOPPED_COUNT)]},
     sparse={},
     labels={"label": [float(i % 5 == 0) for i in range(TOPPED_COUNT)]},
 )
@@ -147,6 +147,16 @@ def test_every_size_of_dictionary(distinct: int) -> None:
     rows = Rows({}, {"s": [values, []]}, {})
     message = encode_batch(rows, row_count=2)
     assert message.blocks[0].parts[0].buffers[1].dictionary_size == distinct
+    assert same(decode(message, encode_schema(rows)), rows)
+
+
+@pytest.mark.parametrize("distinct", [2, 3, 4, 5, 16, 17, 200, 256])
+def test_every_size_of_dictionary_of_numbers(distinct: int) -> None:
+    numbers = [(i % distinct - 100) / 8 for i in range(16 * distinct + 2100)]
+    rows = Rows({}, {}, {"l": numbers})
+    message = encode_batch(rows, row_count=len(numbers))
+    (buffer,) = message.blocks[0].parts[0].buffers
+    assert (buffer.layout, buffer.dictionary_size) == (batch_pb2.BUFFER_LAYOUT_DICTIONARY, distinct)
     assert same(decode(message, encode_schema(rows)), rows)
 
 
@@ -299,7 +309,7 @@ def test_a_payload_may_be_several_frames(data: st.DataObject) -> None:
 
 
 def test_a_frame_that_is_longer_than_announced_is_refused() -> None:
-    rows = Rows({}, {}, {"l": [0.0] * 16, "m": [1.0] * 16})
+    rows = Rows({}, {}, {"l": [0.0] * 16, "m": [1.0, *[2.0] * 15]})
     message = encode_batch(rows, row_count=16)
     (buffer,) = message.blocks[0].parts[0].buffers
     buffer.element_count, buffer.size_bytes = 16, 64

@@ -53,6 +53,19 @@ def test_top_dictionaries_that_fit_are_decoded(scalar: str) -> None:
 
 
 @pytest.mark.parametrize("scalar", ["FLOAT32", "FLOAT64", "FLOAT16", "BFLOAT16"])
+def test_dictionaries_of_numbers_that_fit_are_decoded(scalar: str) -> None:
+    bits = ELEMENT_BITS[scalar]
+    lowest = -(1 << 63) if bits == 64 else 0
+    highest = lowest + (1 << bits) - 1
+    for known in ([lowest, highest], [5, 6, highest], [*range(7, 262), highest]):
+        width = min(width for width in (1, 2, 4, 8) if len(known) - 1 < 2**width)
+        batch = laid_out(scalar, "DICTIONARY", width, known)
+        assert batch.labels is not None
+        words = batch.labels[:, 0].view({16: torch.int16, 32: torch.int32, 64: torch.int64}[bits])
+        assert words.tolist() == [known[0]] * LAID_OUT
+
+
+@pytest.mark.parametrize("scalar", ["FLOAT32", "FLOAT64", "FLOAT16", "BFLOAT16"])
 @pytest.mark.parametrize(
     ("size", "beyond"), [(0, 1), (1, 1), (17, 4), (256, 4), (257, 4), (4096, 4), (2, 0), (2, -7),
                          (2, -16), (2, 8)]
@@ -66,10 +79,13 @@ def test_top_dictionaries_of_other_sizes_and_widths_are_refused(
         laid_out(scalar, "TOP_DICTIONARY", width, [*range(size)])
 
 
+@pytest.mark.parametrize("scalar", ["INT64", "FLOAT32", "FLOAT16"])
 @pytest.mark.parametrize(("size", "width"), [(0, 8), (1, 8), (257, 8), (4096, 8), (2, 0), (2, 9)])
-def test_dictionaries_of_other_sizes_and_widths_are_refused(size: int, width: int) -> None:
+def test_dictionaries_of_other_sizes_and_widths_are_refused(
+    scalar: str, size: int, width: int
+) -> None:
     with pytest.raises(CorruptBatchError, match=rf"have {width} bits in layout 3"):
-        laid_out("INT64", "DICTIONARY", width, [*range(size)])
+        laid_out(scalar, "DICTIONARY", width, [*range(size)])
 
 
 OUT_OF_ORDER = "have a dictionary out of order or range"
@@ -89,7 +105,12 @@ OUT_OF_ORDER = "have a dictionary out of order or range"
         ("FLOAT32", "BYTE_PLANES", 32, [], 5, "have base 5 in layout 1"),
         ("INT64", "DICTIONARY", 2, [1, 2, 3], 5, "have base 5 in layout 3"),
         ("INT64", "TOP_DICTIONARY", 58, [1, 2, 3], 0, "have layout 4, which is not for type 2"),
-        ("FLOAT32", "DICTIONARY", 2, [1, 2, 3], 0, "have layout 3, which is not for type 3"),
+        ("FLOAT32", "DICTIONARY", 2, [1, 2, 3], 5, "have base 5 in layout 3"),
+        ("FLOAT32", "DICTIONARY", 2, [1, 2, 1 << 32], 0, OUT_OF_ORDER),
+        ("FLOAT32", "DICTIONARY", 2, [-1, 2, 3], 0, OUT_OF_ORDER),
+        ("FLOAT16", "DICTIONARY", 2, [1, 2, 1 << 16], 0, OUT_OF_ORDER),
+        ("BFLOAT16", "DICTIONARY", 2, [-1, 2, 3], 0, OUT_OF_ORDER),
+        ("FLOAT64", "DICTIONARY", 2, [1, -2, 3], 0, OUT_OF_ORDER),
         ("FLOAT32", "CONSTANT", 0, [], 0, "have layout 2, which is not for type 3"),
     ],
 )

@@ -73,6 +73,14 @@ def laid(row: list[int], with_dictionaries: bool) -> Laid:
 
 def laid_numbers(words: list[int], bits: int) -> Laid:
     """The same of numbers, by their bits."""
+    known = sorted(set(words), key=lambda word: word - (1 << 64) * (word >> 63))
+    if 2 <= len(known) <= 256 and len(words) >= 16 * len(known):
+        code = {word: place for place, word in enumerate(known)}
+        width = min(width for width in (1, 2, 4, 8) if len(known) - 1 < 2**width)
+        table = [batch_pb2.BUFFER_LAYOUT_DICTIONARY, width, 0, len(known), len(words)]
+        packed = struct.pack(f"<{len(known)}Q", *known)
+        signed = [*struct.unpack(f"<{len(known)}q", packed)]
+        return Laid(table, signed, packed + planes_of([code[word] for word in words], width))
     below = bits - 8
     tops = sorted({word >> below for word in words})
     if not 2 <= len(tops) <= 16 or len(words) < 64 * len(tops):
@@ -275,10 +283,27 @@ def test_numbers_of_few_highest_bytes(bits: int, tops: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize(
+    ("distinct", "width"), [(1, 0), (2, 1), (3, 2), (5, 4), (17, 8), (256, 8), (257, 0)]
+)
+def test_numbers_of_few_distinct_ones(bits: int, distinct: int, width: int) -> None:
+    """Over all bits of the highest byte, so that a dictionary of these is none of a few."""
+    rng = np.random.default_rng(distinct)
+    spread = rng.permutation(1 << 16)[:distinct].astype(np.uint64)
+    known = spread << np.uint64(bits - 16)
+    for size in (16 * distinct - 1, 16 * distinct, 16 * distinct + 1, 1024 + 16 * distinct):
+        words = np.concatenate([known, rng.choice(known, size - distinct)])
+        laid = check_numbers(words.astype(np.uint64 if bits == 64 else np.uint32), bits)
+        is_coded = width > 0 and size >= 16 * distinct
+        assert (laid.table[:2] == [3, width]) == is_coded
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
 @pytest.mark.parametrize("place", [0, 1023, 1024, -1])
 def test_a_highest_byte_that_the_dictionary_lacks_is_refused(bits: int, place: int) -> None:
     dtype = np.uint64 if bits == 64 else np.uint32
-    words = (np.arange(1300) % 3 * 5 << (bits - 8)).astype(dtype)
+    # More distinct ones than a dictionary of whole numbers holds.
+    words = (np.arange(1300) % 3 * 5 << (bits - 8) | np.arange(1300) % 256).astype(dtype)
     kind = FLOATS if bits > 16 else HALVES
     shown = words.view({64: np.float64, 32: np.float32}.get(bits, np.uint32))
     layouts = lay_out(buffers_of(shown[None], kind))

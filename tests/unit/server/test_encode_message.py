@@ -34,10 +34,8 @@ def example(count: int = 4096) -> Frame:
     return Frame(
         count,
         {
-            **{
-                name: Flat(rng.integers(0, 50, count).astype(np.float32))
-                for name in (*DENSE, *LABELS)
-            },
+            **{name: Flat(rng.integers(0, 50, count).astype(np.float32)) for name in DENSE},
+            **{name: Flat(8 * rng.random(count, np.float32)) for name in LABELS},
             "s0": Flat(rng.choice(IDS["few"], count)),
             "s1": Flat(rng.integers(-(2**63), 2**63 - 1, count)),
             "s2": Flat(np.zeros(count, np.int32)),
