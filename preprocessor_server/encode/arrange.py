@@ -23,8 +23,6 @@ from preprocessor_server.kernels import (
     write_buffers,
 )
 
-MAX_LENGTH = 2**31 - 1
-
 Dtype: TypeAlias = dataset_pb2.ScalarType
 # A buffer's role, and the type of its elements.
 Title: TypeAlias = tuple[batch_pb2.BufferRole, Dtype]
@@ -93,15 +91,16 @@ class Arranger:
             buffers.add(buffers.rows(rows.run_lengths.reshape(1, -1), LENGTHS))
             titles.append(_RUN_LENGTHS)
         if rows.lists:
-            lengths = np.ones((len(features), rows.size), np.int32)
-            for feature, (offsets, _) in rows.lists.items():
-                lengths[features.index(feature)] = _lengths(offsets)
+            lengths = rows.lengths
+            if [*rows.lists] != features:
+                lengths = np.ones((len(features), rows.size), np.int32)
+                lengths[[features.index(feature) for feature in rows.lists]] = rows.lengths
             buffers.add(buffers.rows(lengths.reshape(1, -1), LENGTHS))
         else:
             buffers.add([ones(len(features) * rows.size)])
         titles.append(_LENGTHS)
         values = dict(zip(rows.singles, buffers.rows(rows.ids, IDS), strict=True))
-        for feature, (_, elements) in rows.lists.items():
+        for feature, elements in rows.lists.items():
             (values[feature],) = buffers.rows(elements.reshape(1, -1), IDS)
         buffers.add([values[feature] for feature in features])
         titles += [(_VALUES, dtype)] * len(features)
@@ -122,10 +121,3 @@ class Arranger:
         """Fills an arena of as many bytes; padding becomes zero."""
         assert self._layouts is not None
         write_buffers(self._buffers, self._layouts, arena)
-
-
-def _lengths(offsets: Array) -> Array:
-    lengths: Array = offsets[1:] - offsets[:-1]
-    if offsets[-1] - offsets[0] > MAX_LENGTH and lengths.max() > MAX_LENGTH:
-        raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
-    return lengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +16,38 @@ from preprocessor_server.runs import join_starts
 
 Lengths: TypeAlias = npt.NDArray[np.int32]
 Weights: TypeAlias = npt.NDArray[np.float32]
-# Lists that lie one after the other: offsets int64 [N + 1] and values, int32 or int64.
-Lists: TypeAlias = tuple[Indices, Array]
 
-_NO_IDS: npt.NDArray[np.int32] = np.empty((0, 0), np.int32)
+MAX_LENGTH = 2**31 - 1
+
+_NONE: npt.NDArray[np.int32] = np.empty((0, 0), np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class PartRows:
     """Features of a sparse block that are sent together, by their number in the block.
 
-    Of size rows or runs, singles have one id each: ids [singles, size] of int32 or int64; lists
-    have a list each, and those of a weighted block weights for its values. run_lengths [size] are
-    the rows of each run, None where the part is sent once a row.
+    Of size rows or runs, singles have one id each: ids [singles, size] of int32 or int64. lists
+    have a list each: their elements, int32 or int64, lie one behind the other, lengths
+    [lists, size] has how many each list has, and those of a weighted block have weights for them.
+    run_lengths [size] are the rows of each run, None where the part is sent once a row.
     """
 
     size: int
     run_lengths: Lengths | None
     singles: list[int]
     ids: Array
-    lists: dict[int, Lists]
+    lists: dict[int, Array]
+    lengths: Lengths
     weights: dict[int, Weights]
+
+
+class _Lists(NamedTuple):
+    """Lists of some features: lengths [features, units], elements of each, and weights if any."""
+
+    features: list[int]
+    lengths: Lengths
+    elements: list[Array]
+    weights: list[Weights]
 
 
 def sparse_parts(levels: Sequence[LevelColumns], rows: Indices) -> list[PartRows]:
@@ -80,8 +91,7 @@ class _LevelRows:
             rows = self._runs.runs
         self.count = len(rows)
         self.ids: list[tuple[list[int], Array]] = []
-        self.lists: dict[int, Lists] = {}
-        self.weights: dict[int, Weights] = {}
+        self.lists: list[_Lists] = []
         self.changes: dict[int, Mask] = {}
         self.changed: dict[int, int] = {}
         for features, columns in level.flats:
@@ -91,20 +101,17 @@ class _LevelRows:
             self.changed |= zip(features, ids.changed.tolist(), strict=True)
         if level.optional_columns is not None:
             some = level.optional_columns.gather(rows)
-            self.lists |= zip(
-                level.optional, zip(some.offsets, some.values, strict=True), strict=True
-            )
+            self.lists.append(_Lists(level.optional, some.lengths, [*some.values], []))
             self.changes |= zip(level.optional, some.changes, strict=True)
             self.changed |= zip(level.optional, some.changed.tolist(), strict=True)
         if level.list_columns is not None:
             lists, count = level.list_columns.gather(rows), len(level.listed)
-            offsets, values = lists.offsets[:count], lists.values[:count]
+            lengths, weights = _lengths(lists.offsets[:count]), lists.values[count:]
             changes, changed = lists.changes[:count], lists.changed[:count]
-            if len(lists.values) > count:
-                self.weights |= zip(level.listed, lists.values[count:], strict=True)
+            if weights:
                 changes = changes | lists.changes[count:]
                 changed = np.count_nonzero(changes, axis=1)
-            self.lists |= zip(level.listed, zip(offsets, values, strict=True), strict=True)
+            self.lists.append(_Lists(level.listed, lengths, lists.values[:count], weights))
             self.changes |= zip(level.listed, changes, strict=True)
             self.changed |= zip(level.listed, changed.tolist(), strict=True)
 
@@ -136,7 +143,8 @@ def _part(
     """The part of some features; firsts are the rows of the batch that it sends, None for all."""
     ids: list[Array] = []
     singles: list[int] = []
-    lists: dict[int, Lists] = {}
+    lists: dict[int, Array] = {}
+    lengths: list[Lengths] = []
     weights: dict[int, Weights] = {}
     size = 0
     for rows in dict.fromkeys(members.values()):
@@ -148,19 +156,43 @@ def _part(
                 singles += [features[number] for number in numbers]
                 chosen = matrix if len(numbers) == len(matrix) else matrix[numbers]
                 ids.append(chosen if units is None else chosen.take(units, axis=1))
-        for f, (offsets, values) in rows.lists.items():
-            if f in members:
-                lists[f] = (
-                    (offsets, values) if units is None else take_lists(offsets, values, units)
+        for each in rows.lists:
+            numbers = [number for number, f in enumerate(each.features) if f in members]
+            if numbers:
+                chosen = (
+                    each.lengths if len(numbers) == len(each.lengths) else each.lengths[numbers]
                 )
-                if f in rows.weights:
-                    weights[f] = _weights(offsets, rows.weights[f], units)
-    whole = _NO_IDS if not ids else ids[0] if len(ids) == 1 else np.concatenate(ids)
-    return PartRows(size, run_lengths, singles, whole, lists, weights)
+                lengths.append(chosen if units is None else chosen.take(units, axis=1))
+            for number in numbers:
+                feature = each.features[number]
+                lists[feature] = _of_units(each.lengths[number], each.elements[number], units)
+                if each.weights:
+                    found = _of_units(each.lengths[number], each.weights[number], units)
+                    weights[feature] = found.view(np.float32)
+    return PartRows(size, run_lengths, singles, _matrix(ids), lists, _matrix(lengths), weights)
 
 
-def _weights(offsets: Indices, weights: Weights, units: Indices | None) -> Weights:
-    """The weights of the lists of some units, None for every unit once."""
+def _matrix(parts: list[Array]) -> Array:
+    """The rows of some matrices."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else _NONE
+
+
+def _of_units(lengths: Array, elements: Array, units: Indices | None) -> Array:
+    """The elements of the lists of some units, None for every unit once."""
     if units is None:
-        return weights
-    return take_lists(offsets, weights, units)[1].view(np.float32)
+        return elements
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return take_lists(offsets, elements, units)[1]
+
+
+def _lengths(offsets: Indices) -> Lengths:
+    """The lengths of lists by their offsets [features, N + 1]."""
+    lengths = np.empty((offsets.shape[0], offsets.shape[1] - 1), np.int32)
+    np.subtract(offsets[:, 1:], offsets[:, :-1], out=lengths, casting="same_kind")
+    # Few blocks are so large that one list may be.
+    if offsets[:, -1].max(initial=0) > MAX_LENGTH and np.diff(offsets).max() > MAX_LENGTH:
+        raise OverflowError("a list has more than 2^31 - 1 elements; cut it with Tail")
+    return lengths

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,6 @@ from preprocessor_server.kernels._jit import array, array2d, kernel, out, out2d
 from preprocessor_server.kernels._memory import addresses_of, prefetch
 from preprocessor_server.kernels.changes import check_lists, row_outside
 from preprocessor_server.kernels.gather import pack
-from preprocessor_server.kernels.gather_lists import GatheredLists
 from preprocessor_server.kernels.jagged import keep_valid
 
 _INT32 = np.dtype(np.int32)
@@ -71,8 +71,9 @@ def _ids_of_valid(
     types.int64(
         array2d(types.int32),
         array(types.int64),
-        out2d(types.int64),
         out2d(types.int32),
+        out2d(types.int32),
+        out(types.int64),
         out(types.int64),
         out2d(types.bool_),
     )
@@ -80,8 +81,9 @@ def _ids_of_valid(
 def _gather_optional(
     ids: npt.NDArray[np.int32],
     rows: npt.NDArray[np.int64],
-    offsets: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int32],
     values: npt.NDArray[np.int32],
+    sizes: npt.NDArray[np.int64],
     changed: npt.NDArray[np.int64],
     changes: npt.NDArray[np.bool_],
 ) -> int:
@@ -92,7 +94,7 @@ def _gather_optional(
     tile = np.empty((_TILE, ids.shape[1]), np.int32)
     before = np.full(ids.shape[1], _BEFORE_FIRST, np.int32)
     from_, row_bytes = np.uint64(ids.ctypes.data), np.uint64(ids.itemsize) * columns
-    offsets[:, 0] = 0
+    sizes[:] = 0
     changed[:] = 0
     for start in range(_0, size, np.uint64(_TILE)):
         taken = min(size - start, np.uint64(_TILE))
@@ -106,18 +108,19 @@ def _gather_optional(
             for f in range(columns):
                 tile[j, f] = ids[row, f]
         for f in range(columns):
-            filled, last, total = offsets[f, start], before[f], 0
+            filled, last, total = np.uint64(sizes[f]), before[f], 0
             for j in range(taken):
                 found = tile[j, f]
                 # Written in any case: what is no id, the next one is written over.
-                values[f, np.uint64(filled)] = found
-                filled += found >= 0
-                offsets[f, start + j + _1] = filled
+                values[f, filled] = found
+                there = found >= 0
+                filled += np.uint64(there)
+                lengths[f, start + j] = there
                 differs = found != last
                 changes[f, start + j] = differs
                 total += differs
                 last = found
-            before[f] = last
+            sizes[f], before[f] = filled, last
             changed[f] += total
     return _DONE
 
@@ -155,6 +158,19 @@ def lists_of_ids(
     return offsets, values.astype(np.int32, copy=False)
 
 
+class GatheredOptional(NamedTuple):
+    """Lists of at most one id of some rows, and where they differ from that of the row before.
+
+    Those of column f have lengths[f], int32 [columns, k], and are values[f], one behind the other.
+    changed and changes are as in Gathered, changes of all columns.
+    """
+
+    lengths: npt.NDArray[np.int32]
+    values: list[npt.NDArray[np.int32]]
+    changed: npt.NDArray[np.int64]
+    changes: npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class OptionalColumns:
     """Columns of lists of at most one id: ids int32 [count, columns], -1 where there is none."""
@@ -170,18 +186,16 @@ class OptionalColumns:
         pack(addresses_of(held), ids.view(np.uint32))
         object.__setattr__(self, "ids", ids)
 
-    def gather(self, rows: npt.NDArray[np.int64]) -> GatheredLists:
+    def gather(self, rows: npt.NDArray[np.int64]) -> GatheredOptional:
         """The lists of the given rows [k], in that order.
 
         Raises IndexError for a row that does not exist.
         """
         columns, rows = self.ids.shape[1], np.ascontiguousarray(rows)
-        offsets = np.empty((columns, len(rows) + 1), np.int64)
-        values = np.empty((columns, len(rows)), np.int32)
-        changed = np.empty(columns, np.int64)
+        lengths, values = np.empty((2, columns, len(rows)), np.int32)
+        sizes, changed = np.empty((2, columns), np.int64)
         changes = np.empty((columns, len(rows)), np.bool_)
-        if _gather_optional(self.ids, rows, offsets, values, changed, changes) != _DONE:
+        if _gather_optional(self.ids, rows, lengths, values, sizes, changed, changes) != _DONE:
             raise row_outside(rows, len(self.ids))
-        ends = offsets[:, -1].tolist()
-        kept = [ids[:end] for ids, end in zip(values, ends, strict=True)]
-        return GatheredLists(offsets, kept, changed, changes)
+        kept = [ids[:size] for ids, size in zip(values, sizes.tolist(), strict=True)]
+        return GatheredOptional(lengths, kept, changed, changes)

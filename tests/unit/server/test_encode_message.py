@@ -8,9 +8,9 @@ import zstandard
 
 from headrace.v1 import batch_pb2, dataset_pb2
 from headrace.v1 import preprocessor_service_pb2 as pb
-from preprocessor_server.encode.arrange import _lengths
 from preprocessor_server.encode.batch import BatchEncoder, Piece
 from preprocessor_server.encode.compress import Compression
+from preprocessor_server.encode.parts import _lengths
 from preprocessor_server.errors import DeploymentError
 from preprocessor_server.frame import Flat, Frame, Jagged, Runs
 from tests.fakes.encoder import Rows, encode_batch
@@ -192,7 +192,8 @@ def test_rows_that_the_frame_does_not_have_are_refused() -> None:
 
 def test_a_list_too_long_for_its_length_is_refused() -> None:
     with pytest.raises(OverflowError, match="cut it with Tail"):
-        _lengths(np.array([0, 3, 2**31 + 3]))
+        _lengths(np.array([[0, 3, 2**31 + 3], [0, 1, 2]]))
+    assert _lengths(np.array([[0, 2**31 - 1, 2**32 - 2]])).tolist() == [[2**31 - 1] * 2]
 
 
 def test_a_run_of_the_frame_that_no_change_starts_at() -> None:
