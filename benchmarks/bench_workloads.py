@@ -4,7 +4,8 @@
 
 criteo (benchmarks/workload_criteo.py) in batches of 4,096 and of 65,536; wide
 (benchmarks/workload_wide.py) with the 40 of its 200 columns that MLPerf Storage's DLRM workload
-reads, and with all of them. Servers and one client, all on this machine: one server with a thread
+reads, and with all of them. Rows come in the order of their files, as the peer's do, and beside it
+shuffled, our default. Servers and one client, all on this machine: one server with a thread
 a core, or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch,
 after one that is not counted; workloads take turns. Beside each: Ray Data with the same
 transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), timed as
@@ -103,10 +104,10 @@ def folder_of(workload: str, rows: int) -> Path:
     ).resolve()
 
 
-def stream_of(case: Case, folder: Path, target: str) -> BatchStream:
+def stream_of(case: Case, folder: Path, target: str, *, shuffle: bool) -> BatchStream:
     """The stream of a case's dataset."""
     dataset = Dataset.from_yaml(folder / case.dataset)
-    return BatchStream(dataset, target=target, batch_size=case.batch_size)
+    return BatchStream(dataset, target=target, batch_size=case.batch_size, shuffle=shuffle)
 
 
 def row_batch(batch: Batch) -> RowBatch:
@@ -120,7 +121,7 @@ def check(case: Case, target: str) -> None:
     """Compares the rows that both deliver. Raises PeerError with what differs."""
     folder = folder_of(case.workload, CHECKED_ROWS[case.workload])
     ours = Checksum()
-    with stream_of(case, folder, target) as stream:
+    with stream_of(case, folder, target, shuffle=True) as stream:
         for batch in stream:
             ours.add(row_batch(batch))
     theirs = only(case.raydata(folder, "--check"), "checksums")
@@ -156,7 +157,10 @@ def decode_alone(folder: Path, columns: list[str]) -> float:
     return rows / (time.monotonic() - began_s)
 
 
+# What is told of shuffled epochs too.
+SHUFFLED = ("examples_per_s", "server_cpu_s_per_million", "client_cpu_s_per_million")
 UNITS = EPOCH_UNITS | {
+    **{f"shuffled_{name}": EPOCH_UNITS[name] for name in SHUFFLED},
     "decode_rows_per_s": "rows/s",
     "raydata_examples_per_s": "examples/s",
     "raydata_cpu_s_per_million": "s/million examples",
@@ -166,26 +170,34 @@ Figures = dict[Case, dict[str, list[float]]]
 
 
 class Fed(NamedTuple):
-    """A stream, and the processes of the servers that feed it."""
+    """A stream in the order of the files, one shuffled, and their servers' processes."""
 
     stream: BatchStream
+    shuffled: BatchStream
     pids: list[int]
+
+    def epoch(self) -> dict[str, float]:
+        """An epoch of either."""
+        found = one_epoch(self.stream, self.pids, expanded)
+        shuffled = one_epoch(self.shuffled, self.pids, expanded)
+        return found | {f"shuffled_{name}": shuffled[name] for name in SHUFFLED}
 
 
 def fastest(
     case: Case, folder: Path, fleets: Sequence[tuple[str, list[int]]], open_: ExitStack
 ) -> Fed:
-    """The stream of a case from the servers that are faster, once all have read its files."""
+    """The streams of a case from the servers that are faster, once all have read its files."""
+
+    def stream(target: str, *, shuffle: bool) -> BatchStream:
+        return open_.enter_context(stream_of(case, folder, target, shuffle=shuffle))
+
     fed = [
-        Fed(open_.enter_context(stream_of(case, folder, target)), pids) for target, pids in fleets
+        Fed(stream(target, shuffle=False), stream(target, shuffle=True), pids)
+        for target, pids in fleets
     ]
-    for stream, pids in fed:
-        one_epoch(stream, pids, expanded)
-
-    def rate(each: Fed) -> float:
-        return one_epoch(each.stream, each.pids, expanded)["examples_per_s"]
-
-    return max(fed, key=rate)
+    for each in fed:
+        each.epoch()
+    return max(fed, key=lambda each: each.epoch()["examples_per_s"])
 
 
 def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
@@ -199,11 +211,11 @@ def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
         for case in () if options.quick else peers:
             check(case, fleets[0][0])
         fed = {case: fastest(case, folders[case.workload], fleets, stack) for case in CASES}
-        ids = {case: ids_a_row(next(iter(stream))) for case, (stream, _) in fed.items()}
+        ids = {case: ids_a_row(next(iter(each.stream))) for case, each in fed.items()}
         for run in range(runs_of(options) + 1):
             for case in CASES:
                 folder = folders[case.workload]
-                found = one_epoch(*fed[case], expanded)
+                found = fed[case].epoch()
                 if not run:
                     continue
                 found["decode_rows_per_s"] = decode_alone(folder, case.columns(folder))
@@ -211,7 +223,7 @@ def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
                     found |= raydata_run(case, folder, ids[case])
                 for name, value in found.items():
                     figures[case][name].append(value)
-    return figures, {case: len(pids) for case, (_, pids) in fed.items()}
+    return figures, {case: len(each.pids) for case, each in fed.items()}
 
 
 def show(figures: Figures, servers: dict[Case, int]) -> None:
@@ -220,6 +232,7 @@ def show(figures: Figures, servers: dict[Case, int]) -> None:
         "case",
         "servers",
         "examples/s",
+        "shuffled",
         "Ray Data",
         "times",
         "server CPU s/M",
@@ -235,6 +248,7 @@ def show(figures: Figures, servers: dict[Case, int]) -> None:
                 case.name,
                 str(servers[case]),
                 shown(rate),
+                shown(found["shuffled_examples_per_s"]),
                 shown(peer) if peer else "-",
                 f"{rate['median'] / peer['median']:.2f}" if peer else "-",
                 shown(found["server_cpu_s_per_million"], 2),

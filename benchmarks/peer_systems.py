@@ -97,6 +97,11 @@ LOADERS: list[Settings] = [
 ]
 
 
+def own_variants(form: str, *, shuffle: bool) -> list[Settings]:
+    """One server with a thread a core, or a server a core."""
+    return [{"form": form, "servers": servers, "shuffle": shuffle} for servers in harness.FLEETS]
+
+
 def flight_variants(compression: str | None) -> list[Settings]:
     """One stream, whose reader may use both cores, or two streams."""
     return [
@@ -111,15 +116,22 @@ SYSTEMS = (
         "headrace",
         None,
         own_files,
-        [{"form": "expanded", "servers": servers} for servers in harness.FLEETS],
+        own_variants("expanded", shuffle=False),
     ),
     System(
         "headrace_as_sent",
         "headrace",
         None,
         own_files,
-        [{"form": "as sent", "servers": servers} for servers in harness.FLEETS],
+        own_variants("as sent", shuffle=False),
         checked_as={"form": "reassembled"},
+    ),
+    System(
+        "headrace_shuffled",
+        "headrace",
+        None,
+        own_files,
+        own_variants("expanded", shuffle=True),
     ),
     System(
         "tfdata",

@@ -14,6 +14,7 @@ from benchmarks.plot_parts import LAYOUTS, Result, figure_of
 SYSTEMS = {
     "headrace": "Headrace",
     "headrace_as_sent": "Headrace, as sent",
+    "headrace_shuffled": "Headrace, shuffled",
     "tfdata": "tf.data service",
     "raydata": "Ray Data",
     "flight": "Arrow Flight, zstd",

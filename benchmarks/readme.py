@@ -77,11 +77,17 @@ def conditions(content: dict[str, Any]) -> str:
     rows = min(each["rows"] for each in results)
     shortest_s = min(second for each in results for second in each["run_seconds"])
     form = "The quick form, for a first look" if content["quick"] else "The full form"
+    orders = ""
+    if any(each["settings"].get("shuffle") for each in results):
+        orders = (
+            " All deliver rows in the order of their files; Headrace *shuffled*, as it does "
+            "unless told otherwise."
+        )
     return (
         f"{form}: {rows:,} rows, batches of 4,096; medians of {runs} run{'s' * (runs > 1)} of "
         f"{shortest_s:.1f} s or longer, each a process and an epoch of its own; "
         f"{machine['cpus']} cores of {machine['cpu']}, shared by server and trainer; "
-        f"{content['taken'][:10]}. CPU: server + trainer."
+        f"{content['taken'][:10]}. CPU: server + trainer." + orders
     )
 
 

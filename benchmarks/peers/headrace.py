@@ -2,7 +2,7 @@
 
 Settings: form ("expanded": per-row tensors, as the peers deliver them; "as sent": once a run; or
 "reassembled", which shows that the form as sent holds the same rows); servers (how many share the
-cores of this machine).
+cores of this machine); shuffle (the peers deliver rows in the order of their files).
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def start(folder: Path, settings: protocol.Settings) -> Iterator[Stream]:
     dataset = Dataset.from_yaml(folder / "dataset.yaml")
     with (
         fleet(settings["servers"]) as (target, pids),
-        BatchStream(dataset, target=target, batch_size=BATCH_SIZE) as stream,
+        BatchStream(
+            dataset, target=target, batch_size=BATCH_SIZE, shuffle=settings["shuffle"]
+        ) as stream,
     ):
         yield Stream(stream, pids, settings["form"])
 

@@ -103,7 +103,7 @@ def test_a_result_has_every_run_and_its_spread() -> None:
     assert found["cpu_s_per_million"] == pytest.approx({"server": 2, "client": 0.5})
     assert found["cpu_s_per_million_runs"]["server"] == pytest.approx([1, 2, 3])
     assert found["wire_bytes_per_example"] == pytest.approx(200)
-    assert found["settings"] == {"form": "expanded", "servers": 1}
+    assert found["settings"] == {"form": "expanded", "servers": 1, "shuffle": False}
 
 
 def test_what_has_no_wire_has_no_bytes() -> None:
@@ -145,7 +145,13 @@ def test_the_quick_form_leaves_out_what_is_not_installed(
 ) -> None:
     monkeypatch.setattr(bench, "is_ready", lambda name: name == "flight")
     names = [system.name for system in bench.chosen_systems(None, installed=True)]
-    assert names == ["headrace", "headrace_as_sent", "flight", "flight_uncompressed"]
+    assert names == [
+        "headrace",
+        "headrace_as_sent",
+        "headrace_shuffled",
+        "flight",
+        "flight_uncompressed",
+    ]
     assert "without tfdata, raydata, dataloader, decode_only" in capsys.readouterr().err
     assert len(bench.chosen_systems(None, installed=False)) == len(SYSTEMS)
 
