@@ -25,7 +25,7 @@ def result(system: str, layout: str, rate: float, wire: float | None) -> dict[st
     }
 
 
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "quick": False,
     "taken": "2026-11-26T10:00:00Z",
     "machine": {"cpu": "A CPU", "cpus": 2},
