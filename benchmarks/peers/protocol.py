@@ -117,19 +117,22 @@ def first_to_last(peer: Peer, wanted: Sequence[Split], seconds: float) -> dict[s
 
 
 def slope(peer: Peer, wanted: Sequence[Split], seconds: float) -> dict[str, Any]:
-    """The difference of a long and a short pass, so that what every start costs drops out."""
-    del seconds  # The difference lasts longer over a million rows.
+    """The difference of long and short passes, so that what every start costs drops out.
+
+    As many of both as it takes for the difference to last so long: starts differ by a second.
+    """
     short = wanted[: len(wanted) // 4]
     consumer = Consumer(peer)
-    marks = [consumer.mark()]
-    for part in (short, wanted):
-        for _ in consumer.take(part):
-            pass
-        marks.append(consumer.mark())
-    began, middle, end = marks
-    first, second = middle.since(began), end.since(middle)
-    run = {name: second[name] - first[name] for name in ("rows", "values", "seconds")}
-    cpu_s = {side: spent - first["cpu_s"][side] for side, spent in second["cpu_s"].items()}
+    run = dict.fromkeys(("rows", "values", "seconds"), 0.0)
+    cpu_s = dict.fromkeys(peer.cpu_s(), 0.0)
+    while run["seconds"] < seconds:
+        for part, sign in ((short, -1), (wanted, 1)):
+            began = consumer.mark()
+            for _ in consumer.take(part):
+                pass
+            took = consumer.mark().since(began)
+            run = {name: sofar + sign * took[name] for name, sofar in run.items()}
+            cpu_s = {side: sofar + sign * took["cpu_s"][side] for side, sofar in cpu_s.items()}
     return run | {"cpu_s": cpu_s, "wire_bytes": None}
 
 

@@ -70,9 +70,15 @@ def test_the_steady_rate_leaves_out_the_start(peer: CountingPeer) -> None:
 
 
 def test_the_slope_leaves_out_what_every_start_costs(peer: CountingPeer) -> None:
-    run = protocol.slope(peer, SPLITS, seconds=12)
+    run = protocol.slope(peer, SPLITS, seconds=5)
     assert (run["rows"], run["values"], run["seconds"]) == (60, 120, 6)
     assert run["cpu_s"] == {"server": 12, "client": 3}
+
+
+def test_a_slope_is_of_as_many_passes_as_it_takes(peer: CountingPeer) -> None:
+    run = protocol.slope(peer, SPLITS, seconds=12.5)
+    assert (run["rows"], run["values"], run["seconds"]) == (180, 360, 18)
+    assert run["cpu_s"] == {"server": 36, "client": 9}
 
 
 def entry(name: str, rates: Sequence[int], values: int = 2_000) -> bench.Entry:
