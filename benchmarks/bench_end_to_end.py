@@ -5,9 +5,9 @@
     python benchmarks/bench_end_to_end.py --layout grouped --systems headrace,flight --quick
 
 homefeed (benchmarks/workloads.py), batch 4096; server and trainer both on this machine, files in
-the page cache. All deliver rows in the order of their files; headrace_shuffled is our default
-beside it. Peers run in their own environments (make bench-setup). For each of them the better
-of its settings and inputs is found first, in short runs; then every system's rows are compared by
+the page cache. None shuffles the rows of a row group, other than headrace_shuffled: our default,
+beside the others. Peers run in their own environments (make bench-setup). For each the better of its
+settings and inputs is found first, in short runs; then every system's rows are compared by
 checksum; then it is timed, run 1 of all systems, run 2 of all, and so on, each in a new process
 after a warm-up. FILE is written anew after every run, so that one that is cut short leaves what it
 has measured; with --add it keeps its other layouts. --quick takes fewer rows, the settings that are

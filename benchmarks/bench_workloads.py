@@ -4,10 +4,10 @@
 
 criteo (benchmarks/workload_criteo.py) in batches of 4,096 and of 65,536; wide
 (benchmarks/workload_wide.py) with the 40 of its 200 columns that MLPerf Storage's DLRM workload
-reads, and with all of them. Rows come in the order of their files, as the peer's do, and beside it
-shuffled, our default. Servers and one client, all on this machine: one server with a thread
-a core, or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch,
-after one that is not counted; workloads take turns. Beside each: Ray Data with the same
+reads, and with all of them. No row group is shuffled, as the peer's are not; beside it stands our
+default, which shuffles. Servers and one client, all on this machine: one server with a thread a core,
+or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch, after
+one that is not counted; workloads take turns. Beside each: Ray Data with the same
 transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), timed as
 benchmarks/peers/protocol.py says, and the rate at which one thread does nothing but decode the
 same columns with pyarrow. Rows are compared by checksum first. --quick runs Ray Data once, for the
@@ -121,7 +121,7 @@ def check(case: Case, target: str) -> None:
     """Compares the rows that both deliver. Raises PeerError with what differs."""
     folder = folder_of(case.workload, CHECKED_ROWS[case.workload])
     ours = Checksum()
-    with stream_of(case, folder, target, shuffle=True) as stream:
+    with stream_of(case, folder, target, shuffle=False) as stream:
         for batch in stream:
             ours.add(row_batch(batch))
     theirs = only(case.raydata(folder, "--check"), "checksums")
@@ -170,7 +170,7 @@ Figures = dict[Case, dict[str, list[float]]]
 
 
 class Fed(NamedTuple):
-    """A stream in the order of the files, one shuffled, and their servers' processes."""
+    """A stream that does not shuffle, one that does, and their servers' processes."""
 
     stream: BatchStream
     shuffled: BatchStream

@@ -80,8 +80,8 @@ def conditions(content: dict[str, Any]) -> str:
     orders = ""
     if any(each["settings"].get("shuffle") for each in results):
         orders = (
-            " All deliver rows in the order of their files; Headrace *shuffled*, as it does "
-            "unless told otherwise."
+            " None of them shuffles the rows of a row group, other than Headrace *shuffled*, "
+            "as it does unless told otherwise."
         )
     return (
         f"{form}: {rows:,} rows, batches of 4,096; medians of {runs} run{'s' * (runs > 1)} of "

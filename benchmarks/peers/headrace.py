@@ -2,7 +2,7 @@
 
 Settings: form ("expanded": per-row tensors, as the peers deliver them; "as sent": once a run; or
 "reassembled", which shows that the form as sent holds the same rows); servers (how many share the
-cores of this machine); shuffle (the peers deliver rows in the order of their files).
+cores of this machine); shuffle (the peers do not shuffle the rows of a row group).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Stream:
         self._take = FORMS[form]
 
     def batches(self, wanted: Sequence[Split]) -> Iterator[RowBatch]:
-        """The next epoch: all row groups of the folder, in an order of its own."""
+        """The next epoch: all row groups of the folder."""
         del wanted
         for batch in self._stream:
             yield self._take(batch)

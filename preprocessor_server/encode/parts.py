@@ -164,11 +164,16 @@ def _part(
                 )
                 lengths.append(chosen if units is None else chosen.take(units, axis=1))
             for number in numbers:
-                feature = each.features[number]
-                lists[feature] = _of_units(each.lengths[number], each.elements[number], units)
-                if each.weights:
-                    found = _of_units(each.lengths[number], each.weights[number], units)
-                    weights[feature] = found.view(np.float32)
+                elements = each.elements[number]
+                own = each.weights[number] if each.weights else None
+                if units is not None:
+                    offsets = np.zeros(rows.count + 1, np.int64)
+                    np.cumsum(each.lengths[number], out=offsets[1:])
+                    elements = take_lists(offsets, elements, units)[1]
+                    own = None if own is None else take_lists(offsets, own, units)[1]
+                lists[each.features[number]] = elements
+                if own is not None:
+                    weights[each.features[number]] = own.view(np.float32)
     return PartRows(size, run_lengths, singles, _matrix(ids), lists, _matrix(lengths), weights)
 
 
@@ -177,15 +182,6 @@ def _matrix(parts: list[Array]) -> Array:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else _NONE
-
-
-def _of_units(lengths: Array, elements: Array, units: Indices | None) -> Array:
-    """The elements of the lists of some units, None for every unit once."""
-    if units is None:
-        return elements
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return take_lists(offsets, elements, units)[1]
 
 
 def _lengths(offsets: Indices) -> Lengths:

@@ -24,7 +24,8 @@ Entry: TypeAlias = tuple[int, int, int, int]
 ALIGNMENT = 64
 
 MAX_DISTINCT = 256
-# Of numbers: how many elements there are of each distinct one, at least.
+# How many elements there are of each distinct one, at least: of integers, and of numbers.
+LEAST_PER_INTEGER = 4
 LEAST_PER_NUMBER = 16
 # Of numbers: distinct highest bytes, and how many elements there are of each at least.
 MAX_TOPS = 16
@@ -93,11 +94,12 @@ def _width(span: np.uint64) -> int:
 @inner
 def _find_distinct(
     elements: npt.NDArray[np.integer],
+    most: int,
     used: npt.NDArray[np.bool_],
     slots: npt.NDArray[np.int64],
     distinct: npt.NDArray[np.int64],
 ) -> int:
-    """The number of distinct elements, which go to distinct; MAX_DISTINCT + 1 for more."""
+    """The number of distinct elements, which go to distinct; 0 if they are more than most."""
     used[:] = False
     count = 0
     for j in range(np.uint64(len(elements))):
@@ -106,8 +108,8 @@ def _find_distinct(
         while used[slot] and slots[slot] != element:
             slot = (slot + _1) & _SLOT_MASK
         if not used[slot]:
-            if count == MAX_DISTINCT:
-                return MAX_DISTINCT + 1
+            if count == most:
+                return 0
             used[slot] = True
             slots[slot] = element
             distinct[count] = element
@@ -146,8 +148,9 @@ def _lay_out_integers(
         layout = CONSTANT
     # Only where a word takes more than a byte can codes be smaller.
     elif width > 8 and with_dictionary:
-        found = _find_distinct(elements, used, slots, dictionary)
-        if found <= MAX_DISTINCT and 4 * found <= count:
+        most = min(MAX_DISTINCT, count // LEAST_PER_INTEGER)
+        found = _find_distinct(elements, most, used, slots, dictionary)
+        if found > 0:
             _sort(dictionary[:found])
             layout, base, known = DICTIONARY, np.int64(0), found
             width = _width(np.uint64(found - 1))
@@ -169,8 +172,9 @@ def _lay_out_numbers(
     """Lays out words of so many bits."""
     count = len(words)
     entry[_BASE] = 0
-    found = _find_distinct(words, used, slots, dictionary)
-    if 2 <= found <= MAX_DISTINCT and LEAST_PER_NUMBER * found <= count:
+    most = min(MAX_DISTINCT, count // LEAST_PER_NUMBER)
+    found = _find_distinct(words, most, used, slots, dictionary)
+    if found > 1:
         _sort(dictionary[:found])
         entry[_LAYOUT], entry[_DICTIONARY_SIZE] = DICTIONARY, found
         entry[_WIDTH_BITS] = _width(np.uint64(found - 1))

@@ -1,7 +1,7 @@
 """The decoder of docs/compact_batch.md (tests/fakes/page.py) against golden files and a server.
 
-The golden files pin the wire: a change to what they hold is a new encoding version, and more may be
-put behind it. To write them: python tests/contract/test_compact_batch.py
+The golden files pin the wire: a change to what a release holds is a new encoding version, and more
+may be put behind it. To write them: python tests/contract/test_compact_batch.py
 """
 
 import hashlib

@@ -128,7 +128,10 @@ class Connection:
     def _hand_over(
         self, address: str, snapshot: Snapshot, patience_s: float
     ) -> HeadraceError | None:
-        """Why a server cannot take a snapshot now; None once it has it."""
+        """Why a server cannot take a snapshot now; None once it has it.
+
+        Raises DeploymentError if it reads it as another.
+        """
         request = preprocessor_service_pb2.PutSnapshotRequest(snapshot=snapshot.data)
         try:
             reply = self.pool.ask(address, "PutSnapshot", request, patience_s)

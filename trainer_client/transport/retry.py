@@ -89,7 +89,7 @@ class Attempts:
     """One try after another at one thing, until it makes progress or timeout_s is over.
 
     what says what is tried; placement chooses the servers for key, those first that did not fail
-    since the last progress, and avoid last.
+    since the last progress, and avoid last. One that was mended comes before all.
     """
 
     def __init__(

@@ -59,10 +59,10 @@ def test_how_it_was_taken_stands_beside_it() -> None:
     assert "medians of 5 runs of 5.2 s or longer" in text
     assert "2 cores of A CPU" in text
     assert "quick form" not in text
-    assert "order of their files" not in text
+    assert "shuffle" not in text
     shuffled = result("headrace_shuffled", "logged", 1, 1) | {"settings": {"shuffle": True}}
     both = block(CONTENT | {"results": [*CONTENT["results"], shuffled]})
-    assert "order of their files; Headrace *shuffled*" in both
+    assert "None of them shuffles the rows of a row group, other than Headrace" in both
     assert "quick form" in block(CONTENT | {"quick": True})
     assert "| torch DataLoader | - | clustered; form expanded |" in text
 

@@ -346,6 +346,15 @@ class TestAttempts:
         self.attempts.progressed()
         assert not self.attempts.was_mended(first)
 
+    def test_a_mended_server_is_tried_although_it_failed_unless_it_is_gone(self) -> None:
+        failed = self.address()
+        self.fail()
+        assert self.address() != failed
+        self.attempts.mended(failed)
+        assert self.address() == failed
+        self.attempts.mended("gone:1")
+        assert self.address() in {"a:1", "b:1", "c:1"} - {failed}
+
     def test_patience_with_one_server_leaves_time_for_another(self) -> None:
         self.address()
         assert self.attempts.patience_s() == 5.0
