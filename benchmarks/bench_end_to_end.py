@@ -6,8 +6,8 @@
 
 homefeed (benchmarks/workloads.py), batch 4096; server and trainer both on this machine, files in
 the page cache. None shuffles the rows of a row group, other than headrace_shuffled: our default,
-beside the others. Peers run in their own environments (make bench-setup). For each the better of its
-settings and inputs is found first, in short runs; then every system's rows are compared by
+beside the others. Peers run in their own environments (make bench-setup). For each the better of
+its settings and inputs is found first, in short runs; then every system's rows are compared by
 checksum; then it is timed, run 1 of all systems, run 2 of all, and so on, each in a new process
 after a warm-up. FILE is written anew after every run, so that one that is cut short leaves what it
 has measured; with --add it keeps its other layouts. --quick takes fewer rows, the settings that are

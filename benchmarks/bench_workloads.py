@@ -6,12 +6,12 @@ criteo (benchmarks/workload_criteo.py) in batches of 4,096 and of 65,536; wide
 (benchmarks/workload_wide.py) with the 40 of its 200 columns that MLPerf Storage's DLRM workload
 reads, and with all of them. No row group is shuffled, as the peer's are not; beside it stands our
 default, which shuffles. Servers and one client, all on this machine: one server with a thread a
-core, or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch, after
-one that is not counted; workloads take turns. Beside each: Ray Data with the same
+core, or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch,
+after one that is not counted; workloads take turns. Beside each: Ray Data with the same
 transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), timed as
-benchmarks/peers/protocol.py says, and the rate at which one thread does nothing but decode the
-same columns with pyarrow. Rows are compared by checksum first. --quick runs Ray Data once, for the
-first case, and compares how many ids it delivers instead.
+benchmarks/peers/protocol.py says, and the rate at which one thread does nothing but decode the same
+columns with pyarrow. Rows are compared by checksum first. --quick runs Ray Data once, for the first
+case, and compares how many ids it delivers instead.
 """
 
 from __future__ import annotations
