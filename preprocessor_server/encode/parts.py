@@ -165,7 +165,7 @@ def _part(
                 lengths.append(chosen if units is None else chosen.take(units, axis=1))
             for number in numbers:
                 elements = each.elements[number]
-                own = each.weights[number] if each.weights else None
+                own: Array | None = each.weights[number] if each.weights else None
                 if units is not None:
                     offsets = np.zeros(rows.count + 1, np.int64)
                     np.cumsum(each.lengths[number], out=offsets[1:])
