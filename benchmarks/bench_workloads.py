@@ -53,6 +53,8 @@ from trainer_client import Batch, BatchStream, Dataset
 MLPERF_DLRM_EXAMPLES_PER_S = 1_150_000
 ROWS = {"criteo": 4_000_000, "wide": 1_000_000}
 QUICK_ROWS = {"criteo": 1_000_000, "wide": 200_000}
+# How long a run of Ray Data lasts at least.
+SECONDS, QUICK_SECONDS = 5.0, 1.0
 CHECKED_ROWS = {"criteo": 200_000, "wide": 50_000}
 
 
@@ -135,9 +137,9 @@ def ids_a_row(batch: Batch) -> float:
     return len(batch.sparse.values) / batch.batch_size
 
 
-def raydata_run(case: Case, folder: Path, expected_ids: float) -> dict[str, float]:
+def raydata_run(case: Case, folder: Path, expected_ids: float, seconds: float) -> dict[str, float]:
     """One run of Ray Data. Raises PeerError if it delivers another number of ids a row."""
-    run = only(case.raydata(folder), "run")
+    run = only(case.raydata(folder, "--seconds", str(seconds)), "run")
     ids = run["values"] / run["rows"]
     if abs(ids / expected_ids - 1) > 0.01:
         raise PeerError(f"{case.name}: Ray Data delivered {ids:.2f}, not {expected_ids:.2f} ids")
@@ -203,6 +205,7 @@ def fastest(
 def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
     """The runs of every figure of every case, and the servers that it took. Raises PeerError."""
     rows = QUICK_ROWS if options.quick else ROWS
+    seconds = QUICK_SECONDS if options.quick else SECONDS
     folders = {name: folder_of(name, count) for name, count in rows.items()}
     peers = [case for case in CASES if case.quick or not options.quick]
     figures: Figures = {case: defaultdict(list) for case in CASES}
@@ -220,7 +223,7 @@ def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
                     continue
                 found["decode_rows_per_s"] = decode_alone(folder, case.columns(folder))
                 if case in peers and (run == 1 or not options.quick):
-                    found |= raydata_run(case, folder, ids[case])
+                    found |= raydata_run(case, folder, ids[case], seconds)
                 for name, value in found.items():
                     figures[case][name].append(value)
     return figures, {case: len(each.pids) for case, each in fed.items()}

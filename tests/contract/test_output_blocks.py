@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
@@ -397,6 +398,21 @@ def test_a_block_is_listed_once() -> None:
         validate_spec(spec)
 
 
+def check_numbers(
+    numbers: npt.NDArray[np.float64], dtype: str, layout: batch_pb2.BufferLayout
+) -> None:
+    """Sends a column in a layout, and compares what arrives."""
+    spec = dataset(feature("dense", "x", block="x"), x=dtype)
+    (buffer,) = encode(spec, {"x": numbers})[1].blocks[0].parts[0].buffers
+    assert buffer.layout == layout
+    batch, read = deliver(spec, {"x": numbers})
+    expected = torch.tensor(numbers).to(DTYPES[dtype])
+    found = batch.blocks["x"]
+    assert isinstance(found, torch.Tensor)
+    assert torch.equal(found[:, 0], expected)
+    assert same(read["x"], expected.tolist())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("dtype", "narrow"), [*((dtype, True) for dtype in DTYPES), ("FLOAT64", False)]
 )
@@ -409,15 +425,7 @@ def test_few_distinct_numbers_arrive_in_every_dtype(
     if narrow:
         known = known.astype(np.float32).astype(np.float64)
     numbers = rng.choice(known, 3000)
-    spec = dataset(feature("dense", "x", block="x"), x=dtype)
-    (buffer,) = encode(spec, {"x": numbers})[1].blocks[0].parts[0].buffers
-    assert buffer.layout == batch_pb2.BUFFER_LAYOUT_DICTIONARY
-    batch, read = deliver(spec, {"x": numbers})
-    expected = torch.tensor(numbers).to(DTYPES[dtype])
-    found = batch.blocks["x"]
-    assert isinstance(found, torch.Tensor)
-    assert torch.equal(found[:, 0], expected)
-    assert same(read["x"], expected.tolist())  # type: ignore[arg-type]
+    check_numbers(numbers, dtype, batch_pb2.BUFFER_LAYOUT_DICTIONARY)
 
 
 @pytest.mark.parametrize(
@@ -434,12 +442,4 @@ def test_numbers_of_few_highest_bytes_arrive_in_every_dtype(
     numbers = rng.choice([-1.0, 1.0], 3000) * rng.uniform(1, most, 3000) * powers
     if narrow:
         numbers = numbers.astype(np.float32).astype(np.float64)
-    spec = dataset(feature("dense", "x", block="x"), x=dtype)
-    (buffer,) = encode(spec, {"x": numbers})[1].blocks[0].parts[0].buffers
-    assert buffer.layout == batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY
-    batch, read = deliver(spec, {"x": numbers})
-    expected = torch.tensor(numbers).to(DTYPES[dtype])
-    found = batch.blocks["x"]
-    assert isinstance(found, torch.Tensor)
-    assert torch.equal(found[:, 0], expected)
-    assert same(read["x"], expected.tolist())  # type: ignore[arg-type]
+    check_numbers(numbers, dtype, batch_pb2.BUFFER_LAYOUT_TOP_DICTIONARY)
