@@ -16,7 +16,7 @@ Table: TypeAlias = npt.NDArray[np.int32]
 
 MAX_LISTED = 1 << 30
 
-_EACH = np.empty(0, np.bool_)
+_EACH = np.empty(0, np.uint8)
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
@@ -102,7 +102,7 @@ def _find_strings(
 
 @kernel(
     *(
-        types.bool_(array(word), array(codes), array(types.bool_), out(word))
+        types.bool_(array(word), array(codes), array(types.uint8), out(word))
         for codes in (types.int32, types.int64)
         for word in (types.uint8, types.uint32, types.uint64)
     )
@@ -110,7 +110,7 @@ def _find_strings(
 def _look_up(
     values: npt.NDArray[np.unsignedinteger],
     codes: npt.NDArray[np.signedinteger],
-    valid: npt.NDArray[np.bool_],
+    valid: npt.NDArray[np.uint8],
     found: npt.NDArray[np.unsignedinteger],
 ) -> bool:
     count, size = np.uint64(len(codes)), np.uint64(len(values))
@@ -128,9 +128,9 @@ def _look_up(
             found[i] = values[np.uint64(codes[i])]
     elif size:
         for i in range(count):
-            # A load that every row does needs no branch.
-            value = values[np.uint64(codes[i]) if valid[i] else _0]
-            found[i] = value if valid[i] else _0
+            # A mask, not a branch: where nulls are anywhere, that is mispredicted.
+            there = _0 - (np.uint64(valid[i]) & _1)
+            found[i] = values[np.uint64(codes[i]) & there] & there
     else:
         found[:] = _0
     return True
@@ -153,7 +153,7 @@ def look_up(
     if not _look_up(
         np.ascontiguousarray(values).view(word),
         np.ascontiguousarray(codes, np.int32 if narrow else np.int64),
-        _EACH if valid is None else np.ascontiguousarray(valid),
+        _EACH if valid is None else np.ascontiguousarray(valid).view(np.uint8),
         found.view(word),
     ):
         raise IndexError(f"a code is none of {len(values)} values")

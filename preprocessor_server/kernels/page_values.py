@@ -157,14 +157,15 @@ def _move(valid: npt.NDArray[np.uint8], values: npt.NDArray[np.unsignedinteger[A
     """As spread() does."""
     from_ = _0
     for i in range(np.uint64(len(valid))):
-        from_ += np.uint64(valid[i] != 0)
+        from_ += np.uint64(valid[i]) & _1
     # From the end, so that no value is overwritten before it is moved.
     to = np.uint64(len(valid))
     while to > _0:
         to -= _1
-        there = valid[to] != 0
-        from_ -= np.uint64(there)
-        values[to] = values[from_] if there else _0
+        there = np.uint64(valid[to]) & _1
+        from_ -= there
+        # A mask, not a branch: where nulls are anywhere, that is mispredicted.
+        values[to] = values[from_] & (_0 - there)
 
 
 @kernel(
