@@ -40,10 +40,12 @@ ROWS, QUICK_ROWS = 4_000_000, LEAST_ROWS
 SECONDS, QUICK_SECONDS = 5.0, 1.0
 CHECKED_ROWS = 100_000
 CALIBRATION_ROW_GROUPS = 8
+# One short run alone has taken the slower of our settings, by what disturbed the machine.
+TRIES = 2
 STARTED_S = time.monotonic()
 OURS, AS_SENT = "headrace", "headrace_as_sent"
 
-# The rate of a system with an input and settings, of one short run: layouts share some inputs.
+# The mean rate of a system with an input and settings, in short runs: layouts share some inputs.
 Tried = dict[tuple[str, str, str], float]
 
 
@@ -106,7 +108,9 @@ def calibrated(system: System, layout: str, rows: int, tried: Tried) -> Entry:
         key = system.name, str(chosen.folder), json.dumps(settings)
         if key not in tried:
             flags = ["--seconds", "1", "--row-groups", str(CALIBRATION_ROW_GROUPS)]
-            tried[key] = rate(only(system.run(chosen, settings, *flags), "run"))
+            tried[key] = statistics.mean(
+                rate(only(system.run(chosen, settings, *flags), "run")) for _ in range(TRIES)
+            )
             took = f"{tried[key]:10,.0f} examples/s  {chosen.files} {settings}"
             say(f"try    {system.name:20} {took}")
         found[f"{chosen.files}: {settings}"] = tried[key]

@@ -8,10 +8,11 @@ reads, and with all of them. No row group is shuffled, as the peer's are not; be
 default, which shuffles. Servers and one client, all on this machine: one server with a thread a
 core, or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch,
 after one that is not counted; workloads take turns. Beside each: Ray Data with the same
-transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), timed as
+transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), as fast as we can
+make it and by rows, as its documentation shows it (benchmarks/peers/raydata.py), timed as
 benchmarks/peers/protocol.py says, and the rate at which one thread does nothing but decode the same
 columns with pyarrow. Rows are compared by checksum first. --quick runs Ray Data once, for the first
-case, and compares how many ids it delivers instead.
+case, not by rows, and compares how many ids it delivers instead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +58,8 @@ QUICK_ROWS = {"criteo": 1_000_000, "wide": 200_000}
 # How long a run of Ray Data lasts at least.
 SECONDS, QUICK_SECONDS = 5.0, 1.0
 CHECKED_ROWS = {"criteo": 200_000, "wide": 50_000}
+# The forms of Ray Data, and whether they are by rows.
+RAY_DATA = {"raydata": False, "raydata_rows": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,11 @@ class Case:
         first = min(folder.glob("*.parquet"))
         return [name for name in pq.read_schema(first).names if name.startswith(self.prefix)]
 
-    def raydata(self, folder: Path, *flags: str) -> list[Event]:
-        """One process of Ray Data; its events. Raises PeerError."""
+    def raydata(self, folder: Path, *flags: str, rows: bool) -> list[Event]:
+        """One process of Ray Data, by rows or not; its events. Raises PeerError."""
         settings = {
             "torch": False,
+            "rows": rows,
             "flat": self.workload,
             "columns": self.columns(folder),
             "batch_size": self.batch_size,
@@ -126,9 +131,10 @@ def check(case: Case, target: str) -> None:
     with stream_of(case, folder, target, shuffle=False) as stream:
         for batch in stream:
             ours.add(row_batch(batch))
-    theirs = only(case.raydata(folder, "--check"), "checksums")
-    if wrong := differences(ours.as_json(), theirs):
-        raise PeerError(f"{case.name}: Ray Data delivers other rows: {'; '.join(wrong)}")
+    for form, rows in RAY_DATA.items():
+        theirs = only(case.raydata(folder, "--check", rows=rows), "checksums")
+        if wrong := differences(ours.as_json(), theirs):
+            raise PeerError(f"{case.name}: {form} delivers other rows: {'; '.join(wrong)}")
 
 
 def ids_a_row(batch: Batch) -> float:
@@ -137,15 +143,17 @@ def ids_a_row(batch: Batch) -> float:
     return len(batch.sparse.values) / batch.batch_size
 
 
-def raydata_run(case: Case, folder: Path, expected_ids: float, seconds: float) -> dict[str, float]:
-    """One run of Ray Data. Raises PeerError if it delivers another number of ids a row."""
-    run = only(case.raydata(folder, "--seconds", str(seconds)), "run")
+def raydata_run(
+    case: Case, folder: Path, form: str, expected_ids: float, seconds: float
+) -> dict[str, float]:
+    """One run of a form of Ray Data. Raises PeerError if it has another number of ids a row."""
+    run = only(case.raydata(folder, "--seconds", str(seconds), rows=RAY_DATA[form]), "run")
     ids = run["values"] / run["rows"]
     if abs(ids / expected_ids - 1) > 0.01:
-        raise PeerError(f"{case.name}: Ray Data delivered {ids:.2f}, not {expected_ids:.2f} ids")
+        raise PeerError(f"{case.name}: {form} delivered {ids:.2f}, not {expected_ids:.2f} ids")
     return {
-        "raydata_examples_per_s": run["rows"] / run["seconds"],
-        "raydata_cpu_s_per_million": sum(run["cpu_s"].values()) / run["rows"] * 1e6,
+        f"{form}_examples_per_s": run["rows"] / run["seconds"],
+        f"{form}_cpu_s_per_million": sum(run["cpu_s"].values()) / run["rows"] * 1e6,
     }
 
 
@@ -164,8 +172,8 @@ SHUFFLED = ("examples_per_s", "server_cpu_s_per_million", "client_cpu_s_per_mill
 UNITS = EPOCH_UNITS | {
     **{f"shuffled_{name}": EPOCH_UNITS[name] for name in SHUFFLED},
     "decode_rows_per_s": "rows/s",
-    "raydata_examples_per_s": "examples/s",
-    "raydata_cpu_s_per_million": "s/million examples",
+    **{f"{form}_examples_per_s": "examples/s" for form in RAY_DATA},
+    **{f"{form}_cpu_s_per_million": "s/million examples" for form in RAY_DATA},
 }
 
 Figures = dict[Case, dict[str, list[float]]]
@@ -216,14 +224,17 @@ def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
         fed = {case: fastest(case, folders[case.workload], fleets, stack) for case in CASES}
         ids = {case: ids_a_row(next(iter(each.stream))) for case, each in fed.items()}
         for run in range(runs_of(options) + 1):
+            forms = [
+                form for form in RAY_DATA if not options.quick or (form, run) == ("raydata", 1)
+            ]
             for case in CASES:
                 folder = folders[case.workload]
                 found = fed[case].epoch()
                 if not run:
                     continue
                 found["decode_rows_per_s"] = decode_alone(folder, case.columns(folder))
-                if case in peers and (run == 1 or not options.quick):
-                    found |= raydata_run(case, folder, ids[case], seconds)
+                for form in forms if case in peers else ():
+                    found |= raydata_run(case, folder, form, ids[case], seconds)
                 for name, value in found.items():
                     figures[case][name].append(value)
     return figures, {case: len(each.pids) for case, each in fed.items()}
@@ -238,25 +249,33 @@ def show(figures: Figures, servers: dict[Case, int]) -> None:
         "shuffled",
         "Ray Data",
         "times",
+        "Ray Data by rows",
+        "times",
         "server CPU s/M",
         "client",
         "Ray Data",
+        "by rows",
     )
     cells = []
     for case, runs in figures.items():
         found = {name: measured(values, UNITS[name]) for name, values in runs.items()}
-        rate, peer = found["examples_per_s"], found.get("raydata_examples_per_s")
+        rate = found["examples_per_s"]
+        peers = [found.get(f"{form}_examples_per_s") for form in RAY_DATA]
+        spent = [found.get(f"{form}_cpu_s_per_million") for form in RAY_DATA]
+        beside = [
+            (shown(peer), f"{rate['median'] / peer['median']:.2f}") if peer else ("-", "-")
+            for peer in peers
+        ]
         cells.append(
             (
                 case.name,
                 str(servers[case]),
                 shown(rate),
                 shown(found["shuffled_examples_per_s"]),
-                shown(peer) if peer else "-",
-                f"{rate['median'] / peer['median']:.2f}" if peer else "-",
+                *chain.from_iterable(beside),
                 shown(found["server_cpu_s_per_million"], 2),
                 shown(found["client_cpu_s_per_million"], 2),
-                shown(found["raydata_cpu_s_per_million"], 2) if peer else "-",
+                *(shown(each, 2) if each else "-" for each in spent),
                 f"{found['wire_bytes_per_example']['median']:.0f}",
                 shown(found["decode_rows_per_s"]),
             )

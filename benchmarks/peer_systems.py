@@ -142,6 +142,7 @@ SYSTEMS = (
         {"TF_CPP_MIN_LOG_LEVEL": "2"},
     ),
     System("raydata", "raydata", "raydata", repacked_files, [{"torch": False}, {"torch": True}]),
+    System("raydata_rows", "raydata", "raydata", repacked_files, [{"torch": False, "rows": True}]),
     System("flight", "flight", "flight", row_files, flight_variants("zstd"), KEEP_MEMORY),
     System(
         "flight_uncompressed", "flight", "flight", row_files, flight_variants(None), KEEP_MEMORY

@@ -17,6 +17,7 @@ SYSTEMS = {
     "headrace_shuffled": "Headrace, shuffled",
     "tfdata": "tf.data service",
     "raydata": "Ray Data",
+    "raydata_rows": "Ray Data, by rows",
     "flight": "Arrow Flight, zstd",
     "flight_uncompressed": "Arrow Flight, plain",
     "dataloader": "torch DataLoader",

@@ -1,12 +1,13 @@
 """Ray Data: read_parquet, map_batches, and an iterator in the trainer.
 
-Settings: torch (iter_torch_batches instead of iter_batches); for another workload than homefeed
-flat (criteo or wide), columns (of wide, those to deliver) and batch_size.
+Settings: torch (iter_torch_batches instead of iter_batches), or rows; for another workload than
+homefeed flat (criteo or wide), columns (of wide, those to deliver) and batch_size.
 
 map_batches turns rows into training batches, one Arrow row each whose lists are the tensors, so the
 iterator hands them out without a copy. Ray reads a file in one task: the files that it is given
 hold few row groups (repack.py). Batches end where its blocks end, so some are smaller than those
-of the other systems.
+of the other systems. With rows it is as Ray's documentation shows it: map_batches transforms rows,
+a column a feature, iter_batches makes batches of them, and the trainer tensors of those.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from ray.data.collate_fn import ArrowBatchCollateFn
 
 from benchmarks.harness import tree_cpu_s
 from benchmarks.peers import homefeed, protocol
+from benchmarks.peers.arrow_columns import to_batch, to_rows
 from benchmarks.peers.arrow_rows import packed, unpacked
 from benchmarks.peers.flat import flat
-from benchmarks.peers.homefeed import COLUMNS, RowBatch, Split
+from benchmarks.peers.homefeed import BATCH_SIZE, COLUMNS, LABEL, SEQUENCES, RowBatch, Split
 
 CORES = len(os.sched_getaffinity(0))
 OBJECT_STORE_BYTES = 3 << 30
@@ -47,6 +49,16 @@ def flat_transformed(
     """The same for a flat workload."""
     batches = homefeed.batches([block], size)
     return pa.Table.from_batches([packed(transform(batch)) for batch in batches])
+
+
+def transformed_rows(
+    block: pa.Table, transform: Callable[[pa.RecordBatch], RowBatch], lists: int
+) -> pa.Table:
+    """The rows of a block, transformed."""
+    if LABEL in block.column_names:
+        block = homefeed.exploded(block)
+    (rows,) = block.combine_chunks().to_batches()
+    return to_rows(transform(rows), lists)
 
 
 def received(row: pa.Table) -> RowBatch:
@@ -75,29 +87,39 @@ class Trainer:
     """The driver of a local Ray, as a peer."""
 
     def __init__(self, settings: protocol.Settings) -> None:
-        self._as_torch = settings["torch"]
+        self._as_torch, self._as_rows = settings["torch"], settings.get("rows", False)
+        self._size = settings.get("batch_size", BATCH_SIZE)
         self._columns, self._transformed = COLUMNS, transformed
+        transform: Callable[[pa.RecordBatch], RowBatch] = homefeed.transform
+        lists = len(SEQUENCES)
         if "flat" in settings:
             workload = flat(settings["flat"], settings["columns"])
-            self._columns = workload.columns
-            self._transformed = partial(
-                flat_transformed, transform=workload.transform, size=settings["batch_size"]
-            )
+            self._columns, transform, lists = workload.columns, workload.transform, 0
+            self._transformed = partial(flat_transformed, transform=transform, size=self._size)
+        if self._as_rows:
+            self._transformed = partial(transformed_rows, transform=transform, lists=lists)
 
     def batches(self, wanted: Sequence[Split]) -> Iterator[RowBatch]:
         """One pass over the files of these row groups, all row groups of each."""
         paths = list(dict.fromkeys(path for path, _ in wanted))
         rows = ray.data.read_parquet(paths).select_columns(list(self._columns))
         ready = rows.map_batches(
-            self._transformed, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+            self._transformed,
+            batch_format="pyarrow",
+            batch_size=self._size if self._as_rows else None,
+            zero_copy_batch=True,
         )
-        prefetch: dict[str, Any] = {"batch_size": 1, "prefetch_batches": PREFETCHED_BATCHES}
+        prefetch: dict[str, Any] = {
+            "batch_size": self._size if self._as_rows else 1,
+            "prefetch_batches": PREFETCHED_BATCHES,
+        }
         if self._as_torch:
             for tensors in ready.iter_torch_batches(collate_fn=ToTensors(), **prefetch):
                 yield RowBatch(**tensors)
-        else:
-            for row in ready.iter_batches(batch_format="pyarrow", **prefetch):
-                yield received(row)
+            return
+        read = to_batch if self._as_rows else received
+        for block in ready.iter_batches(batch_format="pyarrow", **prefetch):
+            yield read(block)
 
     def cpu_s(self) -> protocol.Cpu:
         """Ray's processes, workers under nice included, and this one without them."""

@@ -158,7 +158,9 @@ def test_the_quick_form_leaves_out_what_is_not_installed(
         "flight",
         "flight_uncompressed",
     ]
-    assert "without tfdata, raydata, dataloader, decode_only" in capsys.readouterr().err
+    assert (
+        "without tfdata, raydata, raydata_rows, dataloader, decode_only" in capsys.readouterr().err
+    )
     assert len(bench.chosen_systems(None, installed=False)) == len(SYSTEMS)
 
 
@@ -202,7 +204,8 @@ def test_settings_that_were_tried_are_not_tried_again(tmp_path: Path) -> None:
         found = bench.calibrated(system, "grouped", 1_000, known)
         assert (found.chosen.files, found.settings) == ("one", {"rate": 100})
         assert found.calibration["one: {'rate': 100}"] == pytest.approx(100)
-    assert TRIED == [("one", 25), ("two", 25), ("one", 100), ("one", 50)]
+    once = [("one", 25), ("two", 25), ("one", 100), ("one", 50)]
+    assert [each for each in once for _ in range(bench.TRIES)] == TRIED
 
 
 def test_what_is_done_is_written_even_if_a_later_run_fails(

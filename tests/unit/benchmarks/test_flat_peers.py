@@ -12,6 +12,7 @@ import pytest
 from benchmarks import hot_path
 from benchmarks.bench_workloads import CASES, Case, row_batch
 from benchmarks.peers import flat, homefeed
+from benchmarks.peers.arrow_columns import to_batch, to_rows
 from benchmarks.peers.arrow_rows import packed, unpacked
 from benchmarks.peers.checksum import Checksum, differences
 from benchmarks.workload_criteo import hexadecimal, write_criteo
@@ -50,12 +51,13 @@ def ours(dataset: Dataset, batch_size: int) -> Checksum:
     return total
 
 
-def theirs(case: Case, folder: Path) -> Checksum:
-    """The same, as Ray Data's workers and its trainer do it."""
+def theirs(case: Case, folder: Path, *, by_rows: bool) -> Checksum:
+    """The same, as Ray Data's workers and its trainer do it, in either form."""
     workload, total = flat.flat(case.workload, case.columns(folder)), Checksum()
     table = pq.read_table(folder / "part-00000.parquet", columns=list(workload.columns))
     for rows in homefeed.batches([table], case.batch_size):
-        total.add(unpacked(packed(workload.transform(rows))))
+        batch = workload.transform(rows)
+        total.add(to_batch(to_rows(batch, lists=0)) if by_rows else unpacked(packed(batch)))
     return total
 
 
@@ -64,7 +66,8 @@ def test_peers_deliver_the_same_rows(case: Case, folders: dict[str, Path]) -> No
     folder = folders[case.workload]
     got = ours(Dataset.from_yaml(folder / case.dataset), 1_000).as_json()
     assert got["rows"] == ROWS
-    assert differences(got, theirs(case, folder).as_json()) == []
+    for by_rows in (False, True):
+        assert differences(got, theirs(case, folder, by_rows=by_rows).as_json()) == []
 
 
 def test_words_are_hashed_as_the_server_hashes_their_bytes() -> None:

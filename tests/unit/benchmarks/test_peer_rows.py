@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.peers import homefeed
+from benchmarks.peers.arrow_columns import to_batch, to_rows
 from benchmarks.peers.arrow_rows import packed, unpacked
 from benchmarks.peers.checksum import Checksum, differences
 from benchmarks.peers.homefeed import COLUMNS, DENSE, KEYS, LABEL, SEQUENCES, TAIL, RowBatch
@@ -150,3 +151,15 @@ def test_a_batch_travels_as_one_row_of_lists(rows: pa.RecordBatch) -> None:
     again = unpacked(row)
     assert differences(checksum([batch]).as_json(), checksum([again]).as_json()) == []
     np.testing.assert_array_equal(again.dense, batch.dense)
+
+
+def test_batches_are_made_of_rows_that_were_transformed(rows: pa.RecordBatch) -> None:
+    batch = homefeed.transform(rows)
+    table = pa.concat_tables([to_rows(batch, len(SEQUENCES)), to_rows(batch, len(SEQUENCES))])
+    again = [to_batch(table.slice(start, 512)) for start in range(0, len(table), 512)]
+    assert [len(each) for each in again] == [512] * 11 + [2 * ROWS - 11 * 512]
+    assert differences(checksum([batch, batch]).as_json(), checksum(again).as_json()) == []
+    np.testing.assert_array_equal(again[0].dense, batch.dense[:512])
+    for key in KEYS:
+        expected = of_key(batch, key)[:512]
+        assert list(map(list, of_key(again[0], key))) == list(map(list, expected))
