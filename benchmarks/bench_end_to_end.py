@@ -40,7 +40,7 @@ ROWS, QUICK_ROWS = 4_000_000, LEAST_ROWS
 SECONDS, QUICK_SECONDS = 5.0, 1.0
 CHECKED_ROWS = 100_000
 CALIBRATION_ROW_GROUPS = 8
-# One short run alone has taken the slower of our settings, by what disturbed the machine.
+# Single runs of a second differ by more than some settings do.
 TRIES = 2
 STARTED_S = time.monotonic()
 OURS, AS_SENT = "headrace", "headrace_as_sent"
