@@ -7,12 +7,13 @@
 homefeed (benchmarks/workloads.py), batch 4096; server and trainer both on this machine, files in
 the page cache. None shuffles the rows of a row group, other than headrace_shuffled: our default,
 beside the others. Peers run in their own environments (make bench-setup). For each the better of
-its settings and inputs is found first, in short runs; then every system's rows are compared by
-checksum; then it is timed, run 1 of all systems, run 2 of all, and so on, each in a new process
-after a warm-up. FILE is written anew after every run, so that one that is cut short leaves what it
-has measured; with --add it keeps its other layouts. --quick takes fewer rows, the settings that are
-usually best, and of the peers those that are installed. benchmarks/peers/protocol.py says how a run
-is timed, benchmarks/readme.py makes the README's table and picture of FILE.
+its settings and inputs is found first, in short runs (ours is a server a core); then every system's
+rows are compared by checksum; then it is timed, run 1 of all systems, run 2 of all, and so on, each
+in a new process after a warm-up. FILE is written anew after every run, so that one that is cut
+short leaves what it has measured; with --add it keeps its other layouts. --quick takes fewer rows,
+the settings that are usually best, fewer forms of the same system, and of the peers those that are
+installed. benchmarks/peers/protocol.py says how a run is timed, benchmarks/readme.py makes the
+README's table and picture of FILE.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ CALIBRATION_ROW_GROUPS = 8
 TRIES = 2
 STARTED_S = time.monotonic()
 OURS, AS_SENT = "headrace", "headrace_as_sent"
+# Further forms of systems that the quick form has.
+FULL_FORM_ONLY = {"headrace_shuffled", "raydata_rows", "flight_uncompressed", "decode_one_thread"}
 
 # The mean rate of a system with an input and settings, in short runs: layouts share some inputs.
 Tried = dict[tuple[str, str, str], float]
@@ -231,21 +234,22 @@ def show(entries: Sequence[Entry], layout: str, rows: int) -> None:
     harness.table(title, [*header, "files; settings"], cells)
 
 
-def chosen_systems(names: str | None, *, installed: bool) -> list[System]:
-    """The systems of a comma-separated list, or all; with installed, of all those that are.
+def chosen_systems(names: str | None, *, quick: bool) -> list[System]:
+    """The systems of a comma-separated list, or all; or those of the quick form that are installed.
 
     Raises PeerError for an unknown one.
     """
     known = {system.name: system for system in SYSTEMS}
     if names is not None:
-        wanted = names.split(",")
-        if unknown := [name for name in wanted if name not in known]:
+        listed = names.split(",")
+        if unknown := [name for name in listed if name not in known]:
             raise PeerError(f"no system {', '.join(unknown)}; there are {', '.join(known)}")
-        return [known[name] for name in wanted]
-    if not installed:
+        return [known[name] for name in listed]
+    if not quick:
         return list(SYSTEMS)
-    found = [each for each in SYSTEMS if each.environment is None or is_ready(each.environment)]
-    if missing := [system.name for system in SYSTEMS if system not in found]:
+    wanted = [system for system in SYSTEMS if system.name not in FULL_FORM_ONLY]
+    found = [each for each in wanted if each.environment is None or is_ready(each.environment)]
+    if missing := [system.name for system in wanted if system not in found]:
         say(f"without {', '.join(missing)}: not installed (make bench-setup)")
     return found
 
@@ -265,7 +269,7 @@ def measure(options: argparse.Namespace) -> None:
     """Everything that was asked for; what is there is written after every run."""
     rows = options.rows or (QUICK_ROWS if options.quick else ROWS)
     seconds = QUICK_SECONDS if options.quick else SECONDS
-    systems = chosen_systems(options.systems, installed=options.quick)
+    systems = chosen_systems(options.systems, quick=options.quick)
     results = kept(options.json, options.layout, quick=options.quick) if options.add else []
     tried: Tried = {}
     for layout in [options.layout] if options.layout else LAYOUTS:

@@ -112,7 +112,7 @@ def measure(layout: str, rows: int, count: int, runs: int) -> list[dict[str, Any
 def main() -> None:
     """Measures and reports."""
     options = arguments("Bytes and CPU of wire formats").parse_args()
-    rows, count = (100_000, 12) if options.quick else (1_000_000, 48)
+    rows, count = (100_000, 6) if options.quick else (1_000_000, 48)
     results = []
     for layout in LAYOUTS:
         found = measure(layout, rows, count, runs_of(options))

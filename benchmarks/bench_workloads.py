@@ -5,9 +5,8 @@
 criteo (benchmarks/workload_criteo.py) in batches of 4,096 and of 65,536; wide
 (benchmarks/workload_wide.py) with the 40 of its 200 columns that MLPerf Storage's DLRM workload
 reads, and with all of them. No row group is shuffled, as the peer's are not; beside it stands our
-default, which shuffles. Servers and one client, all on this machine: one server with a thread a
-core, or one of one thread for each core, whichever is tried to be faster. A run is a fresh epoch,
-after one that is not counted; workloads take turns. Beside each: Ray Data with the same
+default, which shuffles. A server a core and one client, all on this machine. A run is a fresh
+epoch, after one that is not counted; workloads take turns. Beside each: Ray Data with the same
 transformation in vectorised numpy (make bench-setup; benchmarks/peers/flat.py), as fast as we can
 make it and by rows, as its documentation shows it (benchmarks/peers/raydata.py), timed as
 benchmarks/peers/protocol.py says, and the rate at which one thread does nothing but decode the same
@@ -23,7 +22,6 @@ import sys
 import time
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -36,7 +34,7 @@ import torch
 from benchmarks.delivery import EPOCH_UNITS, expanded, one_epoch
 from benchmarks.harness import (
     CACHE,
-    FLEETS,
+    CORES,
     arguments,
     fleet,
     measured,
@@ -193,35 +191,26 @@ class Fed(NamedTuple):
         return found | {f"shuffled_{name}": shuffled[name] for name in SHUFFLED}
 
 
-def fastest(
-    case: Case, folder: Path, fleets: Sequence[tuple[str, list[int]]], open_: ExitStack
-) -> Fed:
-    """The streams of a case from the servers that are faster, once all have read its files."""
-
-    def stream(target: str, *, shuffle: bool) -> BatchStream:
-        return open_.enter_context(stream_of(case, folder, target, shuffle=shuffle))
-
-    fed = [
-        Fed(stream(target, shuffle=False), stream(target, shuffle=True), pids)
-        for target, pids in fleets
-    ]
-    for each in fed:
-        each.epoch()
-    return max(fed, key=lambda each: each.epoch()["examples_per_s"])
-
-
-def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
-    """The runs of every figure of every case, and the servers that it took. Raises PeerError."""
+def measure(options: Namespace) -> Figures:
+    """The runs of every figure of every case. Raises PeerError."""
     rows = QUICK_ROWS if options.quick else ROWS
     seconds = QUICK_SECONDS if options.quick else SECONDS
     folders = {name: folder_of(name, count) for name, count in rows.items()}
     peers = [case for case in CASES if case.quick or not options.quick]
     figures: Figures = {case: defaultdict(list) for case in CASES}
     with ExitStack() as stack:
-        fleets = [stack.enter_context(fleet(count)) for count in FLEETS]
+        target, pids = stack.enter_context(fleet(CORES))
         for case in () if options.quick else peers:
-            check(case, fleets[0][0])
-        fed = {case: fastest(case, folders[case.workload], fleets, stack) for case in CASES}
+            check(case, target)
+        fed = {}
+        for case in CASES:
+            unshuffled, shuffled = (
+                stack.enter_context(
+                    stream_of(case, folders[case.workload], target, shuffle=shuffle)
+                )
+                for shuffle in (False, True)
+            )
+            fed[case] = Fed(unshuffled, shuffled, pids)
         ids = {case: ids_a_row(next(iter(each.stream))) for case, each in fed.items()}
         for run in range(runs_of(options) + 1):
             forms = [
@@ -237,14 +226,13 @@ def measure(options: Namespace) -> tuple[Figures, dict[Case, int]]:
                     found |= raydata_run(case, folder, form, ids[case], seconds)
                 for name, value in found.items():
                     figures[case][name].append(value)
-    return figures, {case: len(each.pids) for case, each in fed.items()}
+    return figures
 
 
-def show(figures: Figures, servers: dict[Case, int]) -> None:
+def show(figures: Figures) -> None:
     """The table."""
     header = (
         "case",
-        "servers",
         "examples/s",
         "shuffled",
         "Ray Data",
@@ -269,7 +257,6 @@ def show(figures: Figures, servers: dict[Case, int]) -> None:
         cells.append(
             (
                 case.name,
-                str(servers[case]),
                 shown(rate),
                 shown(found["shuffled_examples_per_s"]),
                 *chain.from_iterable(beside),
@@ -293,17 +280,16 @@ def main() -> int:
     """Measures and reports."""
     options = arguments("criteo and the wide table").parse_args()
     try:
-        figures, servers = measure(options)
+        figures = measure(options)
     except PeerError as error:
         print(f"bench_workloads: {error}", file=sys.stderr)
         return 1
-    show(figures, servers)
+    show(figures)
     results: list[dict[str, Any]] = [
         {
             "workload": case.workload,
             "case": case.name,
             "batch_size": case.batch_size,
-            "servers": servers[case],
         }
         | {name: measured(values, UNITS[name]) for name, values in runs.items()}
         for case, runs in figures.items()

@@ -24,7 +24,7 @@ from tests.fakes.process import ServerProcess
 
 CACHE = Path("data")
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-RUNS, QUICK_RUNS = 5, 3
+RUNS, QUICK_RUNS = 5, 1
 
 T = TypeVar("T")
 Measured = dict[str, Any]
@@ -33,8 +33,9 @@ Measured = dict[str, Any]
 def arguments(question: str) -> argparse.ArgumentParser:
     """A command line with what every benchmark takes: --quick, --runs, --json."""
     parser = argparse.ArgumentParser(description=question)
-    parser.add_argument("--quick", action="store_true", help="less data, 3 runs")
-    parser.add_argument("--runs", type=int, help=f"runs that count (default: {RUNS})")
+    parser.add_argument("--quick", action="store_true", help="a first look: less data, one run")
+    runs = f"runs that count (default: {RUNS}, with --quick {QUICK_RUNS})"
+    parser.add_argument("--runs", type=int, help=runs)
     parser.add_argument("--json", type=Path, help="where to write every run")
     return parser
 
@@ -62,8 +63,8 @@ def written(folder: Path, script: str, *arguments: str) -> Path:
     return folder
 
 
-# One server with a thread a core, or servers of one thread, which never wait for one another's GIL.
-FLEETS = (1, os.cpu_count() or 1)
+# As many servers: those of one thread never wait for one another's GIL.
+CORES = os.cpu_count() or 1
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def server(*flags: str) -> Iterator[tuple[str, int]]:
 @contextmanager
 def fleet(count: int) -> Iterator[tuple[str, list[int]]]:
     """So many servers that share the cores of this machine: the target of all, and their pids."""
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, CORES // count)
     with ExitStack() as running:
         servers = [
             running.enter_context(server("--cpu-threads", str(threads))) for _ in range(count)

@@ -112,20 +112,20 @@ def plot_layouts(results: Sequence[Result]) -> Figure:
 
 def plot_trainer_cost(results: Sequence[Result]) -> Figure:
     """Speed that a training loop keeps, and CPU of feeding it, a panel a layout."""
+    layouts = [layout for layout in LAYOUTS if of_layout(results, layout)]
     figure = Figure(figsize=(13, 5), layout="constrained")
-    panels = figure.subplots(2, len(LAYOUTS))
+    panels = figure.subplots(2, len(layouts), squeeze=False)
     rows: tuple[tuple[str, Callable[[Result], Result], str], ...] = (
         ("% of the speed alone", lambda r: scaled(r["speed_kept"], 100), "{:.1f}"),
         ("CPU s per million examples", lambda r: r["cpu_s_per_million"], "{:.2f}"),
     )
     for (unit, of, form), row in zip(rows, panels, strict=True):
-        for axes, layout in zip(row, LAYOUTS, strict=True):
+        for axes, layout in zip(row, layouts, strict=True):
             values = [
                 Bar(r["system"], of(r), OWN if r["system"].startswith("headrace") else OTHER_LIGHT)
                 for r in of_layout(results, layout)
             ]
-            if values:
-                bars(axes, values, unit, form)
+            bars(axes, values, unit, form)
             axes.set_title(layout)
             if axes is not row[0]:
                 axes.set_yticklabels([])

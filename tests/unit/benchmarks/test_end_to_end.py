@@ -109,7 +109,7 @@ def test_a_result_has_every_run_and_its_spread() -> None:
     assert found["cpu_s_per_million"] == pytest.approx({"server": 2, "client": 0.5})
     assert found["cpu_s_per_million_runs"]["server"] == pytest.approx([1, 2, 3])
     assert found["wire_bytes_per_example"] == pytest.approx(200)
-    assert found["settings"] == {"form": "expanded", "servers": 1, "shuffle": False}
+    assert found["settings"] == {"form": "expanded", "servers": harness.CORES, "shuffle": False}
 
 
 def test_what_has_no_wire_has_no_bytes() -> None:
@@ -139,29 +139,21 @@ def test_systems_that_deliver_other_rows_are_an_error() -> None:
 
 def test_an_unknown_system_is_named_with_those_that_are_there() -> None:
     with pytest.raises(PeerError, match="no system kafka; there are headrace, headrace_as_sent"):
-        bench.chosen_systems("flight,kafka", installed=False)
-    assert [system.name for system in bench.chosen_systems("flight,headrace", installed=False)] == [
+        bench.chosen_systems("flight,kafka", quick=False)
+    assert [system.name for system in bench.chosen_systems("flight,headrace", quick=False)] == [
         "flight",
         "headrace",
     ]
 
 
-def test_the_quick_form_leaves_out_what_is_not_installed(
+def test_the_quick_form_leaves_out_further_forms_and_what_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "is_ready", lambda name: name == "flight")
-    names = [system.name for system in bench.chosen_systems(None, installed=True)]
-    assert names == [
-        "headrace",
-        "headrace_as_sent",
-        "headrace_shuffled",
-        "flight",
-        "flight_uncompressed",
-    ]
-    assert (
-        "without tfdata, raydata, raydata_rows, dataloader, decode_only" in capsys.readouterr().err
-    )
-    assert len(bench.chosen_systems(None, installed=False)) == len(SYSTEMS)
+    names = [system.name for system in bench.chosen_systems(None, quick=True)]
+    assert names == ["headrace", "headrace_as_sent", "flight"]
+    assert "without tfdata, raydata, dataloader, decode_only:" in capsys.readouterr().err
+    assert len(bench.chosen_systems(None, quick=False)) == len(SYSTEMS)
 
 
 def test_a_file_keeps_the_other_layouts_of_the_same_machine_and_form(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness import measured
-from benchmarks.plot import PLOTS, draw
+from benchmarks.plot import PLOTS, draw, plot_trainer_cost
 from benchmarks.run_all import NAMES
 
 LAYOUTS = ("logged", "clustered", "grouped")
@@ -136,6 +136,13 @@ def test_a_picture_is_drawn_of_what_is_there(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.json").write_text(json.dumps({"results": results()[name]}))
     assert draw(tmp_path) == [tmp_path / f"{name}.png"]
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_trainers_cost_has_panels_of_the_layouts_that_are_there() -> None:
+    every = results()["trainer_cost"]
+    clustered = [each for each in every if each["layout"] == "clustered"]
+    assert len(plot_trainer_cost(every).axes) == 6
+    assert [axes.get_title() for axes in plot_trainer_cost(clustered).axes] == ["clustered"] * 2
 
 
 def test_quick_forms_have_pictures_of_their_own(tmp_path: Path) -> None:
