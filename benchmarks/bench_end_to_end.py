@@ -12,7 +12,8 @@ rows are compared by checksum; then it is timed, run 1 of all systems, run 2 of 
 in a new process after a warm-up. FILE is written anew after every run, so that one that is cut
 short leaves what it has measured; with --add it keeps its other layouts. --quick takes fewer rows,
 the settings that are usually best, fewer forms of the same system, and of the peers those that are
-installed. benchmarks/peers/protocol.py says how a run is timed, benchmarks/readme.py makes the
+installed; it compares how many ids a row has, as the full form does of timed runs too, not
+checksums. benchmarks/peers/protocol.py says how a run is timed, benchmarks/readme.py makes the
 README's table and picture of FILE.
 """
 
@@ -277,9 +278,9 @@ def measure(options: argparse.Namespace) -> None:
             entries = [usual(system, layout, rows) for system in systems]
         else:
             entries = [calibrated(system, layout, rows, tried) for system in systems]
-        check(entries, layout)
+            check(entries, layout)
+            say(f"all deliver the same {CHECKED_ROWS:,} rows of {layout}")
         found: list[dict[str, Any]] = []
-        say(f"all deliver the same {CHECKED_ROWS:,} rows of {layout}")
         for _ in timed(entries, harness.runs_of(options), seconds):
             found = [result(entry, layout, rows) for entry in entries if entry.runs]
             harness.report(options, "end_to_end", results + found)
