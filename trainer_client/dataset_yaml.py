@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from google.protobuf import json_format
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 from yaml.constructor import SafeConstructor
 
@@ -113,7 +114,15 @@ def _check_value(node: yaml.Node, parent: Message, field: Any, path: str) -> Non
     try:
         json_format.ParseDict({field.name: [value] if field.is_repeated else value}, type(parent)())
     except json_format.ParseError as error:
-        raise _at(node, f"{path} is {value!r}: {error}") from error
+        why = error if field.enum_type is None else _hint(value, field.enum_type)
+        raise _at(node, f"{path} is {value!r}: {why}") from error
+
+
+def _hint(value: Any, known: EnumDescriptor) -> str:
+    """What was meant by a value that an enum does not have."""
+    names = {each.name.rpartition("_")[2]: each.name for each in known.values if each.number}
+    near = difflib.get_close_matches(str(value).upper().rpartition("_")[2], names, n=1)
+    return f"did you mean {names[near[0]]}?" if near else f"there is {', '.join(names.values())}"
 
 
 def _at(node: yaml.Node, message: str) -> InvalidDatasetError:

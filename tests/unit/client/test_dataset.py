@@ -304,6 +304,11 @@ def test_builders_name_what_is_wrong(build: object, message: str) -> None:
         ("features: {dense: {}}\n", "line 1: features must be a list"),
         ("features:\n- dense: {columns: [1]}\n", r"line 2: features\[0\].dense.columns\[0\] is 1"),
         (
+            "blocks:\n- {name: sparse, dtype: int32}\n",
+            r"line 2: blocks\[0\].dtype is 'int32': did you mean SCALAR_TYPE_INT32\?",
+        ),
+        ("blocks:\n- dtype: wide\n", "line 2: .* is 'wide': there is SCALAR_TYPE_.*, SCALAR_TYPE_"),
+        (
             "features:\n- dense:\n    columns: [a]\n    ops:\n    - tail: {count: x}\n",
             r"line 5: features\[0\].dense.ops\[0\].tail.count is 'x'",
         ),
