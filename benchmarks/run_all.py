@@ -1,6 +1,6 @@
 """Runs every benchmark, one after the other, and draws their pictures (make bench).
 
-    python benchmarks/run_all.py              # the quick forms
+    python benchmarks/run_all.py              # the quick forms, under ten minutes
     python benchmarks/run_all.py --full       # the figures of the README
     python benchmarks/run_all.py stages wire  # only some
 

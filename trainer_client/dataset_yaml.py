@@ -120,9 +120,13 @@ def _check_value(node: yaml.Node, parent: Message, field: Any, path: str) -> Non
 
 def _hint(value: Any, known: EnumDescriptor) -> str:
     """What was meant by a value that an enum does not have."""
-    names = {each.name.rpartition("_")[2]: each.name for each in known.values if each.number}
-    near = difflib.get_close_matches(str(value).upper().rpartition("_")[2], names, n=1)
-    return f"did you mean {names[near[0]]}?" if near else f"there is {', '.join(names.values())}"
+    nothing, *values = known.values
+    prefix = nothing.name.removesuffix("UNSPECIFIED")
+    names = [each.name.removeprefix(prefix) for each in values]
+    near = difflib.get_close_matches(str(value).upper().removeprefix(prefix), names, n=1)
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    return f"there is {', '.join(each.name for each in values)}"
 
 
 def _at(node: yaml.Node, message: str) -> InvalidDatasetError:

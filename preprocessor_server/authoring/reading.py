@@ -366,11 +366,12 @@ def _parse(node: yaml.Node, message: Message, known: FieldDescriptor) -> str | N
 
 def _wanted(known: FieldDescriptor, value: object) -> str:
     if known.enum_type is not None:
-        names = [each.name for each in known.enum_type.values if each.number]
-        by_end = {name.rpartition("_")[2]: name for name in names}
-        near = difflib.get_close_matches(str(value).upper().rpartition("_")[2], by_end, n=1)
-        hint = f" (did you mean {by_end[near[0]]}?)" if near else ""
-        return f"one of {', '.join(names)}{hint}"
+        nothing, *values = known.enum_type.values
+        prefix = nothing.name.removesuffix("UNSPECIFIED")
+        names = [each.name.removeprefix(prefix) for each in values]
+        near = difflib.get_close_matches(str(value).upper().removeprefix(prefix), names, n=1)
+        hint = f" (did you mean {prefix}{near[0]}?)" if near else ""
+        return f"one of {', '.join(each.name for each in values)}{hint}"
     if known.cpp_type in _INTEGERS:
         return _INTEGERS[known.cpp_type]
     if known.cpp_type == FieldDescriptor.CPPTYPE_BOOL:

@@ -106,6 +106,20 @@ def test_a_mistake_is_told_once_with_its_place(
     assert told.startswith(f"{place}: {field}: {message}")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("month", "DATE_PART_MONTH"),
+        ("day_of_month", "DATE_PART_DAY_OF_MONTH"),
+        ("day_of_wek", "DATE_PART_DAY_OF_WEEK"),
+        ("DATE_PART_YEARS", "DATE_PART_YEAR"),
+    ],
+)
+def test_an_enums_value_is_found_by_all_of_its_name(written: str, meant: str) -> None:
+    (told,) = mistakes(SOUND.replace("log1p: {}", f"date_parts: {{part: {written}}}", 1))
+    assert f"(did you mean {meant}?)" in told
+
+
 def test_what_stands_in_a_misspelt_field_is_looked_at_too() -> None:
     text = SOUND.replace("features:", "feature:").replace("number:", "numbr:")
     assert [told.split(";")[0] for told in mistakes(text)] == [

@@ -307,6 +307,18 @@ def test_builders_name_what_is_wrong(build: object, message: str) -> None:
             "blocks:\n- {name: sparse, dtype: int32}\n",
             r"line 2: blocks\[0\].dtype is 'int32': did you mean SCALAR_TYPE_INT32\?",
         ),
+        (
+            "features:\n- dense: {ops: [{date_parts: {part: day-of-week}}]}\n",
+            r"part is 'day-of-week': did you mean DATE_PART_DAY_OF_WEEK\?",
+        ),
+        (
+            "features:\n- dense: {ops: [{date_parts: {part: date_part_month}}]}\n",
+            r"part is 'date_part_month': did you mean DATE_PART_MONTH\?",
+        ),
+        (
+            "features:\n- dense: {ops: [{date_parts: {part: 77x}}]}\n",
+            "there is DATE_PART_HOUR, .*DATE_PART_DAY_OF_MONTH.*DATE_PART_MONTH, DATE_PART_YEAR",
+        ),
         ("blocks:\n- dtype: wide\n", "line 2: .* is 'wide': there is SCALAR_TYPE_.*, SCALAR_TYPE_"),
         (
             "features:\n- dense:\n    columns: [a]\n    ops:\n    - tail: {count: x}\n",
